@@ -1,0 +1,97 @@
+"""The exception tree, and the lines that tell a user how to mend a mistake.
+
+    GemmaNliError            a mistake of the user's, or of the world: printed without a traceback, exit status 2
+    ├── ConfigError          a setting, an override or a config file
+    ├── SpecError            a sweep file or a search space
+    ├── CorpusError          post, annotation and criterion files
+    ├── EncoderError         an encoder or tokenizer that cannot be loaded or used as asked
+    ├── FeatureError         the feature store's folder
+    ├── JournalError         a trial's record on disk
+    ├── TrainingError        a trial that cannot go on (no memory for one pair, no training pairs)
+    ├── TrackingError        MLflow: an unknown experiment, an unreachable store
+    └── SweepError           a sweep that cannot start or go on
+        └── SweepBusyError   another process holds this sweep
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+class GemmaNliError(Exception):
+    """Root of all errors that a user can mend."""
+
+
+class ConfigError(GemmaNliError):
+    """A setting, an override or a config file is wrong."""
+
+
+class SpecError(GemmaNliError):
+    """A sweep file or a search space is wrong."""
+
+
+class CorpusError(GemmaNliError):
+    """The post, annotation or criterion files are wrong."""
+
+
+class EncoderError(GemmaNliError):
+    """An encoder or its tokenizer cannot be loaded, or not used as asked."""
+
+
+class FeatureError(GemmaNliError):
+    """The feature store's folder cannot be used."""
+
+
+class JournalError(GemmaNliError):
+    """A trial's record on disk cannot be used."""
+
+
+class TrainingError(GemmaNliError):
+    """A trial cannot go on."""
+
+
+class TrackingError(GemmaNliError):
+    """MLflow has no such experiment, or cannot be reached."""
+
+
+class SweepError(GemmaNliError):
+    """A sweep cannot start or go on."""
+
+
+class SweepBusyError(SweepError):
+    """Another process holds this sweep."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'last'?`, or the known names when none is near, or nothing when there are none."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(names)}." if names else ""
+
+
+@dataclass
+class Problems:
+    """Everything wrong with one file, told at once.
+
+    >>> problems = Problems("sweeps/x.yaml")
+    >>> problems.add("search.seed", "must be a whole number, got 'a'.")
+    >>> problems.raise_if_any(SpecError)
+    """
+
+    source: str
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, where: str, what: str) -> None:
+        self.lines.append(f"{where}: {what}" if where else what)
+
+    def raise_if_any(self, kind: type[GemmaNliError]) -> None:
+        if self.lines:
+            raise kind(self.text())
+
+    def text(self) -> str:
+        count = f"{len(self.lines)} problem{'s' if len(self.lines) != 1 else ''}"
+        return "\n".join([f"{self.source}: {count}", *(f"  {line}" for line in self.lines)])
