@@ -1,0 +1,291 @@
+"""A Hugging Face encoder or decoder as text -> token states: loading, tokenising, padding, one forward.
+
+Shapes: B rows, T tokens, H hidden.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gemma_nli.config import DeviceConfig, ModelConfig
+from gemma_nli.errors import ConfigError, EncoderError
+from gemma_nli.model.attention import sees_ahead, set_attention
+from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
+
+__all__ = ["Encoder", "EncoderIdentity", "Tokens", "identify_encoder", "load_encoder", "resolve_device", "resolve_precision"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of each row, special tokens included, not padded; `types` where the encoder knows segments (BERT)."""
+
+    ids: list[list[int]]
+    types: list[list[int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 tokens a row."""
+        return np.fromiter(map(len, self.ids), dtype=np.int64, count=len(self.ids))
+
+
+class Encoder(nn.Module):
+    """Tokenizer and model together. Padding, on either side, never changes the states of real tokens."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, max_length: int, identity: EncoderIdentity, folder: Path) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.max_length, self.identity, self.folder = max_length, identity, folder
+        self.hidden_size = int(self.model.config.hidden_size)
+        self._rows = int(self.model.get_input_embeddings().weight.shape[0])
+        self._takes = set(inspect.signature(self.model.forward).parameters)
+        self._typed = "token_type_ids" in self._takes and getattr(self.model.config, "type_vocab_size", 0) > 1
+        self._first_position, self.max_positions = _positions(self.model)
+        self.pad_id = next(
+            i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None and i < self._rows
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, which is that of the states outside autocast."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token sees only itself and earlier ones; found by a probe of the model as it is now, not by a flag."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return not sees_ahead(lambda i, m: self({"input_ids": i, "attention_mask": m}), self._ordinary_ids())
+        finally:
+            self.train(was_training)
+
+    def _ordinary_ids(self) -> list[int]:
+        special = set(self.tokenizer.all_special_ids)
+        return [i for i in range(min(len(self.tokenizer), self._rows)) if i not in special]
+
+    def tokenize(self, premises: Sequence[str], hypotheses: Sequence[str] | None = None) -> Tokens:
+        """Ids of each text, or of each pair, at most `max_length` of them; a pair's post (premise) is cut first.
+
+        Where a criterion alone fills the sequence both are cut, the longer one first. A row has one token at least.
+        """
+        if hypotheses is None:
+            return self._tokens(list(premises), None, "longest_first")
+        if len(premises) != len(hypotheses):
+            raise ValueError(f"{len(premises)} premises, {len(hypotheses)} hypotheses")
+        names = sorted(set(hypotheses))
+        alone = self.tokenizer(names, add_special_tokens=False, return_attention_mask=False)["input_ids"] if names else []
+        room = self.max_length - int(self.tokenizer.num_special_tokens_to_add(pair=True))
+        long = {name for name, ids in zip(names, alone, strict=True) if len(ids) >= room}
+        if not long:
+            return self._tokens(list(premises), list(hypotheses), "only_first")
+        rows_by_way: dict[str, list[int]] = {"only_first": [], "longest_first": []}
+        for row, hypothesis in enumerate(hypotheses):
+            rows_by_way["longest_first" if hypothesis in long else "only_first"].append(row)
+        ids: list[list[int]] = [[] for _ in premises]
+        types: list[list[int]] | None = [[] for _ in premises] if self._typed else None
+        for way, rows in rows_by_way.items():
+            part = self._tokens([premises[r] for r in rows], [hypotheses[r] for r in rows], way)
+            for place, row in enumerate(rows):
+                ids[row] = part.ids[place]
+                if types is not None and part.types is not None:
+                    types[row] = part.types[place]
+        return Tokens(ids, types)
+
+    def _tokens(self, first: list[str], second: list[str] | None, truncation: str) -> Tokens:
+        if not first:
+            return Tokens([], [] if self._typed else None)
+        out = self.tokenizer(
+            first, second, truncation=truncation, max_length=self.max_length, padding=False,
+            return_attention_mask=False, return_token_type_ids=self._typed, verbose=False,
+        )  # fmt: skip
+        ids, types = out["input_ids"], out["token_type_ids"] if self._typed else None
+        if len(self.tokenizer) > self._rows:
+            ids = [row if not row or max(row) < self._rows else [self._known(i) for i in row] for row in ids]
+        for row, row_ids in enumerate(ids):
+            if not row_ids:  # an empty text and a tokenizer without special tokens; an all-padding row would give NaN
+                ids[row] = [self._filler()]
+                if types is not None:
+                    types[row] = [0]
+        return Tokens(ids, types)
+
+    def _known(self, token: int) -> int:
+        """The unknown token for ids past the embedding table: a tokenizer may have more tokens than its model."""
+        unknown = self.tokenizer.unk_token_id
+        return token if token < self._rows else unknown if unknown is not None and unknown < self._rows else self.pad_id
+
+    def _filler(self) -> int:
+        options = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        return next((i for i in options if i is not None and i < self._rows), self.pad_id)
+
+    def collate(
+        self, tokens: Tokens, rows: Sequence[int] | np.ndarray | None = None, side: Literal["left", "right"] = "right"
+    ) -> dict[str, Tensor]:
+        """Some rows (all without `rows`) padded to the longest of them, on the encoder's device.
+
+        Returns:
+            input_ids, attention_mask and, where the encoder knows segments, token_type_ids; (B, T) int64.
+        """
+        picked = range(len(tokens)) if rows is None else [int(r) for r in rows]
+        lengths_B = np.fromiter((len(tokens.ids[r]) for r in picked), dtype=np.int64, count=len(picked))
+        width = int(lengths_B.max(initial=0))
+        steps_T = np.arange(width)
+        real_BT = steps_T < lengths_B[:, None] if side == "right" else steps_T >= width - lengths_B[:, None]
+        batch = {"input_ids": _fill(real_BT, [tokens.ids[r] for r in picked], self.pad_id)}
+        batch["attention_mask"] = real_BT.astype(np.int64)
+        if tokens.types is not None:
+            batch["token_type_ids"] = _fill(real_BT, [tokens.types[r] for r in picked], 0)
+        return {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Last hidden states h_BTH of a padded batch; those of padding tokens mean nothing."""
+        inputs = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        if "position_ids" in self._takes and "position_ids" not in inputs:
+            mask_BT = inputs["attention_mask"]
+            inputs["position_ids"] = (mask_BT.cumsum(-1) - 1).clamp(min=0) + self._first_position
+        if "use_cache" in self._takes:
+            inputs["use_cache"] = False  # type: ignore[assignment]
+        h_BTH: Tensor = self.model(**inputs, return_dict=True).last_hidden_state
+        return h_BTH
+
+
+def _fill(real_BT: np.ndarray, rows: Sequence[Sequence[int]], pad: int) -> np.ndarray:
+    filled_BT = np.full(real_BT.shape, pad, dtype=np.int64)
+    filled_BT[real_BT] = np.fromiter((i for row in rows for i in row), dtype=np.int64, count=int(real_BT.sum()))
+    return filled_BT
+
+
+def _positions(model: nn.Module) -> tuple[int, int | None]:
+    """Id of the first position and how many positions are learned (None: rotary or relative, no table to run out of)."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe", "embed_positions"):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return first, module.num_embeddings - first
+    return 0, None
+
+
+def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
+    """The encoder of `model.name`, in eval mode, attending as `model.attention` asks, proved by a probe.
+
+    Weights are read from safetensors only and no code of the model's folder is run. A frozen encoder, and one under
+    LoRA, is held in the run's precision; one whose own weights are trained is held in float32.
+
+    Raises:
+        EncoderError: it cannot be found, read, or used as the settings ask.
+    """
+    folder = encoder_folder(model)
+    identity = identify_folder(model.name, folder)
+    torch_device = resolve_device(device)
+    precision = resolve_precision(device, torch_device)
+    own_weights_trained = not model.freeze_encoder and model.lora is None
+    network = _load_network(model, folder, torch.float32 if own_weights_trained else precision)
+    encoder = Encoder(network.to(torch_device), _load_tokenizer(model, folder), model.max_length, identity, folder).eval()
+    if encoder.max_positions is not None and model.max_length > encoder.max_positions:
+        raise EncoderError(f"model.max_length: {model.max_length}, but {model.name} has {encoder.max_positions} positions.")
+    set_attention(network, model.attention, lambda: encoder.is_causal)
+    return encoder
+
+
+def _load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModel
+
+    if model.attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise EncoderError("model.attn_implementation: flash_attention_2 needs the package flash-attn; install it or set auto.")
+    if _read_config(model, folder).get("is_encoder_decoder"):
+        raise EncoderError(
+            f"model.name: {model.name} is an encoder-decoder (T5-like), whose encoder part is not read; "
+            "use an encoder (BERT, DeBERTa, ModernBERT) or a decoder (Gemma)."
+        )
+    attn = None if model.attn_implementation == "auto" else model.attn_implementation
+    try:
+        network, info = AutoModel.from_pretrained(
+            str(folder), use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=dtype,
+            attn_implementation=attn, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+        raise EncoderError(f"model.name: {model.name} cannot be loaded: {_one_line(error)}") from None
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise EncoderError(f"model.name: {model.name}: damaged weights in {folder}: {_one_line(error)}") from None
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise EncoderError(f"model.name: {model.name}: its files lack {len(missing)} of its weights, first {missing[0]}.")
+    return getattr(network, "language_model", network)  # the text part of a model that also sees images
+
+
+def _read_config(model: ModelConfig, folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"model.name: {model.name}: config.json cannot be read: {_one_line(error)}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _load_tokenizer(model: ModelConfig, folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError) as error:
+        raise EncoderError(f"model.name: the tokenizer of {model.name} cannot be loaded: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{text[:300].rstrip('.')}." if text else f"{type(error).__name__}."
+
+
+def resolve_device(device: DeviceConfig) -> torch.device:
+    """The device that `device.device` names; auto takes a GPU where one is.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if device.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = torch.device(device.device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device.device: {device.device}, but this process sees {torch.cuda.device_count()} GPUs; set auto.")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device.device: mps is not available here; set auto.")
+    return found
+
+
+def resolve_precision(device: DeviceConfig, torch_device: torch.device) -> torch.dtype:
+    """float32 for `none`; auto is bfloat16 on a GPU that supports it and float32 elsewhere.
+
+    Raises:
+        ConfigError: the device cannot compute in the asked precision.
+    """
+    asked = device.mixed_precision
+    has_bf16 = torch_device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if asked == "auto":
+        return torch.bfloat16 if torch_device.type == "cuda" and has_bf16 else torch.float32
+    if asked == "bf16" and not has_bf16:
+        raise ConfigError("device.mixed_precision: this GPU does not support bf16; set fp16, none or auto.")
+    if asked == "fp16" and torch_device.type == "cpu":
+        raise ConfigError("device.mixed_precision: fp16 needs a GPU; set none or auto on the CPU.")
+    return {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]

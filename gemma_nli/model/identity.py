@@ -1,0 +1,160 @@
+"""Which encoder this is: from a hub id or a folder to files on this disk and a hash of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemma_nli.config import ModelConfig
+from gemma_nli.errors import EncoderError, did_you_mean
+
+WEIGHTS_INDEX = "model.safetensors.index.json"
+_TOKENIZER_FILES = re.compile(
+    r"(tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)|merges\.txt|.*\.(model|spm)|chat_template.*)"
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
+
+_digests: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """Equal fingerprints mean equal states, wherever the files lie; `revision` is the hub's commit, None for a folder."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+
+
+def identify_encoder(model: ModelConfig) -> EncoderIdentity:
+    """The identity of `model.name`, without loading weights: sha256 over configuration, weights and tokenizer files.
+
+    Raises:
+        EncoderError: no such folder or cached model, or the folder is no safetensors model.
+    """
+    return identify_folder(model.name, encoder_folder(model))
+
+
+def identify_folder(name: str, folder: Path) -> EncoderIdentity:
+    files = [folder / "config.json", *weight_files(folder), *tokenizer_files(folder)]
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(f"{path.name}\0{file_digest(path)}\n".encode())
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    return EncoderIdentity(name=name, revision=commit, fingerprint=total.hexdigest())
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, read once a process while its size and modification time stay."""
+    real = path.resolve()
+    stat = real.stat()
+    key = (str(real), stat.st_size, stat.st_mtime_ns)
+    if key not in _digests:
+        with real.open("rb") as stream:
+            _digests[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return _digests[key]
+
+
+def encoder_folder(model: ModelConfig) -> Path:
+    """The folder of `model.name`: itself, or the hub's snapshot (the local cache first, so that a sweep keeps one commit).
+
+    Raises:
+        EncoderError: nothing is found, or what is found cannot be read safely; says where and how to mend it.
+    """
+    folder = Path(model.name).expanduser()
+    if folder.is_dir():
+        found = folder.absolute()
+    elif folder.is_absolute() or model.name.startswith((".", "~")) or not _HUB_ID.fullmatch(model.name):
+        raise EncoderError(f"model.name: {model.name}: no such folder{_near_folder(folder)}")
+    else:
+        found = _snapshot(model)
+    _check_folder(model.name, found)
+    return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the model: one, or the shards its index names."""
+    single, index = folder / "model.safetensors", folder / WEIGHTS_INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        return []
+    try:
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise EncoderError(f"model.name: {index}: not an index of safetensors shards ({error}).") from None
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise EncoderError(
+            f"model.name: {folder}: {len(missing)} of {len(shards)} weight files are missing, first {missing[0]}; "
+            "download or copy the model again."
+        )
+    return [folder / shard for shard in shards]
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and _TOKENIZER_FILES.fullmatch(p.name))
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise EncoderError(f"model.name: {name} holds an adapter, which needs another model; merge it and save the whole.")
+    if not (folder / "config.json").is_file():
+        raise EncoderError(f"model.name: {name}: no config.json in {folder}; name the folder that save_pretrained wrote.")
+    if not weight_files(folder):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        raise EncoderError(
+            f"model.name: {name}: no model.safetensors in {folder}"
+            + ("; pickled weights are not read: load and save_pretrained them once as safetensors." if pickled else ".")
+        )
+    if not tokenizer_files(folder):
+        raise EncoderError(f"model.name: {name}: no tokenizer files in {folder}; save the tokenizer beside the model.")
+
+
+def _near_folder(folder: Path) -> str:
+    parent = folder.parent
+    if not parent.is_dir():
+        return f"; {parent} does not exist either."
+    near = did_you_mean(folder.name, [p.name for p in parent.iterdir() if p.is_dir()])
+    return near if near.startswith("; did you mean") else "; give a folder with config.json, or a hub id (org/name)."
+
+
+def _snapshot(model: ModelConfig) -> Path:
+    """The hub's files of one commit; downloads only what the cache lacks, and only where the hub may be asked."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    asked = model.name + (f" at revision {model.revision}" if model.revision else "")
+    options = {"repo_id": model.name, "revision": model.revision, "allow_patterns": _WANTED, "ignore_patterns": ["*/*"]}
+    try:
+        cached = Path(snapshot_download(**options, local_files_only=True))
+        if weight_files(cached):
+            return cached
+    except (LocalEntryNotFoundError, EncoderError):
+        pass
+    cache = constants.HF_HUB_CACHE
+    if constants.HF_HUB_OFFLINE:
+        raise EncoderError(
+            f"model.name: {asked} is neither a folder nor in the cache {cache}, and HF_HUB_OFFLINE is set"
+            f"{_near_cached(model.name, Path(cache))}"
+        )
+    try:
+        return Path(snapshot_download(**options))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise EncoderError(
+            f"model.name: {asked} is neither a folder nor in the cache {cache}, and the hub did not give it "
+            f"({type(error).__name__}: {reason}){_near_cached(model.name, Path(cache))}"
+        ) from None
+
+
+def _near_cached(name: str, cache: Path) -> str:
+    repos = [p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*")]
+    near = did_you_mean(name, repos)
+    if near.startswith("; did you mean"):
+        return near
+    return "; check the spelling, give a local folder, or download it first (`hf download`; gated models need `hf auth login`)."

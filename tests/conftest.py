@@ -1,0 +1,108 @@
+"""Shared stand-ins: small real models made on the spot, the real MiniLM, and a clean environment around each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported
+
+import pytest
+import torch
+
+from gemma_nli.model.demo_weights import minilm_folder
+
+WORDS = """i feel so tired and sad every day nothing is fun anymore my sleep is broken work was fine but the nights are long
+she cannot eat we walked home again alone depressed mood loss of interest in all activities worthlessness guilt fatigue
+energy appetite change suicidal thoughts cognitive issues psychomotor""".split()
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No setting of the machine reaches a test, and no test reaches the machine's stores."""
+    for name in list(os.environ):
+        if name in ("RAY_ADDRESS", "WANDB_API_KEY") or name.startswith(("MLFLOW_", "HF_", "GEMMA_NLI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "gemma_nli_home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    torch.set_num_threads(2)
+    yield
+
+
+def _write_tokenizer(folder: Path, kind: str) -> int:
+    """A byte-level BPE of a few hundred tokens, saved as transformers reads it; gives its size.
+
+    `gemma`: pads on the left, `<bos>` before each text, no `<eos>`. `bert`: [CLS] A [SEP] B [SEP] with token types.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"] if kind == "gemma" else ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.BPE(unk_token=special[3] if kind == "gemma" else special[1]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=sorted(alphabet), show_progress=False)
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    if kind == "gemma":
+        bos = ("<bos>", tokenizer.token_to_id("<bos>"))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[bos]
+        )
+        names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    else:
+        ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+        )
+        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    side = "left" if kind == "gemma" else "right"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=side, **names)
+    fast.save_pretrained(str(folder))
+    return len(fast)
+
+
+def _write_model(folder: Path, kind: str) -> Path:
+    from transformers import BertConfig, BertModel, Gemma2Config, Gemma2Model, Gemma3TextConfig, Gemma3TextModel
+
+    folder.mkdir(parents=True)
+    size = _write_tokenizer(folder, "bert" if kind == "bert" else "gemma")
+    torch.manual_seed(7)
+    shape = {"vocab_size": size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    gemma = {**shape, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8, "max_position_embeddings": 1024}
+    gemma |= {"layer_types": ["sliding_attention", "full_attention"], "initializer_range": 0.2}
+    gemma |= {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    model: torch.nn.Module
+    if kind == "gemma2":
+        model = Gemma2Model(Gemma2Config(**gemma, query_pre_attn_scalar=16))
+    elif kind == "gemma3":
+        model = Gemma3TextModel(Gemma3TextConfig(**gemma, query_pre_attn_scalar=16))
+    else:
+        model = BertModel(BertConfig(**shape, max_position_embeddings=512, initializer_range=0.2))
+    model.eval().save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a two-layer random Gemma2 (one sliding-window layer of 8 tokens), hidden 32, and its tokenizer."""
+    return _write_model(tmp_path_factory.mktemp("models") / "tiny_gemma2", "gemma2")
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a two-layer random Gemma3 (one sliding-window layer of 8 tokens), hidden 32, and its tokenizer."""
+    return _write_model(tmp_path_factory.mktemp("models") / "tiny_gemma3", "gemma3")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a two-layer random BERT, hidden 32, and its tokenizer with token types."""
+    return _write_model(tmp_path_factory.mktemp("models") / "tiny_bert", "bert")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """Folder of the real all-MiniLM-L6-v2 weights."""
+    return minilm_folder()
