@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported
@@ -13,13 +12,15 @@ import torch
 
 from gemma_nli.model.demo_weights import minilm_folder
 
-WORDS = """i feel so tired and sad every day nothing is fun anymore my sleep is broken work was fine but the nights are long
-she cannot eat we walked home again alone depressed mood loss of interest in all activities worthlessness guilt fatigue
-energy appetite change suicidal thoughts cognitive issues psychomotor""".split()
+WORDS = (
+    "i feel so tired and sad every day nothing is fun anymore my sleep is broken work was fine but the nights are long "
+    "she cannot eat we walked home again alone depressed mood loss of interest in all activities worthlessness guilt "
+    "fatigue energy appetite change suicidal thoughts cognitive issues psychomotor"
+)
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the machine reaches a test, and no test reaches the machine's stores."""
     for name in list(os.environ):
         if name in ("RAY_ADDRESS", "WANDB_API_KEY") or name.startswith(("MLFLOW_", "HF_", "GEMMA_NLI_")):
@@ -28,7 +29,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     torch.set_num_threads(2)
-    yield
 
 
 def _write_tokenizer(folder: Path, kind: str) -> int:
@@ -39,12 +39,14 @@ def _write_tokenizer(folder: Path, kind: str) -> int:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<pad>", "<eos>", "<bos>", "<unk>"] if kind == "gemma" else ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.BPE(unk_token=special[3] if kind == "gemma" else special[1]))
+    special = "<pad> <eos> <bos> <unk>" if kind == "gemma" else "[PAD] [UNK] [CLS] [SEP] [MASK]"
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if kind == "gemma" else "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=sorted(alphabet), show_progress=False)
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=special.split(), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([WORDS] * 3, trainer)
     if kind == "gemma":
         bos = ("<bos>", tokenizer.token_to_id("<bos>"))
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -56,7 +58,7 @@ def _write_tokenizer(folder: Path, kind: str) -> int:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
         )
-        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+        names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     side = "left" if kind == "gemma" else "right"
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=side, **names)
     fast.save_pretrained(str(folder))
@@ -69,7 +71,8 @@ def _write_model(folder: Path, kind: str) -> Path:
     folder.mkdir(parents=True)
     size = _write_tokenizer(folder, "bert" if kind == "bert" else "gemma")
     torch.manual_seed(7)
-    shape = {"vocab_size": size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape = {"vocab_size": size, "hidden_size": 32, "intermediate_size": 64}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 2}
     gemma = {**shape, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 8, "max_position_embeddings": 1024}
     gemma |= {"layer_types": ["sliding_attention", "full_attention"], "initializer_range": 0.2}
     gemma |= {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}

@@ -9,7 +9,7 @@ changes the last token and looks whether an earlier state moves, with and withou
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ def sees_ahead(states: States, usable_ids: list[int]) -> bool:
         a_BTH, b_BTH = a_BTH[:, early].float(), b_BTH[:, early].float()
         if not (torch.isfinite(a_BTH).all() and torch.isfinite(b_BTH).all()):
             raise EncoderError(
-                "model.name: the encoder's states are not finite in this precision; set device.mixed_precision=bf16 or none."
+                "model.name: the encoder's states are not finite in this precision; "
+                "set device.mixed_precision=bf16 or none."
             )
         answers[name] = bool((a_BTH - b_BTH).abs().max() > _TOLERANCE * a_BTH.abs().max().clamp(min=1e-6))
     if len(set(answers.values())) > 1:
@@ -60,7 +61,9 @@ def _probe_ids(usable_ids: list[int]) -> tuple[Tensor, Tensor]:
     return ids_BT, changed_BT
 
 
-def set_attention(model: nn.Module, asked: Literal["auto", "causal", "bidirectional"], is_causal: Callable[[], bool]) -> None:
+def set_attention(
+    model: nn.Module, asked: Literal["auto", "causal", "bidirectional"], is_causal: Callable[[], bool]
+) -> None:
     """Make the model attend as asked, and prove it by the probe `is_causal`.
 
     BERT-like models see both ways by making: `bidirectional` changes nothing there, `causal` is refused. A model that
@@ -75,8 +78,8 @@ def set_attention(model: nn.Module, asked: Literal["auto", "causal", "bidirectio
         _switch(model, causal=False)
         if is_causal():
             raise EncoderError(
-                "model.attention: bidirectional was asked, but a probe shows that this model still sees only backwards; "
-                "use a model whose masks follow config.is_causal (Gemma2, Gemma3, Llama, ...) or set causal."
+                "model.attention: bidirectional was asked, but a probe shows that this model still sees only "
+                "backwards; use a model whose masks follow config.is_causal (Gemma2, Gemma3, Llama, ...) or set causal."
             )
         return
     if not _was_opened(model):
@@ -86,20 +89,21 @@ def set_attention(model: nn.Module, asked: Literal["auto", "causal", "bidirectio
         )
     _switch(model, causal=True)
     if not is_causal():
-        raise EncoderError("model.attention: causal was asked, but a probe shows that this model sees ahead; set bidirectional.")
+        raise EncoderError(
+            "model.attention: causal was asked, but a probe shows that this model sees ahead; set bidirectional."
+        )
 
 
 def _was_opened(model: nn.Module) -> bool:
-    config = model.config
+    config: Any = model.config
     return bool(getattr(config, "use_bidirectional_attention", False)) or getattr(config, "is_causal", True) is False
 
 
 def _switch(model: nn.Module, causal: bool) -> None:
-    config = model.config
-    assert isinstance(config, object)
-    config.is_causal = causal  # type: ignore[union-attr]
+    config: Any = model.config
+    config.is_causal = causal
     if causal and getattr(config, "use_bidirectional_attention", False):
-        config.use_bidirectional_attention = False  # type: ignore[union-attr]
+        config.use_bidirectional_attention = False
     for module in model.modules():
         if isinstance(getattr(module, "is_causal", None), bool):
-            module.is_causal = causal  # type: ignore[assignment]
+            vars(module)["is_causal"] = causal

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,9 +23,15 @@ from gemma_nli.errors import ConfigError, EncoderError
 from gemma_nli.model.attention import sees_ahead, set_attention
 from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
 
-__all__ = ["Encoder", "EncoderIdentity", "Tokens", "identify_encoder", "load_encoder", "resolve_device", "resolve_precision"]
-
-log = logging.getLogger(__name__)
+__all__ = [
+    "Encoder",
+    "EncoderIdentity",
+    "Tokens",
+    "identify_encoder",
+    "load_encoder",
+    "resolve_device",
+    "resolve_precision",
+]
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,13 @@ class Tokens:
 class Encoder(nn.Module):
     """Tokenizer and model together. Padding, on either side, never changes the states of real tokens."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, max_length: int, identity: EncoderIdentity, folder: Path) -> None:
+    model: Any
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, max_length: int, identity: EncoderIdentity, folder: Path
+    ) -> None:
         super().__init__()
-        self.model: Any = model
+        self.model = model
         self.tokenizer = tokenizer
         self.max_length, self.identity, self.folder = max_length, identity, folder
         self.hidden_size = int(self.model.config.hidden_size)
@@ -64,16 +73,18 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights, which is that of the states outside autocast."""
-        return next(self.model.parameters()).dtype
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token sees only itself and earlier ones; found by a probe of the model as it is now, not by a flag."""
+        """Whether a token sees only itself and earlier ones; found by a probe of the model as it is now, no flag."""
         was_training = self.training
         self.eval()
         try:
@@ -96,7 +107,7 @@ class Encoder(nn.Module):
         if len(premises) != len(hypotheses):
             raise ValueError(f"{len(premises)} premises, {len(hypotheses)} hypotheses")
         names = sorted(set(hypotheses))
-        alone = self.tokenizer(names, add_special_tokens=False, return_attention_mask=False)["input_ids"] if names else []
+        alone = self.tokenizer(names, add_special_tokens=False)["input_ids"] if names else []
         room = self.max_length - int(self.tokenizer.num_special_tokens_to_add(pair=True))
         long = {name for name, ids in zip(names, alone, strict=True) if len(ids) >= room}
         if not long:
@@ -178,9 +189,10 @@ def _fill(real_BT: np.ndarray, rows: Sequence[Sequence[int]], pad: int) -> np.nd
 
 
 def _positions(model: nn.Module) -> tuple[int, int | None]:
-    """Id of the first position and how many positions are learned (None: rotary or relative, no table to run out of)."""
+    """Id of the first position, and how many positions are learned (None: rotary or relative, no table to run out)."""
+    tables = ("position_embeddings", "wpe", "embed_positions")
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe", "embed_positions"):
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in tables:
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             return first, module.num_embeddings - first
     return 0, None
@@ -201,24 +213,32 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     precision = resolve_precision(device, torch_device)
     own_weights_trained = not model.freeze_encoder and model.lora is None
     network = _load_network(model, folder, torch.float32 if own_weights_trained else precision)
-    encoder = Encoder(network.to(torch_device), _load_tokenizer(model, folder), model.max_length, identity, folder).eval()
+    tokenizer = _load_tokenizer(model, folder)
+    encoder = Encoder(network.to(torch_device), tokenizer, model.max_length, identity, folder).eval()
     if encoder.max_positions is not None and model.max_length > encoder.max_positions:
-        raise EncoderError(f"model.max_length: {model.max_length}, but {model.name} has {encoder.max_positions} positions.")
+        raise EncoderError(
+            f"model.max_length: {model.max_length} tokens, but {model.name} has {encoder.max_positions} positions."
+        )
     set_attention(network, model.attention, lambda: encoder.is_causal)
     return encoder
 
 
 def _load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModel
+    from transformers.utils import logging as hf_logging
 
     if model.attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise EncoderError("model.attn_implementation: flash_attention_2 needs the package flash-attn; install it or set auto.")
+        raise EncoderError(
+            "model.attn_implementation: flash_attention_2 needs the package flash-attn; install it or set auto."
+        )
     if _read_config(model, folder).get("is_encoder_decoder"):
         raise EncoderError(
             f"model.name: {model.name} is an encoder-decoder (T5-like), whose encoder part is not read; "
             "use an encoder (BERT, DeBERTa, ModernBERT) or a decoder (Gemma)."
         )
     attn = None if model.attn_implementation == "auto" else model.attn_implementation
+    had_bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
     try:
         network, info = AutoModel.from_pretrained(
             str(folder), use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=dtype,
@@ -230,9 +250,14 @@ def _load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Any:
         if type(error).__name__ != "SafetensorError":
             raise
         raise EncoderError(f"model.name: {model.name}: damaged weights in {folder}: {_one_line(error)}") from None
+    finally:
+        if had_bars:
+            hf_logging.enable_progress_bar()
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
     if missing:
-        raise EncoderError(f"model.name: {model.name}: its files lack {len(missing)} of its weights, first {missing[0]}.")
+        raise EncoderError(
+            f"model.name: {model.name}: its files lack {len(missing)} of its weights, first {missing[0]}."
+        )
     return getattr(network, "language_model", network)  # the text part of a model that also sees images
 
 
@@ -268,7 +293,9 @@ def resolve_device(device: DeviceConfig) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = torch.device(device.device)
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device.device: {device.device}, but this process sees {torch.cuda.device_count()} GPUs; set auto.")
+        raise ConfigError(
+            f"device.device: {device.device}, but this process sees {torch.cuda.device_count()} GPUs; set auto."
+        )
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device.device: mps is not available here; set auto.")
     return found

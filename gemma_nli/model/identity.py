@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gemma_nli.config import ModelConfig
 from gemma_nli.errors import EncoderError, did_you_mean
@@ -23,7 +24,7 @@ _digests: dict[tuple[str, int, int], str] = {}
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """Equal fingerprints mean equal states, wherever the files lie; `revision` is the hub's commit, None for a folder."""
+    """Equal fingerprints mean equal states, wherever the files lie; `revision`: the hub's commit, None for a folder."""
 
     name: str
     revision: str | None
@@ -60,7 +61,7 @@ def file_digest(path: Path) -> str:
 
 
 def encoder_folder(model: ModelConfig) -> Path:
-    """The folder of `model.name`: itself, or the hub's snapshot (the local cache first, so that a sweep keeps one commit).
+    """The folder of `model.name`: itself, or the hub's snapshot, a cached one first: a sweep keeps its commit.
 
     Raises:
         EncoderError: nothing is found, or what is found cannot be read safely; says where and how to mend it.
@@ -102,9 +103,13 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def _check_folder(name: str, folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
-        raise EncoderError(f"model.name: {name} holds an adapter, which needs another model; merge it and save the whole.")
+        raise EncoderError(
+            f"model.name: {name} holds an adapter, which needs another model; merge it and save the whole."
+        )
     if not (folder / "config.json").is_file():
-        raise EncoderError(f"model.name: {name}: no config.json in {folder}; name the folder that save_pretrained wrote.")
+        raise EncoderError(
+            f"model.name: {name}: no config.json in {folder}; name the folder that save_pretrained wrote."
+        )
     if not weight_files(folder):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         raise EncoderError(
@@ -129,7 +134,8 @@ def _snapshot(model: ModelConfig) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     asked = model.name + (f" at revision {model.revision}" if model.revision else "")
-    options = {"repo_id": model.name, "revision": model.revision, "allow_patterns": _WANTED, "ignore_patterns": ["*/*"]}
+    options: dict[str, Any] = {"repo_id": model.name, "revision": model.revision}
+    options |= {"allow_patterns": _WANTED, "ignore_patterns": ["*/*"]}
     try:
         cached = Path(snapshot_download(**options, local_files_only=True))
         if weight_files(cached):
@@ -154,7 +160,10 @@ def _snapshot(model: ModelConfig) -> Path:
 
 def _near_cached(name: str, cache: Path) -> str:
     repos = [p.name.removeprefix("models--").replace("--", "/") for p in cache.glob("models--*")]
-    near = did_you_mean(name, repos)
-    if near.startswith("; did you mean"):
-        return near
-    return "; check the spelling, give a local folder, or download it first (`hf download`; gated models need `hf auth login`)."
+    for near in (did_you_mean(name, repos), _near_folder(Path(name))):
+        if near.startswith("; did you mean"):
+            return near
+    return (
+        "; check the spelling, give a local folder, or download it first "
+        "(`hf download`; gated models need `hf auth login`)."
+    )
