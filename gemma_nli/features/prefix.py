@@ -1,0 +1,145 @@
+"""Causal attention and joint pairs: a post is encoded once, its criteria continue from its key/value cache.
+
+In a causal model the states of a post do not depend on the criterion behind it, so pairs that begin with the same
+tokens share those tokens' states up to rounding. Posts stand left-padded in a batch, which keeps the real tokens of a
+pair side by side in the cache: sliding windows count slots, and padding between post and criterion would shift them.
+
+Shapes: G posts, B pairs, P prefix tokens, S suffix tokens, H hidden.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from gemma_nli.model.encoder import Encoder, Tokens
+
+LEAST_SAVING = 0.1
+"""Share of a post's tokens that must be saved: below it a second, smaller forward pass costs more than it spares."""
+EXPANSION = 8
+"""Cache slots of a batch of pairs, over the batch's token budget: bounds the memory of expanded caches."""
+
+Batch = tuple[list[int], Tensor, Tensor, int, int]
+"""rows, h_BTH, mask_BT, padded slots, slots: an `encoding.Encoded`"""
+
+
+def can_reuse_prefixes(encoder: Encoder) -> bool:
+    """Whether the encoder takes a cache and attends causally now; a bidirectional state has seen its criterion."""
+    taken = inspect.signature(encoder.model.forward).parameters
+    takes_cache = "past_key_values" in taken and "position_ids" in taken
+    return takes_cache and encoder.max_positions is None and encoder.is_causal  # rotary positions only
+
+
+def encode_by_prefix(
+    encoder: Encoder, tokens: Tokens, groups: Sequence[Sequence[int]], batch_tokens: int
+) -> Iterator[Batch | list[int]]:
+    """Batches of the groups' rows; and a list of the rows that gain nothing and are left to the plain way.
+
+    Only for encoders that `can_reuse_prefixes`: elsewhere the states would be wrong.
+
+    Args:
+        groups: rows of `tokens` that belong to one post each.
+    """
+    left: list[int] = []
+    posts: list[tuple[int, list[int]]] = []
+    for group in groups:
+        shared = shared_prefix([tokens.ids[row] for row in group]) if tokens.types is None else 0
+        saved = shared * (len(group) - 1)
+        if saved > LEAST_SAVING * sum(len(tokens.ids[row]) for row in group):
+            posts.append((shared, list(group)))
+        else:
+            left += group
+    yield left
+    posts.sort(key=lambda post: -post[0])
+    start = 0
+    while start < len(posts):
+        size = max(1, batch_tokens // posts[start][0])
+        yield from _encode_posts(encoder, tokens, posts[start : start + size], batch_tokens)
+        start += size
+
+
+def shared_prefix(sequences: list[list[int]]) -> int:
+    """Tokens that all sequences begin with, leaving each at least one of its own."""
+    if len(sequences) < 2:
+        return 0
+    low, high = min(sequences), max(sequences)  # all others lie between them and share what these two share
+    longest = min(map(len, sequences)) - 1
+    return next((place for place in range(longest) if low[place] != high[place]), longest)
+
+
+@torch.inference_mode()
+def _run_posts(encoder: Encoder, prefixes: list[list[int]]) -> tuple[Tensor, Tensor, DynamicCache]:
+    width = len(prefixes[0])
+    ids_GP = torch.full((len(prefixes), width), encoder.pad_id)
+    for place, prefix in enumerate(prefixes):
+        ids_GP[place, width - len(prefix) :] = torch.tensor(prefix)
+    lengths_G = torch.tensor([len(prefix) for prefix in prefixes])
+    mask_GP = (torch.arange(width)[None, :] >= width - lengths_G[:, None]).long()
+    cache = DynamicCache(config=encoder.model.config)
+    positions_GP = (mask_GP.cumsum(1) - 1).clamp(min=0)
+    h_GPH = _run(encoder, ids_GP, mask_GP, positions_GP, cache)
+    return h_GPH, mask_GP, cache
+
+
+@torch.inference_mode()
+def _run(encoder: Encoder, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+    batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    on_device = {name: value.to(encoder.device, non_blocking=True) for name, value in batch.items()}
+    states: Tensor = encoder.model(**on_device, past_key_values=cache, use_cache=True).last_hidden_state
+    return states
+
+
+def _encode_posts(
+    encoder: Encoder, tokens: Tokens, posts: list[tuple[int, list[int]]], batch_tokens: int
+) -> Iterator[Batch]:
+    h_GPH, mask_GP, cache = _run_posts(encoder, [tokens.ids[rows[0]][:shared] for shared, rows in posts])
+    width = mask_GP.shape[1]
+    pairs = [(place, shared, row) for place, (shared, rows) in enumerate(posts) for row in rows]
+    pairs.sort(key=lambda pair: pair[1] - len(tokens.ids[pair[2]]))  # longest suffix first
+    padded, slots = mask_GP.numel() - int(mask_GP.sum()), mask_GP.numel()
+    start = 0
+    while start < len(pairs):
+        longest = len(tokens.ids[pairs[start][2]]) - pairs[start][1]
+        size = max(1, min(batch_tokens // longest, EXPANSION * batch_tokens // (width + longest)))
+        chosen = pairs[start : start + size]
+        start += size
+        suffixes = [tokens.ids[row][shared:] for _, shared, row in chosen]
+        places = [place for place, _, _ in chosen]
+        h_BTH, mask_BT, suffix_padding = _continue(encoder, h_GPH, mask_GP, cache, places, suffixes)
+        slots += len(chosen) * longest
+        yield [row for _, _, row in chosen], h_BTH, mask_BT, padded + suffix_padding, slots
+        padded = slots = 0
+
+
+@torch.inference_mode()
+def _continue(
+    encoder: Encoder, h_GPH: Tensor, mask_GP: Tensor, cache: DynamicCache, places: list[int], suffixes: list[list[int]]
+) -> tuple[Tensor, Tensor, int]:
+    """Pairs' whole states: their post's, then those of the tokens that follow, run from the post's cache."""
+    places_B = torch.tensor(places)
+    lengths_B = torch.tensor([len(suffix) for suffix in suffixes])
+    width = int(lengths_B.max())
+    ids_BS = torch.full((len(suffixes), width), encoder.pad_id)
+    for place, suffix in enumerate(suffixes):
+        ids_BS[place, : len(suffix)] = torch.tensor(suffix)
+    mask_BS = (torch.arange(width)[None, :] < lengths_B[:, None]).long()
+    mask_BP = mask_GP[places_B]
+    positions_BS = mask_BP.sum(1, keepdim=True) + torch.arange(width)[None, :]
+    mask_BT = torch.cat([mask_BP, mask_BS], dim=1)
+    on_device_B = places_B.to(h_GPH.device)
+    h_BSH = _run(encoder, ids_BS, mask_BT, positions_BS, _selected(cache, on_device_B))
+    h_BTH = torch.cat([h_GPH[on_device_B], h_BSH], dim=1)
+    return h_BTH, mask_BT.bool().to(h_BTH.device), int(mask_BS.numel() - mask_BS.sum())
+
+
+def _selected(cache: DynamicCache, places_B: Tensor) -> DynamicCache:
+    """The posts' caches for some pairs; the original keeps its own: updates replace tensors, never write to them."""
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(places_B)
+    return chosen

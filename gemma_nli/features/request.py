@@ -1,0 +1,172 @@
+"""What a trial asks of the feature store: which texts, seen how, by which encoder; and the key that this amounts to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from gemma_nli.config import DeviceConfig, ModelConfig
+from gemma_nli.errors import FeatureError, did_you_mean
+from gemma_nli.model.encoder import EncoderIdentity, resolve_device, resolve_precision
+from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler
+
+DIGEST_BYTES = 32
+TEMPLATES = {"joint": "joint/1", "single": "single/1"}
+"""How texts become one sequence; the number rises when Encoder.tokenize changes what it makes of the same texts."""
+
+_MIXED_PRECISION = {"float32": "none", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """Texts and the views wanted of them. Travels between processes: its precision is resolved where it was made.
+
+    Args:
+        premises: posts; with `hypotheses` None each is encoded alone.
+        hypotheses: criteria, one a premise: each pair is one sequence.
+        views: pooled vectors, as `view_name` of model/pooling.py names them: `mean`, `first_k:4`.
+        with_tokens: whether token states are wanted too (learned poolings).
+        precision: the compute dtype, `float32` for one; resolved from `device` when empty.
+    """
+
+    model: ModelConfig
+    device: DeviceConfig
+    identity: EncoderIdentity
+    premises: tuple[str, ...]
+    hypotheses: tuple[str, ...] | None = None
+    views: tuple[str, ...] = ("mean",)
+    with_tokens: bool = False
+    precision: str = field(default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "premises", tuple(self.premises))
+        object.__setattr__(self, "views", tuple(self.views))
+        if self.hypotheses is not None:
+            object.__setattr__(self, "hypotheses", tuple(self.hypotheses))
+            assert len(self.hypotheses) == len(self.premises), "a pair needs both its texts"
+        if not self.precision:
+            dtype = resolve_precision(self.device, resolve_device(self.device))
+            object.__setattr__(self, "precision", str(dtype).removeprefix("torch."))
+        for view in self.views:
+            split_view(view)
+
+    def __len__(self) -> int:
+        return len(self.premises)
+
+    @property
+    def template(self) -> str:
+        return TEMPLATES["single" if self.hypotheses is None else "joint"]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything but the text itself that a vector depends on. Prefix reuse and batch sizes are not in it."""
+        return {
+            "encoder": self.identity.fingerprint,
+            "template": self.template,
+            "max_length": self.model.max_length,
+            "precision": self.precision,
+            "attention": self.model.attention,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Names the store's folder of these features: requests that differ in texts, views or tokens only share it."""
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:32]
+
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """A text's (or pair's) content address, one a row."""
+        return text_digests(self.premises, self.hypotheses)
+
+    @cached_property
+    def unique_rows(self) -> list[int]:
+        """The first row of each distinct text, in order."""
+        first: dict[bytes, int] = {}
+        for row, digest in enumerate(self.digests):
+            first.setdefault(digest, row)
+        return list(first.values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype = getattr(torch, self.precision)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    @property
+    def pinned_device(self) -> DeviceConfig:
+        """The device settings with the precision that the key names, whatever this machine's `auto` would be."""
+        tree = self.device.model_dump()
+        return DeviceConfig.model_validate({**tree, "mixed_precision": _MIXED_PRECISION[self.precision]})
+
+    def subset(self, rows: Sequence[int]) -> FeatureRequest:
+        """The same request for some of its texts."""
+        hypotheses = None if self.hypotheses is None else tuple(self.hypotheses[row] for row in rows)
+        return replace(self, premises=tuple(self.premises[row] for row in rows), hypotheses=hypotheses)
+
+    def stored_views(self) -> tuple[str, ...]:
+        """The views one forward pass gives: poolings without parameters, at each k asked for and our own."""
+        widths = sorted({self.model.pooling_k} | {k for _, k in map(split_view, self.views) if k is not None})
+        names: list[str] = []
+        for name, kind in POOLERS.items():
+            if not kind.learned:
+                names += [f"{name}:{k}" for k in widths] if kind.uses_k else [name]
+        return tuple(names)
+
+
+def split_view(view: str) -> tuple[str, int | None]:
+    """`first_k:4` to ("first_k", 4), `mean` to ("mean", None).
+
+    Raises:
+        FeatureError: no such pooling, a learned one, or a k that is missing or wrong.
+    """
+    name, colon, text = view.partition(":")
+    kinds = {known: kind for known, kind in POOLERS.items() if not kind.learned}
+    if name not in kinds:
+        raise FeatureError(f"view '{view}': unknown pooling '{name}'{did_you_mean(name, kinds)}")
+    if not kinds[name].uses_k:
+        if colon:
+            raise FeatureError(f"view '{view}': {name} takes no k; write '{name}'.")
+        return name, None
+    if not text.isdecimal() or int(text) < 1:
+        raise FeatureError(f"view '{view}': {name} needs a k of 1 or more; write '{name}:4'.")
+    return name, int(text)
+
+
+def view_pooler(view: str, hidden_size: int) -> Pooler:
+    """The pooler that makes a view's vectors from token states."""
+    name, k = split_view(view)
+    return build_pooler(name, hidden_size) if k is None else build_pooler(name, hidden_size, k)
+
+
+def text_digests(premises: Sequence[str], hypotheses: Sequence[str] | None) -> list[bytes]:
+    """One sha256 a row: of the premise, or of both texts' digests; each distinct text is read once."""
+    known: dict[str, bytes] = {}
+
+    def digest(text: str) -> bytes:
+        found = known.get(text)
+        if found is None:
+            found = known[text] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        return found
+
+    if hypotheses is None:
+        return [digest(text) for text in premises]
+    sha256 = hashlib.sha256
+    pairs = zip(premises, hypotheses, strict=True)
+    return [sha256(digest(premise) + digest(hypothesis)).digest() for premise, hypothesis in pairs]
+
+
+def digest_array(digests: Sequence[bytes]) -> np.ndarray:
+    """(n, 32) uint8."""
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def digest_list(digests_N: np.ndarray) -> list[bytes]:
+    raw = np.ascontiguousarray(digests_N).tobytes()
+    return [raw[start : start + DIGEST_BYTES] for start in range(0, len(raw), DIGEST_BYTES)]

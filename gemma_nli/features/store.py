@@ -1,0 +1,237 @@
+"""Vectors of a frozen encoder on disk: computed once a key and text, shared by all who ask, never wrong.
+
+    root/<key>/meta.json                      what the key stands for
+    root/<key>/shard-<sha256>.safetensors     features of some texts; its name is the checksum of its bytes
+    root/locks/<key>.lock                     held while a key is added to; freed by the system when its holder dies
+
+A shard is written whole or not at all and never changed; what is not the bytes its name promises is removed and its
+texts are computed again. Several shards may hold parts of one text: its views, another k, its token states.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from filelock import FileLock, Timeout
+
+from gemma_nli.config import FeaturesConfig
+from gemma_nli.errors import FeatureError
+from gemma_nli.features.block import FeatureBlock
+from gemma_nli.features.encoding import (
+    EncodedTexts,
+    EncodeReport,
+    Progress,
+    encode,
+    load_for,
+    rows_within,
+    token_batches,
+)
+from gemma_nli.features.index import TOKENS, KeyIndex, Located
+from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler
+from gemma_nli.features.shard import TEMPORARY, Shard, write_shard, written_whole
+from gemma_nli.model.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+META, LOCKS = "meta.json", "locks"
+
+
+class FeatureStore:
+    """A FeatureSource on a folder; each process opens its own on the same root.
+
+    Raises:
+        FeatureError: the root is there and is no folder.
+    """
+
+    def __init__(self, root: Path | str, settings: FeaturesConfig | None = None) -> None:
+        self.root = Path(root).absolute()
+        self.settings = settings or FeaturesConfig()
+        if self.root.exists() and not self.root.is_dir():
+            raise FeatureError(f"{self.root}: the feature store must be a folder; name another one.")
+        self._indexes: dict[str, KeyIndex] = {}
+        self._locks: dict[str, FileLock] = {}
+
+    def load(self, request: FeatureRequest) -> FeatureBlock:
+        """The request's features, what is missing computed first; memory-mapped where one shard holds them all."""
+        self.ensure(request)
+        self._touch(request.key)
+        return self._locate(request).block(request)
+
+    def ensure(
+        self, request: FeatureRequest, encoder: Encoder | None = None, on_progress: Progress | None = None
+    ) -> EncodeReport:
+        """Compute what is missing, once: who asks meanwhile waits, then finds it done.
+
+        Args:
+            encoder: used in place of loading the request's own.
+            on_progress: told (texts done, texts to do) after each batch.
+        """
+        start, encoded, padding = time.perf_counter(), 0, 0.0
+        if self.missing(request):
+            with self.lock(request.key):
+                self._derive_views(request)
+                rows = self.missing(request)
+                if rows:
+                    budget = self._token_budget_left(request, self._locate(request))
+                    done = encode(
+                        request.subset(rows), encoder or load_for(request), self.settings, budget, on_progress
+                    )
+                    self.put(request, done)
+                    encoded, padding = len(done.digests), done.padding_share
+        return EncodeReport(encoded, len(request.unique_rows) - encoded, time.perf_counter() - start, padding)
+
+    def missing(self, request: FeatureRequest) -> list[int]:
+        """The request's rows (the first of each distinct text) of which something asked for is not in the store.
+
+        Token states that do not fit `features.token_budget_gib` are not missing.
+        """
+        self._index(request.key).refresh()
+        located = self._locate(request)
+        lacking_N = located.lengths < 0
+        for view in request.views:
+            lacking_N |= ~located.has(f"view:{view}")
+        if request.with_tokens:
+            lacking_N |= self._tokens_due(request, located)
+        return [request.unique_rows[place] for place in np.flatnonzero(lacking_N)]
+
+    def put(self, request: FeatureRequest, encoded: EncodedTexts) -> Path | None:
+        """Write one shard of what the store lacks of these features.
+
+        Returns:
+            Its path; None where nothing was new, or nothing could be written (a full disk): then a warning is logged
+            and this store object serves the features from memory.
+        """
+        key, folder = request.key, self.root / request.key
+        with self.lock(key):
+            self._index(key).refresh()
+            arrays = self._new_arrays(request, encoded)
+            if arrays is None:
+                return None
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._write_meta(request)
+                path = write_shard(folder, key, arrays, {TOKENS: "BF16"} if request.precision == "bfloat16" else {})
+            except OSError as error:
+                told = error.strerror or error
+                log.warning("features %s: cannot be written (%s); used from memory, encoded again next time", key, told)
+                self._index(key).hold(Shard(arrays))
+                return None
+            self._index(key).refresh()
+            return path
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Hold a key for writing, again if this thread holds it already.
+
+        Where no lock file can be made (a full or read-only disk) the work goes on without, with a warning.
+        """
+        lock = None
+        try:
+            lock = self._lock(key)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.info("features %s: another process is encoding; waiting for it", key)
+                lock.acquire()
+        except OSError as error:
+            lock = None
+            log.warning("features %s: no lock (%s); going on without", key, error.strerror or error)
+        try:
+            if lock is not None:
+                self._clear_temporaries(key)
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _lock(self, key: str) -> FileLock:
+        if key not in self._locks:
+            folder = self.root / LOCKS
+            folder.mkdir(parents=True, exist_ok=True)
+            self._locks[key] = FileLock(folder / f"{key}.lock")
+        return self._locks[key]
+
+    def _clear_temporaries(self, key: str) -> None:
+        """What a killed writer left: whoever holds the lock is the only writer."""
+        for path in (self.root / key).glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+    def _index(self, key: str) -> KeyIndex:
+        return self._indexes.setdefault(key, KeyIndex(self.root / key, key))
+
+    def _locate(self, request: FeatureRequest) -> Located:
+        digests = request.digests
+        return self._index(request.key).locate([digests[row] for row in request.unique_rows])
+
+    def _token_budget_left(self, request: FeatureRequest, located: Located) -> int:
+        """Bytes that the request's token states may still take, beside those stored."""
+        stored = int(located.lengths[located.has(TOKENS)].sum()) * (located.hidden_size or 0) * request.dtype.itemsize
+        return int(self.settings.token_budget_gib * 2**30) - stored
+
+    def _tokens_due(self, request: FeatureRequest, located: Located) -> np.ndarray:
+        """(N,) which known texts' token states are not stored though the budget has room for them."""
+        candidates = np.flatnonzero(~located.has(TOKENS) & (located.lengths >= 0))
+        row_bytes = (located.hidden_size or 0) * request.dtype.itemsize
+        fits = rows_within(located.lengths[candidates], row_bytes, self._token_budget_left(request, located))
+        due_N = np.zeros(len(located.digests), dtype=bool)
+        due_N[candidates[fits]] = True
+        return due_N
+
+    def _derive_views(self, request: FeatureRequest) -> None:
+        """Views (another k) of texts whose token states are stored need no encoder."""
+        self._index(request.key).refresh()
+        located = self._locate(request)
+        names = [view for view in request.views if not located.has(f"view:{view}").all()]
+        lacking_N = np.zeros(len(located.digests), dtype=bool)
+        for name in names:
+            lacking_N |= ~located.has(f"view:{name}")
+        chosen = np.flatnonzero(lacking_N & located.has(TOKENS))
+        if not len(chosen):
+            return
+        hidden, lengths = located.hidden_size or 0, located.lengths[chosen]
+        digests = [located.digests[place] for place in chosen]
+        poolers = {name: view_pooler(name, hidden) for name in names}
+        views = {name: np.empty((len(chosen), hidden), dtype=np.float32) for name in names}
+        for rows in token_batches(lengths, self.settings.batch_tokens):
+            tokens = located.tokens(chosen[rows], request.precision)
+            part = FeatureBlock(digest_array([digests[row] for row in rows]), lengths[rows], hidden, {}, tokens)
+            h_BTH, mask_BT = part.token_batch(np.arange(len(rows)))
+            for name, pool in poolers.items():
+                views[name][rows] = pool(h_BTH, mask_BT).numpy()
+        self.put(request, EncodedTexts(digests, lengths, views, None, 0, 0))
+
+    def _new_arrays(self, request: FeatureRequest, encoded: EncodedTexts) -> dict[str, np.ndarray] | None:
+        located = self._index(request.key).locate(encoded.digests)
+        new = {f"view:{name}": array for name, array in encoded.views.items() if not located.has(f"view:{name}").all()}
+        if encoded.tokens is not None and (~located.has(TOKENS) & (np.diff(encoded.tokens.offsets) > 0)).any():
+            new |= {TOKENS: encoded.tokens.flat_SH, "offsets": encoded.tokens.offsets}
+        if not new:
+            return None
+        return {"digests": digest_array(encoded.digests), "lengths": encoded.lengths, **new}
+
+    def _write_meta(self, request: FeatureRequest) -> None:
+        path = self.root / request.key / META
+        if path.exists():
+            return
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        told = {"key": request.key, **request.facts, "identity": asdict(request.identity), "written_by": versions}
+        with written_whole(path.parent) as (file, names):
+            file.write(json.dumps(told, indent=2).encode())
+            names.append(META)
+
+    def _touch(self, key: str) -> None:
+        """Note the use of a key, for `prune --older-than`."""
+        try:
+            os.utime(self.root / key / META)
+        except OSError as error:
+            log.debug("features %s: last use not noted: %s", key, error)
