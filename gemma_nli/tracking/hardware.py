@@ -1,0 +1,81 @@
+"""Tags that tell on what and with what a trial ran: its own GPUs only, the code's commit, the core stack's versions."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import gemma_nli
+
+STACK = (
+    "ray",
+    "torch",
+    "transformers",
+    "mlflow",
+    "optuna",
+    "peft",
+    "pandas",
+    "scikit-learn",
+    "safetensors",
+    "pydantic",
+)
+GIT_SECONDS = 5.0
+
+
+def hardware_tags() -> dict[str, str]:
+    """Of the GPUs this process was given (CUDA_VISIBLE_DEVICES, as torch sees them), not of all in the machine."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        return {
+            "has_gpu": "false",
+            "gpu_name": "none",
+            "gpu_count": "0",
+            "gpu_memory_gb": "0",
+            "supports_bfloat16": "false",
+            "supports_tf32": "false",
+        }
+    gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
+    ampere = all(gpu.major >= 8 for gpu in gpus)  # the first with both number formats in hardware
+    return {
+        "has_gpu": "true",
+        "gpu_name": ", ".join(dict.fromkeys(str(gpu.name) for gpu in gpus)),
+        "gpu_count": str(count),
+        "gpu_memory_gb": f"{sum(gpu.total_memory for gpu in gpus) / 1024**3:.1f}",
+        "supports_bfloat16": str(ampere).lower(),
+        "supports_tf32": str(ampere).lower(),
+    }
+
+
+def environment_tags(folder: Path | None = None) -> dict[str, str]:
+    """The git commit of `folder` (else the working directory, else this package's repository) and versions.
+
+    Git missing, or no repository: the commit tags are left out.
+    """
+    tags = {"version.gemma-nli": gemma_nli.__version__, "version.python": platform.python_version()}
+    for name in STACK:
+        try:
+            tags[f"version.{name}"] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    for place in (folder or Path.cwd(), Path(gemma_nli.__file__).parent):
+        commit = _git(place, "rev-parse", "HEAD")
+        if commit:
+            changes = _git(place, "status", "--porcelain", "--untracked-files=no")
+            tags |= {"mlflow.source.git.commit": commit, "gemma_nli.git_commit": commit}
+            tags["gemma_nli.git_dirty"] = "unknown" if changes is None else str(bool(changes)).lower()
+            break
+    return tags
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git answers, stripped; None where it is missing, slow or refuses."""
+    command = ["git", "-C", str(folder), *words]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

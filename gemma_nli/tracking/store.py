@@ -1,0 +1,175 @@
+"""Which MLflow store we talk to, where its artifacts lie, how long a call may take, and no password in any message."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import mlflow.store.db.utils
+import sqlalchemy.exc
+from filelock import FileLock, Timeout
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from gemma_nli.config import MlflowConfig, home
+from gemma_nli.errors import TrackingError
+
+# Read by MLflow at call time. A dead server costs seconds, not the four minutes of MLflow's seven retries; a user's own
+# setting wins. Run URLs stay unprinted: they would carry the credentials of the tracking URI.
+BOUNDS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+CONNECT_ATTEMPTS = 3  # of MLflow to a database; its own 10 take 100 seconds
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_AUTHORITY = re.compile(r"(?<=://)[^\s/'\"<>]*@")
+# An unescaped slash in a password ends the authority early; `host:8080/path@x` has a port there and is left alone.
+_SLASHED = re.compile(r"(?<=://)[^\s/:@'\"<>]+:(?!\d+(?:[/?#]|$))[^\s'\"<>]*@")
+_QUERY = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|access_token|api_key|secret)=)[^&\s'\"<>]+")
+
+
+def mask_credentials(text: str) -> str:
+    """`text` with the `user:password@` (or token) of every URI in it replaced by `***@`."""
+    for pattern, mask in ((_AUTHORITY, "***@"), (_SLASHED, "***@"), (_QUERY, r"\1***")):
+        text = pattern.sub(mask, text)
+    return text
+
+
+@dataclass(frozen=True)
+class Store:
+    """A resolved MLflow store."""
+
+    uri: str  # as MLflow wants it, credentials included: never shown
+    artifact_root: str | None  # for new experiments; None leaves it to the server
+    asked_location: str | None  # the user's mlflow.artifact_location, taken as it is
+
+    @property
+    def shown(self) -> str:
+        return mask_credentials(self.uri)
+
+    @property
+    def is_server(self) -> bool:
+        return urlsplit(self.uri).scheme in ("http", "https")
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a SQLite store."""
+        scheme, _, path = self.uri.partition(":///")
+        return Path(unquote(path.partition("?")[0])) if scheme.startswith("sqlite") else None
+
+    def location(self, experiment: str) -> str | None:
+        """Where a new experiment's artifacts go: the user's place, else a folder of its own under our root."""
+        if self.asked_location or self.artifact_root is None:
+            return self.asked_location
+        folder = re.sub(r"[^A-Za-z0-9._-]+", "_", experiment).strip(".") or "experiment"
+        return f"{self.artifact_root}/{folder[:128]}"
+
+
+def resolve_store(config: MlflowConfig) -> Store:
+    """The store of the settings, else of $MLFLOW_TRACKING_URI, else SQLite under our home: the same from any folder.
+
+    Raises:
+        TrackingError: a file store, which MLflow refuses, or a database that lives in memory only.
+    """
+    default = f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+    uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
+    scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
+    if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
+        raise TrackingError(
+            f"mlflow.tracking_uri: '{mask_credentials(uri)}' is a file store, which MLflow no longer takes; "
+            "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
+        )
+    if scheme == "sqlite":
+        driver, separator, path = uri.partition(":///")
+        if not separator or not path or path.startswith((":memory:", "?")):
+            raise TrackingError("mlflow.tracking_uri: a SQLite store needs a file: sqlite:///path/to/mlflow.db.")
+        file = Path(path.partition("?")[0]).expanduser().absolute()
+        uri = f"{driver}:///{file}{path[len(path.partition('?')[0]) :]}"
+        root: str | None = str(file.parent / "artifacts")
+    else:
+        root = str(home() / "mlflow" / "artifacts") if scheme in _DATABASES else None
+    return Store(uri, root, config.artifact_location)
+
+
+def connect(store: Store) -> MlflowClient:
+    """A client whose store exists; call it within `bounded()`.
+
+    A fresh SQLite store is set up under a lock, since two processes that create its tables at once spoil it.
+    """
+    database = store.database
+    if database is None:
+        return _client(store)
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock", timeout=60):
+            sqlite3.connect(database).close()  # says at once what MLflow would try for 100 seconds
+            return _client(store)
+    except (OSError, sqlite3.Error, Timeout) as error:
+        why = mask_credentials(str(error))
+        raise TrackingError(f"{store.shown}: the MLflow store cannot be opened: {why}.") from None
+
+
+def _client(store: Store) -> MlflowClient:
+    client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+    if not store.is_server:
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial MLflow database tables"
+        client.search_experiments(max_results=1)  # creates the tables
+    return client
+
+
+class _Bounds:
+    """How many callers hold the bounds now, and which variables they set."""
+
+    lock = threading.Lock()
+    held = 0
+    ours: tuple[str, ...] = ()
+    attempts = 0
+
+
+@contextmanager
+def bounded(artifact_root: str | None = None) -> Iterator[None]:
+    """Bounds every MLflow call inside; nests, and threads share it, since the environment is everyone's."""
+    wanted = dict(BOUNDS)
+    if artifact_root is not None:
+        wanted["_MLFLOW_SERVER_ARTIFACT_ROOT"] = artifact_root  # where experiment "Default" of a new database goes
+    with _Bounds.lock:
+        if _Bounds.held == 0:
+            _Bounds.ours = tuple(name for name in wanted if name not in os.environ)
+            _Bounds.attempts = mlflow.store.db.utils.MAX_RETRY_COUNT
+            os.environ.update({name: wanted[name] for name in _Bounds.ours})
+            mlflow.store.db.utils.MAX_RETRY_COUNT = CONNECT_ATTEMPTS
+        _Bounds.held += 1
+    try:
+        yield
+    finally:
+        with _Bounds.lock:
+            _Bounds.held -= 1
+            if _Bounds.held == 0:
+                mlflow.store.db.utils.MAX_RETRY_COUNT = _Bounds.attempts
+                for name in _Bounds.ours:
+                    os.environ.pop(name, None)
+
+
+@contextmanager
+def talking(store: Store, doing: str) -> Iterator[None]:
+    """Bounds the calls inside and turns what MLflow, a database or the network raises into a TrackingError.
+
+    The cause is cut off: its text and its traceback would show the tracking URI with its password.
+    """
+    try:
+        with bounded(store.artifact_root):
+            yield
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        why = " ".join(mask_credentials(str(error)).split())
+        raise TrackingError(f"{store.shown}: cannot {doing}: {why[:500]}") from None
