@@ -1,0 +1,140 @@
+"""A sweep file read, checked and frozen: the question, the base, the space, and how to search it.
+
+Relative paths in `base` (data.data_dir, a local model.name) and `storage` are relative to the working directory, as
+for a single run; the path in `space` is looked up beside the sweep file first (see `find_space`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator
+
+from gemma_nli.config import RunConfig, Settings, home, parse_overrides, read_yaml
+from gemma_nli.errors import SpecError
+from gemma_nli.sweep.settings import (
+    F1,
+    FinalizeSettings,
+    Objective,
+    Resources,
+    SchedulerSettings,
+    SearchSettings,
+    Slug,
+    known_metric,
+)
+from gemma_nli.sweep.space import Cell, SearchSpace
+
+
+class SweepSpec(Settings):
+    """A whole sweep. Build it with `from_mapping` or `load_sweep`: both tell every problem at once."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: Slug = Field(description="names the sweep's folder and run")
+    question: str = Field(default="", max_length=5000, description="what the sweep is to answer, in a sentence")
+    base: RunConfig = Field(default=RunConfig(), description="every setting that the space does not vary")
+    space: SearchSpace = Field(description="a file of search_spaces/, or the settings to vary")
+    search: SearchSettings = SearchSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    resources: Resources = Resources()
+    metric: str = Field(default=F1, description="what decides the best trial")
+    mode: Literal["max", "min"] = Field(default="max", description="whether more or less of the metric is better")
+    finalize: FinalizeSettings = FinalizeSettings()
+    storage: str = Field(
+        default_factory=lambda: str(home() / "storage"), min_length=1, description="folder of journals and features"
+    )
+
+    _cells: list[Cell] | None = PrivateAttr(default=None)
+    _known = field_validator("metric")(known_metric)
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space_of_mapping(cls, value: Any) -> Any:
+        return value if isinstance(value, SearchSpace) else SearchSpace.from_mapping(value)
+
+    @field_serializer("space")
+    def _space_tree(self, space: SearchSpace) -> dict[str, Any]:
+        return space.tree()
+
+    @field_validator("storage")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        try:
+            return os.path.abspath(Path(value).expanduser())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"not a folder's name: {error}") from None
+
+    @classmethod
+    def from_mapping(cls, tree: Any, source: str = "sweep", overrides: Iterable[str] = ()) -> SweepSpec:
+        """A checked spec of a nested mapping, as a sweep file holds it.
+
+        Args:
+            source: what errors call the mapping; where it is a file's path, `space` is looked up beside it.
+            overrides: `key=value` words, as of `load_sweep`.
+        Raises:
+            SpecError: with every problem; ConfigError where an override is not of the form key=value.
+        """
+        from gemma_nli.sweep.parsing import parse_sweep
+
+        return parse_sweep(tree, source, parse_overrides(overrides))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the search optimizes: the sweep's metric unless `search.objectives` names several."""
+        return self.search.objectives or (Objective(metric=self.metric, mode=self.mode),)
+
+    def cells(self) -> list[Cell]:
+        """The cells of a grid, or the draws of a random search (more draws begin with the same ones).
+
+        Raises:
+            SpecError: the grid is too large or has impossible cells; Optuna's trials are not known beforehand.
+        """
+        if self.search.algorithm == "optuna":
+            raise SpecError(f"{self.name}: search.algorithm optuna has no cells before its trials run.")
+        if self._cells is None:
+            if self.search.algorithm == "grid":
+                self._cells = self.space.cells(self.base)
+            else:
+                self._cells = self.space.draw(self.base, self.search.num_trials, self.search.seed)
+        return self._cells
+
+    def to_yaml(self, masked: bool = True) -> str:
+        """The whole spec, defaults and the space included; a URL's user and password are masked unless told not to."""
+        tree = self.model_dump(mode="json")
+        if self.search.algorithm == "grid":
+            del tree["search"]["num_trials"]
+        return yaml.safe_dump(_mask_tree(tree) if masked else tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
+    """A checked SweepSpec of a sweep file and `key=value` overrides.
+
+    An override names a setting of the base (`training.batch_size=16`) or a key of the sweep file
+    (`search.num_trials=50`, `storage=/big/disk`). Base settings and sweep keys never share a first word, so no
+    override is ambiguous.
+
+    Raises:
+        SpecError: with every problem of the file and the overrides, before anything is started or written.
+        ConfigError: the file cannot be read as YAML, or an override is not of the form key=value.
+    """
+    source = os.fspath(path)
+    return SweepSpec.from_mapping(read_yaml(Path(source)), source, overrides)
+
+
+def mask_credentials(text: str) -> str:
+    """`user:password@` of URLs, and passwords in their queries, as `***`; rather too much than too little."""
+    text = re.sub(r"([A-Za-z][\w+.-]*://)[^\s'\"]*@", r"\1***@", text)
+    return re.sub(r"(?i)((?:password|passwd|pwd|token|secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
+
+
+def _mask_tree(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _mask_tree(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_mask_tree(item) for item in value]
+    return mask_credentials(value) if isinstance(value, str) else value
