@@ -1,0 +1,86 @@
+"""The criteria (hypotheses): a folder's criteria.json, or the DSM-5 depression criteria that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gemma_nli.corpus.tables import FileProblems, named, read_text
+from gemma_nli.errors import did_you_mean
+
+FORM = 'expected a list of {"id": "...", "text": "..."}'
+
+
+def dsm5_criteria() -> dict[str, str]:
+    """Nine DSM-5 symptoms of a depressive episode and SPECIAL_CASE, in our own words: id to text."""
+    text = resources.files("gemma_nli.corpus").joinpath("dsm5_criteria.json").read_text(encoding="utf-8")
+    return {item["id"]: item["text"] for item in json.loads(text)}
+
+
+def read_criteria(path: Path, problems: FileProblems) -> dict[str, str]:
+    """Criteria of a criteria.json, in its order; what is wrong goes to `problems` with its line."""
+    text = read_text(path, problems)
+    if text is None:
+        return {}
+    try:
+        items = json.loads(text)
+    except json.JSONDecodeError as error:
+        problems.add(error.lineno, f"not valid JSON at column {error.colno}: {error.msg}; {FORM}.")
+        return {}
+    except (RecursionError, ValueError):
+        problems.add(1, f"not valid JSON: nested too deeply or a number too long; {FORM}.")
+        return {}
+    if not isinstance(items, list) or not items:
+        problems.add(1, f"{FORM}, got {'an empty list' if items == [] else type(items).__name__}.")
+        return {}
+    criteria: dict[str, str] = {}
+    first_lines: dict[str, int] = {}
+    for line, item in zip(_item_lines(text), items, strict=True):
+        name, hypothesis = _check_item(line, item, problems)
+        if name is None or hypothesis is None:
+            continue
+        if name in first_lines:
+            problems.add(line, f"duplicate criterion {named(name)}, first at line {first_lines[name]}.")
+        elif hypothesis in criteria.values():
+            problems.add(line, f"criterion {named(name)} has the text of another; two criteria need two texts.")
+        first_lines.setdefault(name, line)
+        criteria.setdefault(name, hypothesis)
+    return criteria
+
+
+def _check_item(line: int, item: Any, problems: FileProblems) -> tuple[str | None, str | None]:
+    if not isinstance(item, dict):
+        problems.add(line, f"{FORM}, got {type(item).__name__} in it.")
+        return None, None
+    for key in ("id", "text"):
+        value = item.get(key)
+        if key not in item:
+            near = did_you_mean(key, [str(k) for k in item])
+            problems.add(line, f"a criterion has no '{key}'{near if near.startswith('; did') else '.'}")
+        elif not isinstance(value, str):
+            problems.add(line, f"a criterion's '{key}' must be text, got {type(value).__name__}.")
+        elif not value.strip():
+            problems.add(line, f"a criterion's '{key}' is empty.")
+        elif any("\ud800" <= c <= "\udfff" or c == "\0" for c in value):
+            problems.add(line, f"a criterion's '{key}' holds a character that is no Unicode text.")
+        elif key == "id" and (":" in value or not value.strip().isprintable()):
+            problems.add(line, "a criterion's 'id' holds a colon or a control character; it names pairs and metrics.")
+        else:
+            continue
+        return None, None
+    return item["id"].strip(), item["text"].strip()
+
+
+def _item_lines(text: str) -> list[int]:
+    """The line at which each item of a (valid) top-level JSON list starts."""
+    decoder, place = json.JSONDecoder(), text.index("[") + 1
+    lines: list[int] = []
+    while True:
+        while text[place] in " \t\r\n,":
+            place += 1
+        if text[place] == "]":
+            return lines
+        lines.append(text.count("\n", 0, place) + 1)
+        place = decoder.raw_decode(text, place)[1]

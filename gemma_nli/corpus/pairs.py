@@ -1,0 +1,271 @@
+"""Every (post, criterion) pair: its label, fold and place among its fold's negatives, fixed once by corpus and seed.
+
+Ratios only choose how many of a fold's ordered negatives are used, so trials of a sweep are measured on the same pairs.
+Shape letters: N all pairs, post-major (row = post index * C + criterion index), P posts, C criteria, K folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from gemma_nli.config import DataConfig
+from gemma_nli.corpus.folds import assign_folds
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.errors import CorpusError
+
+POSITIVE, ANNOTATED, SAMPLED = 0, 1, 2
+SOURCES = ("positive", "annotated", "sampled")
+INNER_SLOTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class PairTable:
+    """All pairs of a corpus. Rows are int64 indices into the columns; the columns are not to be written to."""
+
+    post_ids: list[str]
+    criterion_ids: list[str]
+    post_N: np.ndarray  # int32
+    criterion_N: np.ndarray  # int32
+    label_N: np.ndarray  # int8, 1 matched
+    source_N: np.ndarray  # int8, index into SOURCES
+    fold_N: np.ndarray  # int16, 1..K
+    inner_N: np.ndarray  # int16, 0..INNER_SLOTS - 1: the post's slot within its fold
+    rank_N: np.ndarray  # int32, place among the fold's negatives, annotated ones first; -1 for positives
+    num_folds: int
+    fold_seed: int
+    eval_negative_ratio: float | Literal["all"]
+    corpus_fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.label_N)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all that decides which pairs a fold evaluates: equal means comparable pair by pair."""
+        ratio = self.eval_negative_ratio if self.eval_negative_ratio == "all" else float(self.eval_negative_ratio)
+        digest = hashlib.sha256(json.dumps([self.corpus_fingerprint, self.num_folds, self.fold_seed, ratio]).encode())
+        for column in (self.label_N, self.source_N, self.fold_N, self.inner_N, self.rank_N):
+            digest.update(column.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def positives_K(self) -> np.ndarray:
+        """(K,) positive pairs a fold; fold k stands at k - 1."""
+        return np.bincount(self.fold_N[self.label_N == 1] - 1, minlength=self.num_folds)
+
+    def evaluation_rows(self, fold: int) -> np.ndarray:
+        """The fold's pairs that measure every trial, whatever its negative_ratio."""
+        return np.flatnonzero(self._taken_N(self.eval_negative_ratio) & self._in_fold_N(fold))
+
+    def training_rows(self, fold: int, negative_ratio: float) -> np.ndarray:
+        """Pairs of the other folds: their positives and the first of each one's negatives."""
+        return np.flatnonzero(self._taken_N(negative_ratio) & ~self._in_fold_N(fold))
+
+    def inner_split(self, fold: int, negative_ratio: float) -> tuple[np.ndarray, np.ndarray]:
+        """(fit rows, selection rows) within the other folds, no post in both; `fold` itself is untouched.
+
+        The selection side has evaluation's negatives, so that an epoch or threshold chosen there suits the measurement.
+        In a corpus with fewer posts a fold than inner slots it can be empty or of one class.
+        """
+        held_out_N = self.inner_N == (fold - 1) % INNER_SLOTS
+        other_N = ~self._in_fold_N(fold)
+        fit_N = self._taken_N(negative_ratio) & other_N & ~held_out_N
+        return np.flatnonzero(fit_N), np.flatnonzero(self._taken_N(self.eval_negative_ratio) & other_N & held_out_N)
+
+    def all_rows(self, negative_ratio: float) -> np.ndarray:
+        """Training pairs of all folds together, for a refit."""
+        return np.flatnonzero(self._taken_N(negative_ratio))
+
+    def rows_used(self, negative_ratio: float) -> np.ndarray:
+        """Every pair that some fold trains on or evaluates."""
+        return np.flatnonzero(self._taken_N(negative_ratio) | self._taken_N(self.eval_negative_ratio))
+
+    def _in_fold_N(self, fold: int) -> np.ndarray:
+        if not 1 <= fold <= self.num_folds:
+            raise ValueError(f"folds are 1 to {self.num_folds}, got {fold}")
+        return np.asarray(self.fold_N == fold)
+
+    def _taken_N(self, negative_ratio: float | Literal["all"]) -> np.ndarray:
+        """Positives, and of each fold's negatives the first ratio * positives (a half rounds up, at least one)."""
+        if negative_ratio == "all":
+            return np.ones(len(self), dtype=bool)
+        quota_K = np.maximum(1, np.floor(float(negative_ratio) * self.positives_K + 0.5))
+        return np.asarray(self.rank_N < quota_K[self.fold_N - 1])
+
+    def pair_ids(self, rows: np.ndarray) -> list[str]:
+        """`post::criterion` of each row; a criterion's id has no colon, so an id names one pair."""
+        return [
+            f"{self.post_ids[post]}::{self.criterion_ids[criterion]}"
+            for post, criterion in zip(self.post_N[rows].tolist(), self.criterion_N[rows].tolist(), strict=True)
+        ]
+
+    def frame(self, rows: np.ndarray) -> pd.DataFrame:
+        """The rows without any text: pair_id, post_id, criterion_id, label, source, fold."""
+        return pd.DataFrame(
+            {
+                "pair_id": self.pair_ids(rows),
+                "post_id": [self.post_ids[i] for i in self.post_N[rows]],
+                "criterion_id": [self.criterion_ids[i] for i in self.criterion_N[rows]],
+                "label": self.label_N[rows].astype(np.int64),
+                "source": [SOURCES[i] for i in self.source_N[rows]],
+                "fold": self.fold_N[rows].astype(np.int64),
+            }
+        )
+
+    def summary(self, negative_ratio: float) -> dict[str, int]:
+        """Counts of the pairs in use, by the names that MLflow params have."""
+        label_R = self.label_N[self.rows_used(negative_ratio)]
+        positives = int((label_R == 1).sum())
+        return {
+            "dataset/total_pairs": len(label_R),
+            "dataset/positive_pairs": positives,
+            "dataset/negative_pairs": len(label_R) - positives,
+            "dataset/num_criteria": len(self.criterion_ids),
+        }
+
+    def folds_metadata(self) -> dict[str, Any]:
+        """What the folds are, as JSON values without text: counts are of the evaluation pairs that are really there."""
+        return {
+            "num_folds": self.num_folds,
+            "fold_seed": self.fold_seed,
+            "eval_negative_ratio": self.eval_negative_ratio,
+            "inner_slots": INNER_SLOTS,
+            "fingerprint": self.fingerprint,
+            "corpus_fingerprint": self.corpus_fingerprint,
+            "num_posts": len(self.post_ids),
+            "criteria": list(self.criterion_ids),
+            "folds": [self._fold_metadata(fold) for fold in range(1, self.num_folds + 1)],
+        }
+
+    def _fold_metadata(self, fold: int) -> dict[str, Any]:
+        rows, everything = self.evaluation_rows(fold), np.flatnonzero(self._in_fold_N(fold))
+        posts = np.unique(self.post_N[everything])
+        label_R, criterion_R = self.label_N[rows], self.criterion_N[rows]
+        return {
+            "fold": fold,
+            "num_posts": len(posts),
+            "post_ids": [self.post_ids[i] for i in posts],
+            "positives": int(self.positives_K[fold - 1]),
+            "negatives": self._negatives_by_source(rows),
+            "negatives_available": self._negatives_by_source(everything),
+            "support": {
+                name: {
+                    "positives": int(((criterion_R == index) & (label_R == 1)).sum()),
+                    "negatives": int(((criterion_R == index) & (label_R == 0)).sum()),
+                }
+                for index, name in enumerate(self.criterion_ids)
+            },
+        }
+
+    def _negatives_by_source(self, rows: np.ndarray) -> dict[str, int]:
+        return {SOURCES[source]: int((self.source_N[rows] == source).sum()) for source in (ANNOTATED, SAMPLED)}
+
+
+def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
+    """All pairs of a corpus, folds grouped by post and stratified by criterion, negatives in seeded order.
+
+    A post's fold and a negative's place hang on ids and the seed, not on the order of the files' rows.
+
+    Raises:
+        CorpusError: some fold would have no positive or no negative pair.
+    """
+    source_PC = _sources(corpus)
+    fold_P, inner_P = _folds_of_posts(corpus, source_PC, data)
+    num_posts, num_criteria = source_PC.shape
+    source_N, fold_N = source_PC.reshape(-1), np.repeat(fold_P, num_criteria)
+    _check_folds(source_N, fold_N, num_posts, data)
+    columns = {
+        "post_N": np.repeat(np.arange(num_posts, dtype=np.int32), num_criteria),
+        "criterion_N": np.tile(np.arange(num_criteria, dtype=np.int32), num_posts),
+        "label_N": (source_N == POSITIVE).astype(np.int8),
+        "source_N": source_N,
+        "fold_N": fold_N,
+        "inner_N": np.repeat(inner_P, num_criteria),
+        "rank_N": _rank_negatives(corpus, source_N, fold_N, data.fold_seed),
+    }
+    for column in columns.values():
+        column.setflags(write=False)
+    return PairTable(
+        post_ids=list(corpus.posts),
+        criterion_ids=list(corpus.criteria),
+        **columns,
+        num_folds=data.num_folds,
+        fold_seed=data.fold_seed,
+        eval_negative_ratio=data.eval_negative_ratio,
+        corpus_fingerprint=corpus.fingerprint,
+    )
+
+
+def pair_texts(corpus: Corpus, pairs: PairTable, rows: np.ndarray) -> tuple[list[str], list[str]]:
+    """(premises, hypotheses) of the rows: posts and criteria as the files have them."""
+    assert corpus.fingerprint == pairs.corpus_fingerprint, "these pairs were built from another corpus"
+    premises, hypotheses = list(corpus.posts.values()), list(corpus.criteria.values())
+    return [premises[i] for i in pairs.post_N[rows]], [hypotheses[i] for i in pairs.criterion_N[rows]]
+
+
+def _sources(corpus: Corpus) -> np.ndarray:
+    """(P, C) int8: positive with any status-1 sentence, else annotated with any status-0 one, else sampled."""
+    post_index = {name: i for i, name in enumerate(corpus.posts)}
+    criterion_index = {name: i for i, name in enumerate(corpus.criteria)}
+    source_PC = np.full((len(post_index), len(criterion_index)), SAMPLED, dtype=np.int8)
+    for annotation in corpus.annotations:
+        place = post_index[annotation.post_id], criterion_index[annotation.criterion_id]
+        source_PC[place] = min(source_PC[place], POSITIVE if annotation.status == 1 else ANNOTATED)
+    return source_PC
+
+
+def _folds_of_posts(corpus: Corpus, source_PC: np.ndarray, data: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Fold 1..K and inner slot of each post; strata are the criteria it is positive for, then annotated against."""
+    strata = np.hstack([source_PC == POSITIVE, source_PC == ANNOTATED])
+    by_id_P = np.array(sorted(range(len(corpus.posts)), key=list(corpus.posts).__getitem__), dtype=np.int64)
+    fold_P, inner_P = np.zeros(len(by_id_P), dtype=np.int16), np.zeros(len(by_id_P), dtype=np.int16)
+    num_leading = source_PC.shape[1]
+    fold_P[by_id_P] = assign_folds(strata[by_id_P], data.num_folds, data.fold_seed, num_leading)
+    for fold in range(1, data.num_folds + 1):
+        members = by_id_P[fold_P[by_id_P] == fold]
+        inner_P[members] = assign_folds(strata[members], INNER_SLOTS, data.fold_seed + fold, num_leading) - 1
+    return fold_P, inner_P
+
+
+def _check_folds(source_N: np.ndarray, fold_N: np.ndarray, num_posts: int, data: DataConfig) -> None:
+    lines = []
+    for fold in range(1, data.num_folds + 1):
+        in_fold = source_N[fold_N == fold]
+        positives = int((in_fold == POSITIVE).sum())
+        if positives == 0 or positives == len(in_fold):
+            lines.append(f"  fold {fold}: {positives} positive and {len(in_fold) - positives} negative pairs")
+    if lines:
+        positives = int((source_N == POSITIVE).sum())
+        raise CorpusError(
+            f"{data.data_dir}: {num_posts} posts with {positives} positive and {len(source_N) - positives} negative "
+            f"pairs cannot be split into {data.num_folds} folds that each have both:\n"
+            + "\n".join(lines)
+            + f"\n  Set a data.num_folds below {data.num_folds} (2 at least), or give more annotated posts."
+        )
+
+
+def _rank_negatives(corpus: Corpus, source_N: np.ndarray, fold_N: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) int32: place of each negative in its fold, annotated before sampled, else by a hash of seed and ids."""
+    lots = [_lot(seed, post, criterion) for post in corpus.posts for criterion in corpus.criteria]
+    lot_N = np.array(lots, dtype=np.uint64)
+    rank_N = np.full(len(source_N), -1, dtype=np.int32)
+    negative_rows = np.flatnonzero(source_N != POSITIVE)
+    order = np.lexsort((lot_N[negative_rows], source_N[negative_rows], fold_N[negative_rows]))
+    ordered_rows = negative_rows[order]
+    for fold in np.unique(fold_N):
+        rows = ordered_rows[fold_N[ordered_rows] == fold]
+        rank_N[rows] = np.arange(len(rows), dtype=np.int32)
+    return rank_N
+
+
+def _lot(seed: int, post_id: str, criterion_id: str) -> int:
+    """64 bits that stay the same whatever numpy's version, the process's hash seed or the other posts."""
+    name = f"{seed}\0{post_id}\0{criterion_id}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")

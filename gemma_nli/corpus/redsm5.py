@@ -1,0 +1,165 @@
+"""ReDSM5's files (posts, sentence annotations, criteria) read whole or refused with every problem at once.
+
+A post's text is private: errors name files, lines and ids, never text.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
+from gemma_nli.corpus.tables import FileProblems, Record, Table, named, read_table
+from gemma_nli.errors import CorpusError, did_you_mean
+
+POSTS_FILE = "redsm5_posts.csv"
+ANNOTATIONS_FILE = "redsm5_annotations.csv"
+CRITERIA_FILE = "criteria.json"
+POST_COLUMNS = ("post_id", "text")
+ANNOTATION_COLUMNS = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status", "explanation")
+SHOWN_A_FILE = 50
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One sentence an expert judged for one criterion: status 1, it shows it; status 0, it does not."""
+
+    post_id: str
+    sentence_id: str
+    sentence_text: str
+    criterion_id: str
+    status: int
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    posts: dict[str, str]  # id to text, in file order
+    criteria: dict[str, str]  # id to hypothesis, in file order
+    annotations: tuple[Annotation, ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of posts, criteria and judgements; the order of the annotations does not enter."""
+        judged = sorted({(a.post_id, a.criterion_id, a.status) for a in self.annotations})
+        content = [list(self.posts.items()), list(self.criteria.items()), judged]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def load_corpus(data_dir: str | Path) -> Corpus:
+    """Posts, annotations and criteria of a folder in ReDSM5's format.
+
+    Ids, symptoms and statuses are stripped of outer blanks; texts stay as they are. Without a criteria.json the
+    DSM-5 criteria of the package are the known symptoms.
+
+    Raises:
+        CorpusError: every problem of all files with file and line (long lists cut, with a count of the rest).
+    """
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "no such folder"
+        raise CorpusError(f"{folder}: {what}; set data.data_dir to the folder of {POSTS_FILE}.")
+    of_posts, of_annotations, of_criteria = (
+        FileProblems(name) for name in (POSTS_FILE, ANNOTATIONS_FILE, CRITERIA_FILE)
+    )
+    criteria = dsm5_criteria()
+    if os.path.lexists(folder / CRITERIA_FILE):  # a dangling link is a fault, no reason for the defaults
+        criteria = read_criteria(folder / CRITERIA_FILE, of_criteria)
+    post_table = read_table(folder / POSTS_FILE, POST_COLUMNS, of_posts)
+    posts, known_posts = _check_posts(post_table, of_posts)
+    table = read_table(folder / ANNOTATIONS_FILE, ANNOTATION_COLUMNS, of_annotations)
+    reader = _AnnotationReader(
+        # What could not be read whole cannot say that an id is unknown.
+        posts=known_posts if post_table.whole else None,
+        criteria=list(criteria) if not of_criteria.lines else None,
+        problems=of_annotations,
+    )
+    annotations = tuple(a for a in map(reader.read, table.records) if a is not None)
+    _raise_if_any(folder, (of_posts, of_annotations, of_criteria))
+    return Corpus(posts, criteria, annotations)
+
+
+def _raise_if_any(folder: Path, files: tuple[FileProblems, ...]) -> None:
+    count = sum(len(problems.lines) for problems in files)
+    if count:
+        lines = [line for problems in files for line in problems.shown(SHOWN_A_FILE)]
+        head = f"{folder}: {count} problem{'s' if count != 1 else ''}"
+        raise CorpusError("\n".join([head, *(f"  {line}" for line in lines)]))
+
+
+def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], set[str]]:
+    """The posts, and all ids that are there, those of faulty posts too."""
+    posts: dict[str, str] = {}
+    first_lines: dict[str, int] = {}
+    for record in table.records:
+        post_id, text = record.values["post_id"].strip(), record.values["text"]
+        if not post_id:
+            problems.add(record.line, "post_id is empty.")
+            continue
+        if post_id in first_lines:
+            problems.add(record.line, f"duplicate post_id {named(post_id)}, first at line {first_lines[post_id]}.")
+            continue
+        first_lines[post_id] = record.line
+        if not text.strip():
+            problems.add(record.line, f"post_id {named(post_id)}: text is empty.")
+        posts[post_id] = text
+    if table.whole and not table.records:
+        problems.add(1, "has a header but no posts.")
+    return posts, set(first_lines)
+
+
+@dataclass
+class _AnnotationReader:
+    posts: set[str] | None  # None: not known, so not checked
+    criteria: list[str] | None
+    problems: FileProblems
+
+    def read(self, record: Record) -> Annotation | None:
+        """The annotation of a record, or None with its problems told."""
+        before = len(self.problems.lines)
+        values = {k: v if k in ("sentence_text", "explanation") else v.strip() for k, v in record.values.items()}
+        post_id, symptom, status = values["post_id"], values["DSM5_symptom"], values["status"]
+        if not post_id:
+            self.problems.add(record.line, "post_id is empty.")
+        elif self.posts is not None and post_id not in self.posts:
+            self.problems.add(record.line, f"post_id {named(post_id)} is not in {POSTS_FILE}.")
+        if not symptom:
+            self.problems.add(record.line, "DSM5_symptom is empty.")
+        elif self.criteria is not None and symptom not in self.criteria:
+            near = did_you_mean(symptom[:64], self.criteria)
+            self.problems.add(record.line, f"unknown symptom {named(symptom)}{near}")
+        if status not in ("0", "1"):
+            got = f"a value {named(status)}" if status else "nothing"
+            self.problems.add(record.line, f"status must be 0 or 1, got {got}.")
+        if len(self.problems.lines) > before:
+            return None
+        return Annotation(
+            post_id, values["sentence_id"], values["sentence_text"], symptom, int(status), values["explanation"]
+        )
+
+
+def write_corpus(corpus: Corpus, folder: str | Path) -> None:
+    """Write the three files that `load_corpus` reads back equal; the folder is made where it is missing."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[str, ...]] = [
+        (a.post_id, a.sentence_id, a.sentence_text, a.criterion_id, str(a.status), a.explanation)
+        for a in corpus.annotations
+    ]
+    _write_csv(folder / POSTS_FILE, POST_COLUMNS, [*corpus.posts.items()])
+    _write_csv(folder / ANNOTATIONS_FILE, ANNOTATION_COLUMNS, rows)
+    items = [{"id": name, "text": text} for name, text in corpus.criteria.items()]
+    text = json.dumps(items, indent=1, ensure_ascii=False)
+    (folder / CRITERIA_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
