@@ -1,15 +1,22 @@
-"""Finding the one run of a sweep or a trial by its tags, whoever created it and however often."""
+"""The one run of a sweep or a trial: found by its tags whoever created it, and sent only what it does not show yet."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from gemma_nli.tracking.projection import CREATED, DELIVERED, TRIAL_KEY, Batch, MetricPoint
+from gemma_nli.errors import TrackingError
+from gemma_nli.tracking import projection as shape
+from gemma_nli.tracking.projection import CREATED, DELIVERED, TRIAL_KEY, MetricPoint
+from gemma_nli.tracking.store import mask_credentials
 
 PAGE = 200  # runs a search call: a page of 1,000 full runs is tens of megabytes and outlasts a short timeout
 ALIVE = ("SCHEDULED", "RUNNING")
@@ -69,10 +76,6 @@ def quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def tag_filter(**tags: str) -> str:
-    return tags_filter(tags)
-
-
 def tags_filter(tags: Mapping[str, str]) -> str:
     return " and ".join(f"tags.`{name}` = {quoted(value)}" for name, value in tags.items())
 
@@ -122,10 +125,63 @@ def unique_trials(client: MlflowClient, runs: Iterator[Run]) -> dict[str, KnownR
     return known
 
 
-def log(client: MlflowClient, run_id: str, batch: Batch) -> None:
-    client.log_batch(
-        run_id,
-        metrics=[Metric(p.name, p.value, p.timestamp_ms, p.step) for p in batch.metrics],
-        params=[Param(name, value) for name, value in batch.params.items()],
-        tags=[RunTag(name, value) for name, value in batch.tags.items()],
-    )
+def log_news(
+    client: MlflowClient,
+    run: KnownRun,
+    params: Mapping[str, object],
+    points: Sequence[MetricPoint],
+    tags: Mapping[str, str],
+) -> None:
+    """Sends params not there yet, points and changed tags; a param with another value becomes a `changed/` tag."""
+    wanted = {k: shape.cut(mask_credentials(shape.param_text(v)), shape.MAX_PARAM) for k, v in params.items()}
+    names = shape.safe_names(wanted)
+    wanted = {names[name]: value for name, value in wanted.items()}
+    changed = {shape.CHANGED + k: v for k, v in wanted.items() if k in run.params and run.params[k] != v}
+    new_params = {k: v for k, v in wanted.items() if k not in run.params}
+    new_tags = {k: v for k, v in tag_texts({**tags, **changed}).items() if run.tags.get(k) != v}
+    rows, _ = shape.metric_rows(points)
+    for batch in shape.batches(new_params, rows, new_tags):
+        client.log_batch(
+            run.run_id,
+            metrics=[Metric(p.name, p.value, p.timestamp_ms, p.step) for p in batch.metrics],
+            params=[Param(name, value) for name, value in batch.params.items()],
+            tags=[RunTag(name, value) for name, value in batch.tags.items()],
+        )
+        run.params.update(batch.params)
+        run.tags.update(batch.tags)
+        run.sent.update({(p.name, p.step): p.value for p in batch.metrics})
+
+
+def tag_texts(tags: Mapping[str, object]) -> dict[str, str]:
+    """Tags as MLflow takes them, credentials masked; a None is left out."""
+    kept = {name: shape.cut(mask_credentials(str(v)), shape.MAX_TAG) for name, v in tags.items() if v is not None}
+    names = shape.safe_names(kept)
+    return {names[name]: value for name, value in kept.items()}
+
+
+def upload_news(client: MlflowClient, run: KnownRun, artifacts: Mapping[str, Path | bytes]) -> None:
+    """Uploads what is new in one call, staged in a folder of links."""
+    signatures = {name: shape.artifact_signature(source) for name, source in artifacts.items()}
+    news = {name: source for name, source in artifacts.items() if run.artifacts.get(name) != signatures[name]}
+    if not news:
+        return
+    with tempfile.TemporaryDirectory(prefix="gemma_nli_artifacts_") as folder:
+        for name, source in news.items():
+            _stage(Path(folder), name, source)
+        client.log_artifacts(run.run_id, folder)
+    run.artifacts.update(signatures)
+
+
+def _stage(folder: Path, name: str, source: Path | bytes) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or not relative.parts or ".." in relative.parts:
+        raise TrackingError(f"artifact '{name}': must be a name inside the run's folder.")
+    target = folder / relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, bytes):
+        target.write_bytes(source)
+        return
+    try:
+        os.symlink(source.absolute(), target)
+    except OSError:
+        shutil.copyfile(source, target)

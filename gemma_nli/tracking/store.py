@@ -123,7 +123,7 @@ def connect(store: Store) -> MlflowClient:
 def _client(store: Store) -> MlflowClient:
     client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
     if not store.is_server:
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial MLflow database tables"
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial tables"
         client.search_experiments(max_results=1)  # creates the tables
     return client
 

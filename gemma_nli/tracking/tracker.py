@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
@@ -19,7 +16,17 @@ from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
 from gemma_nli.tracking import projection as shape
 from gemma_nli.tracking.projection import STATUS, MetricPoint, SweepProjection, TrialProjection
-from gemma_nli.tracking.runs import ALIVE, KnownRun, keep_earliest, log, search, tags_filter, unique_trials
+from gemma_nli.tracking.runs import (
+    ALIVE,
+    KnownRun,
+    keep_earliest,
+    log_news,
+    search,
+    tag_texts,
+    tags_filter,
+    unique_trials,
+    upload_news,
+)
 from gemma_nli.tracking.store import connect, mask_credentials, resolve_store, talking
 
 STANDALONE = "standalone"  # the sweep_id tag of a run of `gemma-nli train`
@@ -50,14 +57,14 @@ class MlflowTracker:
             identity = {shape.SWEEP_ID: sweep.sweep_id, shape.KIND: "sweep"}
             run = self._find(identity)
             if run is None:
-                self._create(sweep.name, None, {**_notes(sweep), **_texts(sweep.tags), **TASK, **identity})
+                self._create(sweep.name, None, {**_notes(sweep), **tag_texts(sweep.tags), **TASK, **identity})
                 self._trials.setdefault(sweep.sweep_id, {})
                 run = self._find(identity)
                 assert run is not None
             known = KnownRun.of(run, detailed=True)
             self._sweep_ids[known.run_id] = sweep.sweep_id
-            self._log_artifacts(known, sweep.artifacts)
-            self._log(known, sweep.params, (), {**_notes(sweep), **sweep.tags})
+            upload_news(self._client, known, sweep.artifacts)
+            log_news(self._client, known, sweep.params, (), {**_notes(sweep), **sweep.tags})
             if known.status != "RUNNING":
                 self._client.update_run(known.run_id, status="RUNNING")
             return known.run_id
@@ -88,8 +95,8 @@ class MlflowTracker:
                 step = 0 if old is None else old.step + (old.value != value)
                 if old is None or step != old.step:
                     points.append(MetricPoint(name, value, step, ended))
-            self._log_artifacts(known, artifacts or {})
-            self._log(known, {}, points, tags or {})
+            upload_news(self._client, known, artifacts or {})
+            log_news(self._client, known, {}, points, tags or {})
             self._client.set_terminated(run_id, STATUS.get(status, status), ended)
 
     def known_trials(self, sweep_run_id: str | None) -> dict[str, tuple[str, str]]:
@@ -152,7 +159,7 @@ class MlflowTracker:
         run = self._find(identity) if sweep_run_id is None or (sweep_id, trial.key) in self._unsure else None
         if run is None:
             self._unsure.add((sweep_id, trial.key))  # until the answer is here: it may get lost
-            tags = {**_texts(_trial_tags(trial)), **TASK, **identity, **_parent(sweep_run_id)}
+            tags = {**tag_texts(_trial_tags(trial)), **TASK, **identity, **_parent(sweep_run_id)}
             self._create(trial.run_name, trial.started_ms or None, tags)
             run = self._find(identity)  # a retried request or a second writer may have made a twin
             assert run is not None
@@ -178,8 +185,8 @@ class MlflowTracker:
         artifacts = dict(trial.artifacts)
         if trial.error:
             artifacts["traceback.txt"] = mask_credentials(trial.error).encode()
-        self._log_artifacts(run, artifacts)
-        self._log(run, trial.params, news, tags)
+        upload_news(self._client, run, artifacts)
+        log_news(self._client, run, trial.params, news, tags)
         run.delivered = digest
         if status in ALIVE and run.status != status:
             self._client.update_run(run.run_id, status=status)
@@ -202,38 +209,6 @@ class MlflowTracker:
 
     def _create(self, name: str, started_ms: int | None, tags: dict[str, str]) -> None:
         self._client.create_run(self._experiment_id, started_ms, {**tags, shape.CREATED: str(now_ms())}, name)
-
-    def _log(
-        self,
-        run: KnownRun,
-        params: Mapping[str, object],
-        points: list[MetricPoint] | tuple[()],
-        tags: Mapping[str, str],
-    ) -> None:
-        """Sends params not there yet, points and changed tags; a param with another value becomes a `changed/` tag."""
-        wanted = {k: shape.cut(mask_credentials(shape.param_text(v)), shape.MAX_PARAM) for k, v in params.items()}
-        names = shape.safe_names(wanted)
-        wanted = {names[name]: value for name, value in wanted.items()}
-        changed = {shape.CHANGED + k: v for k, v in wanted.items() if k in run.params and run.params[k] != v}
-        new_params = {k: v for k, v in wanted.items() if k not in run.params}
-        new_tags = {k: v for k, v in _texts({**tags, **changed}).items() if run.tags.get(k) != v}
-        rows, _ = shape.metric_rows(points)
-        for batch in shape.batches(new_params, rows, new_tags):
-            log(self._client, run.run_id, batch)
-            run.params.update(batch.params)
-            run.tags.update(batch.tags)
-            run.sent.update({(p.name, p.step): p.value for p in batch.metrics})
-
-    def _log_artifacts(self, run: KnownRun, artifacts: Mapping[str, Path | bytes]) -> None:
-        """Uploads what is new in one call, staged in a folder of links."""
-        news = {n: s for n, s in artifacts.items() if run.artifacts.get(n) != shape.artifact_signature(s)}
-        if not news:
-            return
-        with tempfile.TemporaryDirectory(prefix="gemma_nli_artifacts_") as folder:
-            for name, source in news.items():
-                _stage(Path(folder), name, source)
-            self._client.log_artifacts(run.run_id, folder)
-        run.artifacts.update({name: shape.artifact_signature(source) for name, source in news.items()})
 
     # --- the connection
 
@@ -313,25 +288,3 @@ def _notes(sweep: SweepProjection) -> dict[str, str]:
 def _trial_tags(trial: TrialProjection) -> dict[str, str]:
     lines = (trial.error or "").strip().splitlines()
     return {**trial.tags, shape.STATE: trial.state, **({shape.ERROR: lines[-1][:500]} if lines else {})}
-
-
-def _texts(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags as MLflow takes them, credentials masked; a None is left out."""
-    kept = {name: shape.cut(mask_credentials(str(v)), shape.MAX_TAG) for name, v in tags.items() if v is not None}
-    names = shape.safe_names(kept)
-    return {names[name]: value for name, value in kept.items()}
-
-
-def _stage(folder: Path, name: str, source: Path | bytes) -> None:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or not relative.parts or ".." in relative.parts:
-        raise TrackingError(f"artifact '{name}': must be a name inside the run's folder.")
-    target = folder / relative
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(source, bytes):
-        target.write_bytes(source)
-        return
-    try:
-        os.symlink(source.absolute(), target)
-    except OSError:
-        shutil.copyfile(source, target)
