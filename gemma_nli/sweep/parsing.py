@@ -51,7 +51,7 @@ def parse_sweep(tree: Any, source: str, overrides: Mapping[str, Any]) -> SweepSp
 
 
 def find_space(name: str, source: str) -> Path:
-    """The space file `name`: beside the sweep file, in its parent's search_spaces/, its parent, or the working directory.
+    """The space file `name`: beside the sweep file, in ../search_spaces/ or .. of it, or in the working directory.
 
     Raises:
         SpecError: there is none; with the nearest name.

@@ -25,7 +25,7 @@ def known_metric(name: str) -> str:
 
 def _slug(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ValueError(f"must be letters, digits, '.', '_' or '-', at most 100, not beginning with a sign, got {name!r}")
+        raise ValueError(f"must be at most 100 letters, digits or . _ -, the first no sign, got {name!r}")
     return name
 
 
