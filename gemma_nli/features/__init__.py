@@ -4,6 +4,7 @@ from gemma_nli.features.block import FeatureBlock, FeatureSource, TokenStates, a
 from gemma_nli.features.encoding import EncodedTexts, EncodeReport, encode, load_for
 from gemma_nli.features.request import FeatureRequest
 from gemma_nli.features.store import FeatureStore
+from gemma_nli.features.upkeep import Finding, Pruned, StoreEntry
 
 __all__ = [
     "EncodeReport",
@@ -12,6 +13,9 @@ __all__ = [
     "FeatureRequest",
     "FeatureSource",
     "FeatureStore",
+    "Finding",
+    "Pruned",
+    "StoreEntry",
     "TokenStates",
     "as_tensor",
     "encode",

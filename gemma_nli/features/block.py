@@ -38,7 +38,7 @@ class TokenStates:
 
 
 class StateSource(Protocol):
-    """Token states made on demand, in float32, right-padded."""
+    """Token states made on demand, in float32, right-padded with zeros."""
 
     def states(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]: ...
 

@@ -310,10 +310,11 @@ class EncodedOnDemand:
         self._request_rows = {int(block_row): row for row, block_row in enumerate(block_rows)}
 
     def states(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """h_BTH float32 and mask_BT of some block rows, right-padded, on the CPU."""
+        """h_BTH float32 and mask_BT of some block rows, right-padded with zeros, on the CPU."""
         if self._encoder is None:
             self._encoder = load_for(self._request)
         part = self._request.subset([self._request_rows[row] for row in rows])
         tokens = self._encoder.tokenize(part.premises, part.hypotheses)
         h_BTH, mask_BT = _forward(self._encoder, tokens, list(range(len(tokens))))
-        return h_BTH.to("cpu", torch.float32).clone(), mask_BT.cpu()
+        h_BTH = h_BTH.to("cpu", torch.float32).masked_fill(~mask_BT.cpu().unsqueeze(-1), 0)
+        return h_BTH, mask_BT.cpu()

@@ -14,10 +14,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from gemma_nli.config import FeaturesConfig
 from gemma_nli.errors import FeatureError
+from gemma_nli.features import upkeep
 from gemma_nli.features.block import FeatureBlock
 from gemma_nli.features.encoding import (
     EncodedTexts,
@@ -39,11 +41,10 @@ from gemma_nli.features.encoding import (
 from gemma_nli.features.index import TOKENS, KeyIndex, Located
 from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler
 from gemma_nli.features.shard import TEMPORARY, Shard, write_shard, written_whole
+from gemma_nli.features.upkeep import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
 
 log = logging.getLogger(__name__)
-
-META, LOCKS = "meta.json", "locks"
 
 
 class FeatureStore:
@@ -128,6 +129,24 @@ class FeatureStore:
                 return None
             self._index(key).refresh()
             return path
+
+    def entries(self) -> list[StoreEntry]:
+        """Every key's figures, the least recently used first."""
+        return upkeep.entries(self.root)
+
+    def verify(self, repair: bool = False) -> list[Finding]:
+        """What is wrong in the folder, every byte read; `repair` removes what is damaged, to be encoded again."""
+        return upkeep.verify(self.root, repair)
+
+    def prune(
+        self,
+        keys: Iterable[str] = (),
+        older_than_seconds: float | None = None,
+        everything: bool = False,
+        dry_run: bool = False,
+    ) -> list[Pruned]:
+        """Remove some keys, those unused for long, or all; what `dry_run` would remove is told and stays."""
+        return upkeep.prune(self.root, keys, older_than_seconds, everything, dry_run)
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -223,8 +242,9 @@ class FeatureStore:
         path = self.root / request.key / META
         if path.exists():
             return
-        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        told = {"key": request.key, **request.facts, "identity": asdict(request.identity), "written_by": versions}
+        told: dict[str, Any] = {"key": request.key, **request.facts, "identity": asdict(request.identity)}
+        told["created"] = time.time()
+        told["written_by"] = {"torch": torch.__version__, "transformers": transformers.__version__}
         with written_whole(path.parent) as (file, names):
             file.write(json.dumps(told, indent=2).encode())
             names.append(META)
