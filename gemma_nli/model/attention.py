@@ -1,9 +1,9 @@
 """Which tokens a token sees: the probe that finds out, and the switch that changes it.
 
 `config.is_causal = False` makes transformers' mask builders give full (and full sliding-window) masks, for Gemma2 and
-Gemma3 alike. It is not the only flag: with no padding the SDPA and flash kernels get no mask at all and ask the layer's
-own `is_causal`; and `use_bidirectional_attention` does nothing on Gemma2, silently. So no flag is believed: the probe
-changes the last token and looks whether an earlier state moves, with and without padding.
+Gemma3 alike, while `use_bidirectional_attention` does nothing on Gemma2, silently. So no flag is believed: the probe
+changes the last token and looks whether an earlier state moves. It looks with and without padding, for without it the
+kernels get no mask at all and go by a flag of their own.
 """
 
 from __future__ import annotations
@@ -104,6 +104,3 @@ def _switch(model: nn.Module, causal: bool) -> None:
     config.is_causal = causal
     if causal and getattr(config, "use_bidirectional_attention", False):
         config.use_bidirectional_attention = False
-    for module in model.modules():
-        if isinstance(getattr(module, "is_causal", None), bool):
-            vars(module)["is_causal"] = causal

@@ -1,0 +1,136 @@
+"""One pair classifier: encoder, pooling and head of a ModelConfig.
+
+Shapes: B rows, T tokens, H hidden, D head input (H joint, 4H separate). The leading 1 is the one model of a stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gemma_nli.config import ModelConfig
+from gemma_nli.errors import EncoderError
+from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
+from gemma_nli.model.encoder import Encoder, Tokens
+from gemma_nli.model.heads import Head, build_head, combine
+from gemma_nli.model.pooling import Pooler, build_pooler
+
+__all__ = ["Batch", "PairClassifier", "length_batches", "load_trainable_state", "trainable_encoder", "trainable_state"]
+
+Batch = Mapping[str, Tensor]
+
+
+class PairClassifier(nn.Module):
+    """Texts in, one logit a pair out; sigmoid of it is the probability of `matched`.
+
+    Dropout (`model.dropout`) works before each linear map of the head in training mode. Pooling and head compute in
+    float32, whatever the encoder's precision.
+    """
+
+    def __init__(
+        self, encoder: Encoder, model: ModelConfig, pooler: Pooler | None = None, head: Head | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder, self.separate, self.dropout = encoder, model.pair_encoding == "separate", model.dropout
+        hidden = encoder.hidden_size
+        width = 4 * hidden if self.separate else hidden
+        self.pooler = pooler or build_pooler(model.pooling_strategy, hidden, model.pooling_k, 1)
+        self.head = head or build_head(model.head, width, model.head_hidden, 1)
+        self.pooler.to(encoder.device)
+        self.head.to(encoder.device)
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the initial weights of pooling and head."""
+        self.pooler.reset(0, generator)
+        self.head.reset(0, generator)
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Copies of pooling and head on the CPU: `pooler.*` and `head.*`, each with its leading 1."""
+        own = [(n, p) for n, p in self.named_parameters() if not n.startswith("encoder.")]
+        return {name: parameter.detach().cpu().clone() for name, parameter in own}
+
+    def load_head_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `head_state`, or one model of a trained stack, gave; `encoder.*` entries are left alone.
+
+        Raises:
+            EncoderError: the state is of other settings.
+        """
+        own = {n: p for n, p in self.named_parameters() if not n.startswith("encoder.")}
+        given = {n: t for n, t in state.items() if not n.startswith("encoder.")}
+        odd = sorted(own.keys() ^ given.keys()) or sorted(n for n in own if own[n].shape != given[n].shape)
+        if odd:
+            raise EncoderError(f"weights of pooling and head do not fit these settings, first {odd[0]}.")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(given[name])
+
+    def forward(self, batch: Batch | tuple[Batch, Batch]) -> Tensor:
+        """logit_B of joint pairs (one batch), or of texts encoded alone (a batch of posts and one of criteria)."""
+        if isinstance(batch, tuple):
+            return self.classify(combine(self.vectors(batch[0]), self.vectors(batch[1])))
+        return self.classify(self.vectors(batch))
+
+    def vectors(self, batch: Batch) -> Tensor:
+        """Pooled x_BH in float32."""
+        h_BTH = self.encoder(batch)
+        mask_BT = batch["attention_mask"].to(h_BTH.device)
+        with torch.autocast(h_BTH.device.type, enabled=False):
+            x_1BH: Tensor = self.pooler(h_BTH.float().unsqueeze(0), mask_BT.unsqueeze(0))
+        return x_1BH[0]
+
+    def classify(self, x_BD: Tensor) -> Tensor:
+        with torch.autocast(x_BD.device.type, enabled=False):
+            logit_1B: Tensor = self.head(x_BD.float().unsqueeze(0), self._drop)
+        return logit_1B[0]
+
+    def _drop(self, x: Tensor, site: int) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+    @torch.no_grad()
+    def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_tokens: int = 4096) -> np.ndarray:
+        """(N,) float32 logits in the order asked, computed in batches of like length, without dropout.
+
+        Texts that are encoded alone are encoded once each.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            if not self.separate:
+                return self._sorted(self.encoder.tokenize(premises, hypotheses), batch_tokens, self).float().numpy()
+            texts = sorted({*premises, *hypotheses})
+            place = {text: row for row, text in enumerate(texts)}
+            x_UH = self._sorted(self.encoder.tokenize(texts), batch_tokens, self.vectors)
+            logits = [np.zeros(0, dtype=np.float32)]
+            for start in range(0, len(premises), 4096):
+                part = slice(start, start + 4096)
+                u_BH, v_BH = (x_UH[[place[t] for t in side[part]]] for side in (premises, hypotheses))
+                logits.append(self.classify(combine(u_BH, v_BH).to(self.encoder.device)).cpu().numpy())
+            return np.concatenate(logits)
+        finally:
+            self.train(was_training)
+
+    def _sorted(self, tokens: Tokens, batch_tokens: int, compute: object) -> Tensor:
+        assert callable(compute)
+        parts, order = [], [np.zeros(0, dtype=np.int64)]
+        for rows in length_batches(tokens.lengths, batch_tokens):
+            parts.append(compute(self.encoder.collate(tokens, rows)).cpu())
+            order.append(rows)
+        if not parts:
+            return torch.zeros(0)
+        back = torch.from_numpy(np.argsort(np.concatenate(order)))
+        return torch.cat(parts)[back]
+
+
+def length_batches(lengths_N: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Rows, longest first, in batches of at most `batch_tokens` padded tokens; a longer row is a batch of its own."""
+    order_N = np.argsort(-lengths_N, kind="stable")
+    batches, start = [], 0
+    while start < len(order_N):
+        size = max(1, batch_tokens // max(1, int(lengths_N[order_N[start]])))
+        batches.append(order_N[start : start + size])
+        start += size
+    return batches
