@@ -1,0 +1,218 @@
+"""A classifier as a folder that needs nothing else: settings, safetensors and tokenizer files, never pickle.
+
+    bundle.json             format, settings, threshold, what the encoder was, checksums, metadata
+    classifier.safetensors  pooling and head
+    encoder/                config.json, weights (adapters merged in), tokenizer
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gemma_nli.config import DataConfig, DeviceConfig, MlflowConfig, RunConfig, build_config
+from gemma_nli.errors import ConfigError, EncoderError
+from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
+from gemma_nli.model.classifier import PairClassifier
+from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
+from gemma_nli.model.heads import Head
+from gemma_nli.model.identity import WEIGHTS_INDEX, file_digest, identify_folder, tokenizer_files, weight_files
+from gemma_nli.model.pooling import Pooler
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LoadedBundle:
+    """A classifier in eval mode and all that was saved with it; `config.model.name` is the bundle's encoder folder."""
+
+    folder: Path
+    config: RunConfig
+    classifier: PairClassifier
+    threshold: float
+    encoder_record: dict[str, Any]
+    metadata: dict[str, Any]
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.classifier.encoder
+
+
+def save_bundle(
+    folder: str | Path,
+    config: RunConfig,
+    encoder: Encoder,
+    pooler: Pooler,
+    head: Head,
+    threshold: float,
+    metadata: Mapping[str, Any],
+) -> Path:
+    """Write a bundle, whole or not at all; one that is there already is replaced.
+
+    A frozen encoder's files are copied as they are; a trained one is written with its adapters merged in. Where the
+    data and stores lie stays out of the bundle's settings.
+
+    Raises:
+        EncoderError: `folder` holds something that is no bundle.
+    """
+    target = Path(folder).absolute()
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in 0..1, got {threshold}")
+    if pooler.num_models != 1 or head.num_models != 1:
+        raise ValueError("a bundle holds one model; take one of the stack")
+    if target.exists() and not (target / "bundle.json").is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise EncoderError(f"{target}: exists and is no bundle; name another folder.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        work.chmod(0o755)
+        _write_encoder(work / "encoder", encoder, trained=not config.model.freeze_encoder)
+        parts = {**_named("pooler", pooler), **_named("head", head)}
+        save_file(parts, work / "classifier.safetensors")
+        portable = _portable(config, encoder)
+        record = {
+            "format": FORMAT,
+            "config": portable.model_dump(mode="json"),
+            "threshold": float(threshold),
+            "encoder": {
+                "name": portable.model.name,
+                "revision": encoder.identity.revision,
+                "trained_from": encoder.identity.fingerprint,
+                "fingerprint": identify_folder("bundle", work / "encoder").fingerprint,
+                "attention": "causal" if encoder.is_causal else "bidirectional",
+                "hidden_size": encoder.hidden_size,
+            },
+            "max_length": config.model.max_length,
+            "classifier_sha256": file_digest(work / "classifier.safetensors"),
+            "metadata": dict(metadata),
+        }
+        (work / "bundle.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        _swap_in(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _swap_in(work: Path, target: Path) -> None:
+    if not target.exists():
+        work.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old / "bundle")
+    work.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _named(prefix: str, module: Pooler | Head) -> dict[str, Tensor]:
+    return {f"{prefix}.{n}": p.detach().cpu().contiguous().clone() for n, p in module.named_parameters()}
+
+
+def _portable(config: RunConfig, encoder: Encoder) -> RunConfig:
+    """The settings without places of this machine: they may not exist, or be secret, where the bundle is read."""
+    data = config.data.model_dump() | {"data_dir": DataConfig().data_dir}
+    model = config.model.model_dump() | {"name": Path(config.model.name).name or "encoder", "revision": None}
+    if encoder.identity.revision is not None:
+        model |= {"name": encoder.identity.name, "revision": encoder.identity.revision}
+    tree = config.model_dump() | {"data": data, "model": model, "mlflow": MlflowConfig().model_dump()}
+    return build_config(tree, "bundle")
+
+
+def _write_encoder(folder: Path, encoder: Encoder, trained: bool) -> None:
+    folder.mkdir()
+    copied = tokenizer_files(encoder.folder)
+    if trained or has_adapters(encoder):
+        save_file(merged_state(encoder), folder / "model.safetensors", metadata={"format": "pt"})
+        encoder.model.config.save_pretrained(str(folder))
+    else:
+        copied += [encoder.folder / "config.json", *weight_files(encoder.folder)]
+        copied += [p for p in [encoder.folder / WEIGHTS_INDEX] if p.is_file()]
+    for path in copied:
+        shutil.copyfile(path, folder / path.name)
+
+
+def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> LoadedBundle:
+    """Read a bundle, offline, on `device` (by default this machine's best, in the precision it was trained in).
+
+    Raises:
+        EncoderError: no bundle, a newer format, or files that were changed or damaged.
+    """
+    folder = Path(folder).absolute()
+    record = _read_record(folder)
+    try:
+        saved = build_config(record["config"], str(folder / "bundle.json"), "config.")
+        threshold, was, checksum = float(record["threshold"]), dict(record["encoder"]), record["classifier_sha256"]
+        metadata = dict(record["metadata"])
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise EncoderError(f"{folder / 'bundle.json'}: not a bundle's record: {error}") from None
+    device = device or _here(saved.device)
+    config = saved.with_settings({"model.name": str(folder / "encoder"), "model.revision": None})
+    encoder = load_encoder(config.model, device)
+    if encoder.identity.fingerprint != was.get("fingerprint"):
+        raise EncoderError(f"{folder / 'encoder'}: its files are not those that were saved; copy the bundle again.")
+    if ("causal" if encoder.is_causal else "bidirectional") != was.get("attention"):
+        raise EncoderError(f"{folder}: was saved seeing {was.get('attention')}ly, but a probe shows otherwise here.")
+    classifier = PairClassifier(encoder, config.model)
+    classifier.load_head_state(read_tensors(folder / "classifier.safetensors", checksum))
+    classifier.requires_grad_(False).eval()
+    return LoadedBundle(folder, config, classifier, threshold, was, metadata)
+
+
+def _here(saved: DeviceConfig) -> DeviceConfig:
+    """The saved precision on this machine's best device; float32 on a CPU where it was half precision on a GPU."""
+    auto = saved.model_copy(update={"device": "auto"})
+    on_cpu = resolve_device(auto).type == "cpu"
+    return auto.model_copy(update={"mixed_precision": "none"}) if on_cpu and saved.mixed_precision == "fp16" else auto
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / "bundle.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EncoderError(f"{folder}: no bundle here (no bundle.json); name one that save_bundle wrote.") from None
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path}: cannot be read: {error}.") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise EncoderError(f"{path}: format {found}, this version reads {FORMAT}; use the gemma_nli that wrote it.")
+    return record
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises EncoderError where it is missing, damaged or another than `sha256`."""
+    try:
+        if sha256 is not None and file_digest(path) != sha256:
+            raise EncoderError(f"{path}: is not the file that was saved (sha256 differs); copy it again.")
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
+    except FileNotFoundError:
+        raise EncoderError(f"{path}: no such file.") from None
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(f"{path}: damaged: {error}.") from None
+
+
+def save_adapters(path: str | Path, encoder: Encoder) -> Path:
+    """What of the encoder is trained (adapters, layers or all) as plain safetensors, whole or not at all."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(trainable_state(encoder), part, metadata={"encoder": encoder.identity.fingerprint})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def load_adapters(path: str | Path, encoder: Encoder) -> None:
+    """Put back what `save_adapters` wrote, into an encoder made trainable by the same settings."""
+    load_trainable_state(encoder, read_tensors(Path(path)))

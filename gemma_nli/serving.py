@@ -1,0 +1,65 @@
+"""A bundle at work: a table of (premise, hypothesis) in, probabilities and labels out. Knows no MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gemma_nli.config import DeviceConfig
+from gemma_nli.errors import ConfigError, did_you_mean
+from gemma_nli.model.bundle import LoadedBundle, load_bundle
+from gemma_nli.model.encoder import resolve_precision
+
+COLUMNS = ("premise", "hypothesis")
+
+
+class PairScorer:
+    """Scores pairs with a loaded bundle."""
+
+    def __init__(self, bundle: LoadedBundle) -> None:
+        self.bundle = bundle
+        encoder = bundle.encoder
+        precision = resolve_precision(bundle.config.device, encoder.device) if encoder.device.type != "cpu" else None
+        self._autocast = precision if encoder.dtype == torch.float32 and precision != torch.float32 else None
+
+    @classmethod
+    def from_bundle(cls, folder: str | Path, device: DeviceConfig | None = None) -> PairScorer:
+        return cls(load_bundle(folder, device))
+
+    def score(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """One row a pair, in the given order and under the given index.
+
+        Args:
+            pairs: columns `premise` (post) and `hypothesis` (criterion), text in each; other columns are ignored.
+        Returns:
+            `probability` (float64) of matched, and `label` (int64): 1 at or above the bundle's threshold.
+        Raises:
+            ConfigError: a column is missing, or a value is no text. The message holds no text of a post.
+        """
+        premises, hypotheses = _texts(pairs)
+        device = self.bundle.encoder.device.type
+        with torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None):
+            logits = self.bundle.classifier.predict(premises, hypotheses, self.bundle.config.features.batch_tokens)
+        probability = torch.from_numpy(logits.astype(np.float64)).sigmoid().numpy()
+        label = (probability >= self.bundle.threshold).astype(np.int64)
+        return pd.DataFrame({"probability": probability, "label": label}, index=pairs.index)
+
+
+def _texts(pairs: pd.DataFrame) -> tuple[list[str], list[str]]:
+    for column in COLUMNS:
+        if column not in pairs.columns:
+            raise ConfigError(f"pairs: column '{column}' is missing{did_you_mean(column, map(str, pairs.columns))}")
+        if list(pairs.columns).count(column) > 1:
+            raise ConfigError(f"pairs: column '{column}' is there more than once; keep one.")
+    for column in COLUMNS:
+        odd = [row for row, value in enumerate(pairs[column]) if not isinstance(value, str)]
+        if odd:
+            kind = type(pairs[column].iloc[odd[0]]).__name__
+            raise ConfigError(
+                f"pairs: column '{column}' must hold text, but {len(odd)} of {len(pairs)} values do not; "
+                f"the first is row {odd[0]} ({kind}). Fill or drop them."
+            )
+    return pairs["premise"].tolist(), pairs["hypothesis"].tolist()
