@@ -57,7 +57,7 @@ class Outbox:
         self._wait = first_wait_seconds
         self._closed = False
         self._on_disk: set[str] = set()
-        self._compact(undelivered(pending_file))
+        self._take_over()
         self._thread = threading.Thread(target=self._work, name="gemma_nli-outbox", daemon=True)
         self._thread.start()
 
@@ -148,10 +148,11 @@ class Outbox:
             return
         (self._on_disk.add if waits else self._on_disk.discard)(key)
 
-    def _compact(self, keys: list[str]) -> None:
+    def _take_over(self) -> None:
         """Starts from what an earlier process left: those keys wait until somebody submits them again."""
-        self._on_disk = set(keys)
         try:
+            keys = undelivered(self._file)
+            self._on_disk = set(keys)
             if not keys:
                 self._file.unlink(missing_ok=True)
                 return

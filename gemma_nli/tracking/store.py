@@ -171,5 +171,5 @@ def talking(store: Store, doing: str) -> Iterator[None]:
         with bounded(store.artifact_root):
             yield
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        why = " ".join(mask_credentials(str(error)).split())
+        why = " ".join(mask_credentials(str(error)).partition("[SQL:")[0].split())  # the statement holds our values
         raise TrackingError(f"{store.shown}: cannot {doing}: {why[:500]}") from None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -228,7 +229,12 @@ def test_two_writers_of_one_trial_end_with_one_whole_run(new_tracker, tracker):
     writers = [new_tracker() for _ in range(3)]
     for writer in writers:
         writer.known_trials(parent)  # each now believes that no run exists
-    threads = [threading.Thread(target=writer.sync_trial, args=(parent, a_trial())) for writer in writers]
+
+    def write(writer: MlflowTracker) -> None:
+        with contextlib.suppress(TrackingError):  # an outbox would try again
+            writer.sync_trial(parent, a_trial())
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
     for thread in threads:
         thread.start()
     for thread in threads:
