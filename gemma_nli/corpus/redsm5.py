@@ -160,6 +160,6 @@ def write_corpus(corpus: Corpus, folder: str | Path) -> None:
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\r\n")  # RFC 4180; with \n alone a lone \r would go unquoted
         writer.writerow(columns)
         writer.writerows(rows)

@@ -43,9 +43,9 @@ WHY = {
 }
 README = """# SYNTHETIC
 
-**SYNTHETIC DATA. NO REAL PERSON WROTE ANY OF THIS.** {num_posts} posts put together by `gemma_nli.corpus.synthetic` from
-sentence templates (seed {seed}), in the format of ReDSM5. Scores on it say nothing about real posts, and nothing here
-may be used to judge a person.
+**SYNTHETIC DATA. NO REAL PERSON WROTE ANY OF THIS.** {num_posts} posts put together by `gemma_nli.corpus.synthetic`
+from sentence templates (seed {seed}), in the format of ReDSM5. Scores on it say nothing about real posts, and nothing
+here may be used to judge a person.
 
 - `redsm5_posts.csv`: `post_id`, `text`
 - `redsm5_annotations.csv`: `post_id`, `sentence_id`, `sentence_text`, `DSM5_symptom`, `status`, `explanation`;

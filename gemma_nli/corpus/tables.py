@@ -89,8 +89,8 @@ def read_table(path: Path, columns: Sequence[str], problems: FileProblems) -> Ta
     text = read_text(path, problems)
     if text is None:
         return Table((), whole=False)
-    for number, line in enumerate(text.split("\n"), start=1):
-        if "\0" in line:
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if "\0" in line_text:
             problems.add(number, "holds a NUL character; the file is damaged or not text.")
     with _unlimited_fields():
         rows = _numbered(text, problems)
@@ -128,7 +128,11 @@ def _numbered(text: str, problems: FileProblems) -> Iterator[tuple[int, list[str
         except StopIteration:
             return
         except csv.Error as error:
-            what = "a quote is never closed" if "end of data" in str(error) else "broken quoting"
+            what = (
+                "a quote is never closed"
+                if "end of data" in str(error)
+                else "broken quoting, or a line break outside quotes"
+            )
             problems.add(line, f"{what}; write a quote in a field as two. The file was not read past this record.")
             yield line, None
             return
