@@ -30,7 +30,8 @@ class DataConfig(Settings):
     fold_seed: int = Field(default=42, ge=0, description="seed of the folds and of the order of negatives")
     negative_ratio: float = Field(default=1.0, gt=0, le=1000, description="training negatives a positive")
     eval_negative_ratio: float | Literal["all"] = Field(
-        default=1.0, description="evaluation negatives a positive, or `all` for the true prevalence; the same for each trial"
+        default=1.0,
+        description="evaluation negatives a positive, or `all` for the true prevalence; the same for each trial",
     )
     log_text: bool = Field(default=False, description="whether post text may appear in artifacts (posts are private)")
 
@@ -51,9 +52,13 @@ class LoraConfig(Settings):
 
 
 class ModelConfig(Settings):
-    name: str = Field(default="google/gemma-2-2b", min_length=1, description="Hugging Face id or local folder of the encoder")
+    name: str = Field(
+        default="google/gemma-2-2b", min_length=1, description="Hugging Face id or local folder of the encoder"
+    )
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
-    max_length: int = Field(default=512, ge=8, le=131072, description="tokens a text or pair keeps; the post is cut first")
+    max_length: int = Field(
+        default=512, ge=8, le=131072, description="tokens a text or pair keeps; the post is cut first"
+    )
     pair_encoding: Literal["joint", "separate"] = Field(
         default="joint", description="joint: one sequence a pair; separate: u, v, |u-v|, u*v of the texts encoded alone"
     )
@@ -65,7 +70,9 @@ class ModelConfig(Settings):
     head_hidden: int = Field(default=256, ge=1, le=65536, description="hidden units of the mlp head")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before each linear map of the head")
     freeze_encoder: bool = Field(default=True, description="train only the pooling and head, on cached vectors")
-    unfreeze_last_n: int | None = Field(default=None, ge=1, description="train only the last n layers of an unfrozen encoder")
+    unfreeze_last_n: int | None = Field(
+        default=None, ge=1, description="train only the last n layers of an unfrozen encoder"
+    )
     lora: LoraConfig | None = Field(default=None, description="train adapters in place of the encoder's own weights")
     attention: Literal["auto", "causal", "bidirectional"] = Field(
         default="auto", description="which tokens a token sees; auto is as the encoder was made"
@@ -77,15 +84,26 @@ class ModelConfig(Settings):
 
 class TrainingConfig(Settings):
     batch_size: int = Field(default=16, ge=1, le=65536, description="pairs an optimizer step")
-    learning_rate: float = Field(default=2e-5, gt=0, le=1.0, description="peak AdamW rate of the head (and the encoder)")
+    learning_rate: float = Field(
+        default=2e-5, gt=0, le=1.0, description="peak AdamW rate of the head (and the encoder)"
+    )
     encoder_learning_rate: float | None = Field(
-        default=None, gt=0, le=1.0, description="peak AdamW rate of an unfrozen encoder, when it differs from the head's"
+        default=None,
+        gt=0,
+        le=1.0,
+        description="peak AdamW rate of an unfrozen encoder, when it differs from the head's",
     )
     num_epochs: int = Field(default=20, gt=0, le=10000, description="passes over a fold's training pairs")
-    weight_decay: float = Field(default=0.01, ge=0, le=10, description="AdamW decay of matrices; biases and norms have none")
-    warmup_ratio: float = Field(default=0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=10, description="AdamW decay of matrices; biases and norms have none"
+    )
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0"
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="the rate after warmup")
-    max_grad_norm: float | None = Field(default=1.0, gt=0, description="gradient norm above which gradients are scaled down")
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="gradient norm above which gradients are scaled down"
+    )
     gradient_accumulation: int = Field(default=1, ge=1, description="micro-batches a step; batch_size stays the sum")
     patience: int | None = Field(default=None, ge=1, description="epochs without a better F1 before a fold stops")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of a label given to the other class")
@@ -102,7 +120,9 @@ class TrainingConfig(Settings):
 
 
 class DeviceConfig(Settings):
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU where one is")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU where one is"
+    )
     mixed_precision: Literal["auto", "bf16", "fp16", "none"] = Field(
         default="auto", description="auto: bf16 on a GPU that supports it, none elsewhere"
     )
@@ -113,21 +133,28 @@ class DeviceConfig(Settings):
 class FeaturesConfig(Settings):
     token_budget_gib: float = Field(default=4.0, ge=0, description="GiB of token states kept for learned poolings")
     batch_tokens: int = Field(default=4096, ge=64, description="tokens an encoding batch holds, padding included")
-    prefix_reuse: bool = Field(default=True, description="causal joint pairs: encode a post once and continue with criteria")
+    prefix_reuse: bool = Field(
+        default=True, description="causal joint pairs: encode a post once and continue with criteria"
+    )
 
 
 class MlflowConfig(Settings):
     enabled: bool = Field(default=True, description="record runs in MLflow")
     tracking_uri: str | None = Field(
-        default=None, description="MLflow store; without it $MLFLOW_TRACKING_URI, else SQLite under $GEMMA_NLI_HOME/mlflow"
+        default=None,
+        description="MLflow store; without it $MLFLOW_TRACKING_URI, else SQLite under $GEMMA_NLI_HOME/mlflow",
     )
-    experiment_name: str | None = Field(default=None, min_length=1, description="MLflow experiment; else output.experiment_name")
+    experiment_name: str | None = Field(
+        default=None, min_length=1, description="MLflow experiment; else output.experiment_name"
+    )
     artifact_location: str | None = Field(default=None, description="artifact root of a new experiment")
 
 
 class OutputConfig(Settings):
     experiment_name: str = Field(
-        default="redsm5", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="names the experiment and the model"
+        default="redsm5",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="names the experiment and the model",
     )
 
 
@@ -148,7 +175,9 @@ class RunConfig(Settings):
         if model.freeze_encoder and model.lora is not None:
             raise ValueError("model.lora is set but model.freeze_encoder is true; set model.freeze_encoder=false")
         if model.freeze_encoder and model.unfreeze_last_n is not None:
-            raise ValueError("model.unfreeze_last_n is set but model.freeze_encoder is true; set model.freeze_encoder=false")
+            raise ValueError(
+                "model.unfreeze_last_n is set but model.freeze_encoder is true; set model.freeze_encoder=false"
+            )
         if model.lora is not None and model.unfreeze_last_n is not None:
             raise ValueError("model.lora and model.unfreeze_last_n are both set; choose one")
         if training.gradient_accumulation > training.batch_size:
@@ -308,10 +337,18 @@ def validation_lines(error: ValidationError, model: type[BaseModel] | None = Non
         elif item["type"] == "literal_error":
             options = [o.strip().strip("'") for o in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
             hint = did_you_mean(str(value), options)
-            message = f"unknown name {value!r}{hint}" if isinstance(value, str) else f"must be one of {', '.join(options)}, got {value!r}."
+            message = (
+                f"unknown name {value!r}{hint}"
+                if isinstance(value, str)
+                else f"must be one of {', '.join(options)}, got {value!r}."
+            )
         else:
             text = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            shown = f", got {value!r}." if not isinstance(value, (dict, BaseModel)) and item["type"] != "value_error" else "."
+            shown = (
+                f", got {value!r}."
+                if not isinstance(value, (dict, BaseModel)) and item["type"] != "value_error"
+                else "."
+            )
             text = f"must be {text}" if item["msg"].startswith("Input should be ") else text
             message = text.rstrip(".") + shown
         lines[where] = f"{lines[where]} or: {message}" if where in lines else message

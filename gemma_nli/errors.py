@@ -1,16 +1,16 @@
 """The exception tree, and the lines that tell a user how to mend a mistake.
 
-    GemmaNliError            a mistake of the user's, or of the world: printed without a traceback, exit status 2
-    ├── ConfigError          a setting, an override or a config file
-    ├── SpecError            a sweep file or a search space
-    ├── CorpusError          post, annotation and criterion files
-    ├── EncoderError         an encoder or tokenizer that cannot be loaded or used as asked
-    ├── FeatureError         the feature store's folder
-    ├── JournalError         a trial's record on disk
-    ├── TrainingError        a trial that cannot go on (no memory for one pair, no training pairs)
-    ├── TrackingError        MLflow: an unknown experiment, an unreachable store
-    └── SweepError           a sweep that cannot start or go on
-        └── SweepBusyError   another process holds this sweep
+GemmaNliError            a mistake of the user's, or of the world: printed without a traceback, exit status 2
+├── ConfigError          a setting, an override or a config file
+├── SpecError            a sweep file or a search space
+├── CorpusError          post, annotation and criterion files
+├── EncoderError         an encoder or tokenizer that cannot be loaded or used as asked
+├── FeatureError         the feature store's folder
+├── JournalError         a trial's record on disk
+├── TrainingError        a trial that cannot go on (no memory for one pair, no training pairs)
+├── TrackingError        MLflow: an unknown experiment, an unreachable store
+└── SweepError           a sweep that cannot start or go on
+    └── SweepBusyError   another process holds this sweep
 """
 
 from __future__ import annotations

@@ -1,0 +1,314 @@
+"""A trial's append-only record on disk: the truth that MLflow's runs and Ray's trials are projections of.
+
+    storage/trials/<2>/<key>/journal.jsonl      one checksummed JSON line an event: started, folds, ended
+                             folds_1-5.safetensors   out-of-fold probabilities and head weights of those folds
+                             weights_3.safetensors   adapters or encoder of the best fold, where those were trained
+
+A line counts when its checksum holds; a fold counts when its line does and the file it names has the checksum it says.
+Anything else is as if it had never happened and is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from gemma_nli.config import RunConfig, build_config
+from gemma_nli.errors import JournalError
+from gemma_nli.files import write_whole
+from gemma_nli.training.cross_validation import SEMANTICS_VERSION
+from gemma_nli.training.results import CvResult, FoldResult
+
+log = logging.getLogger(__name__)
+State = Literal["running", "finished", "failed", "pruned"]
+_FOLD_FIELDS = (
+    "fold",
+    "status",
+    "history",
+    "selected_epoch",
+    "best_epoch",
+    "threshold",
+    "metrics",
+    "seconds",
+    "detail",
+    "trained_parameters",
+)
+
+
+def trial_key(config: RunConfig, fold_fingerprint: str, encoder_fingerprint: str) -> str:
+    """32 hex digits: same key, same numbers. Hashes what decides them and nothing else."""
+    parts = [SEMANTICS_VERSION, config.canonical(), fold_fingerprint, encoder_fingerprint]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass
+class TrialRecord:
+    """A journal read back. Times are milliseconds since 1970, as written when the thing happened."""
+
+    key: str
+    config: RunConfig
+    state: State
+    fold_fingerprint: str
+    encoder_fingerprint: str
+    num_folds: int
+    attempts: int = 0
+    folds: dict[int, FoldResult] = field(default_factory=dict)
+    fold_ms: dict[int, int] = field(default_factory=dict)
+    aggregates: dict[str, float] = field(default_factory=dict)
+    criteria: dict[str, dict[str, float]] = field(default_factory=dict)
+    started_ms: int = 0
+    ended_ms: int | None = None
+    error: str | None = None
+    traceback: str | None = None
+    reason: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """`cv_summary/*` of the folds that are there, and `cv_aggregate/*`."""
+        summaries = {k: v for _, fold in sorted(self.folds.items()) for k, v in fold.summary().items()}
+        return {**summaries, **self.aggregates}
+
+
+class TrialJournal:
+    """One trial's folder. Several processes may read it; `claim` is for the one that writes."""
+
+    def __init__(self, storage: Path, key: str) -> None:
+        self.key = key
+        self.folder = storage / "trials" / key[:2] / key
+        self.path = self.folder / "journal.jsonl"
+
+    @contextmanager
+    def claim(self, wait_seconds: float = -1) -> Iterator[None]:
+        """Hold the trial; the system lets go of it when the holder dies.
+
+        Raises:
+            JournalError: another process holds it for longer than `wait_seconds` (-1: wait as long as it takes).
+        """
+        self._make_folder()
+        lock = FileLock(self.folder / ".lock", timeout=wait_seconds)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise JournalError(f"{self.folder}: another process is running this trial.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def start(
+        self,
+        config: RunConfig,
+        fold_fingerprint: str,
+        encoder_fingerprint: str,
+        num_folds: int,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """A new attempt; `tags` tell of the machine it runs on."""
+        self._append(
+            {
+                "event": "started",
+                "config": config.model_dump(mode="json"),
+                "fold_fingerprint": fold_fingerprint,
+                "encoder_fingerprint": encoder_fingerprint,
+                "num_folds": num_folds,
+                "semantics": SEMANTICS_VERSION,
+                "tags": dict(tags or {}),
+            }
+        )
+
+    def add_folds(self, folds: list[FoldResult], keep_weights: bool = True) -> None:
+        """Folds as they end: their arrays in one file, then the line that makes them count."""
+        numbers = [fold.fold for fold in folds]
+        arrays: dict[str, torch.Tensor] = {}
+        for fold in folds:
+            name = f"fold_{fold.fold}"
+            arrays[f"{name}/rows"] = torch.from_numpy(fold.rows)
+            arrays[f"{name}/probabilities"] = torch.from_numpy(fold.probabilities)
+            arrays[f"{name}/labels"] = torch.from_numpy(fold.labels)
+            if keep_weights:
+                arrays.update({f"{name}/state/{k}": v.contiguous() for k, v in fold.state.items()})
+        file = self._write(f"folds_{numbers[0]}-{numbers[-1]}.safetensors", save_tensors(arrays))
+        facts = [{name: getattr(fold, name) for name in _FOLD_FIELDS} for fold in folds]
+        self._append({"event": "folds", "folds": facts, **file})
+
+    def keep_weights(self, fold: FoldResult) -> None:
+        """The best fold's adapters or encoder; those of the fold it beats are deleted."""
+        file = self._write(
+            f"weights_{fold.fold}.safetensors", save_tensors({k: v.contiguous() for k, v in fold.state.items()})
+        )
+        self._append({"event": "weights", "fold": fold.fold, **file})
+        for other in self.folder.glob("weights_*.safetensors"):
+            if other.name != file["file"]:
+                other.unlink(missing_ok=True)
+
+    def finish(self, result: CvResult) -> None:
+        self._append(
+            {"event": "ended", "state": "finished", "aggregates": result.aggregates, "criteria": result.criteria}
+        )
+
+    def stop(
+        self,
+        state: Literal["failed", "pruned"],
+        result: CvResult | None = None,
+        error: str | None = None,
+        traceback: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """An end before the last fold: `failed` with its error, or `pruned` with the reason."""
+        facts: dict[str, Any] = {
+            "event": "ended",
+            "state": state,
+            "error": error,
+            "traceback": traceback,
+            "reason": reason,
+        }
+        if result is not None:
+            facts |= {"aggregates": result.aggregates, "criteria": result.criteria}
+        self._append(facts)
+
+    def read(self) -> TrialRecord | None:
+        """The trial as far as it is recorded, or None where nothing valid is."""
+        record: TrialRecord | None = None
+        for event in self.events():
+            kind = event["event"]
+            if kind == "started":
+                record = self._started(event, record)
+            elif record is not None and kind == "folds":
+                self._read_folds(event, record)
+            elif record is not None and kind == "weights":
+                self._read_weights(event, record)
+            elif record is not None and kind == "ended":
+                record.state, record.ended_ms = event["state"], event["at_ms"]
+                record.aggregates, record.criteria = event.get("aggregates") or {}, event.get("criteria") or {}
+                record.error, record.traceback, record.reason = (event.get(k) for k in ("error", "traceback", "reason"))
+        if record is not None and record.state == "finished" and len(record.folds) < record.num_folds:
+            record.state, record.ended_ms, record.aggregates = "running", None, {}
+        return record
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Valid lines in order; a line that does not hold its checksum is passed over with a warning."""
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise JournalError(f"{self.path}: cannot be read: {error.strerror}.") from error
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            check, _, text = line.partition(b" ")
+            if check != _checksum(text):
+                log.warning("%s line %d is damaged or cut off; what it recorded is computed again", self.path, number)
+                continue
+            yield json.loads(text)
+
+    def _started(self, event: dict[str, Any], before: TrialRecord | None) -> TrialRecord:
+        if before is not None:
+            before.attempts += 1
+            before.state, before.ended_ms, before.error, before.traceback, before.reason = (
+                "running",
+                None,
+                None,
+                None,
+                None,
+            )
+            before.config, before.tags = build_config(event["config"], str(self.path)), event["tags"]
+            return before
+        return TrialRecord(
+            key=self.key,
+            config=build_config(event["config"], str(self.path)),
+            state="running",
+            fold_fingerprint=event["fold_fingerprint"],
+            encoder_fingerprint=event["encoder_fingerprint"],
+            num_folds=event["num_folds"],
+            attempts=1,
+            started_ms=event["at_ms"],
+            tags=event["tags"],
+        )
+
+    def _read_folds(self, event: dict[str, Any], record: TrialRecord) -> None:
+        arrays = self._read(event)
+        if arrays is None:
+            return
+        for facts in event["folds"]:
+            name = f"fold_{facts['fold']}/"
+            mine = {k.removeprefix(name): v for k, v in arrays.items() if k.startswith(name)}
+            record.folds[facts["fold"]] = FoldResult(
+                **facts,
+                rows=mine["rows"].numpy(),
+                probabilities=mine["probabilities"].numpy(),
+                labels=mine["labels"].numpy(),
+                state={k.removeprefix("state/"): v for k, v in mine.items() if k.startswith("state/")},
+            )
+            record.fold_ms[facts["fold"]] = event["at_ms"]
+
+    def _read_weights(self, event: dict[str, Any], record: TrialRecord) -> None:
+        if event["fold"] in record.folds and (self.folder / event["file"]).exists():
+            weights = self._read(event)
+            record.folds[event["fold"]].state = weights or {}
+
+    def _write(self, name: str, data: bytes) -> dict[str, str]:
+        self._make_folder()
+        try:
+            write_whole(self.folder / name, data)
+        except OSError as error:
+            raise JournalError(
+                f"{self.folder / name}: cannot be written: {error.strerror}; free space or set storage=."
+            ) from error
+        return {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
+
+    def _read(self, event: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
+        path = self.folder / Path(event["file"]).name
+        try:
+            data = path.read_bytes()
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != event["sha256"]:
+            log.warning("%s is missing or damaged; its folds are computed again", path)
+            return None
+        tensors: dict[str, torch.Tensor] = load_tensors(data)
+        return tensors
+
+    def _append(self, event: dict[str, Any]) -> None:
+        self._make_folder()
+        text = json.dumps({**event, "at_ms": time.time_ns() // 1_000_000}).encode()
+        try:
+            with self.path.open("ab") as file:
+                whole = file.tell() == 0 or self.path.read_bytes().endswith(b"\n")
+                file.write((b"" if whole else b"\n") + _checksum(text) + b" " + text + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise JournalError(
+                f"{self.path}: cannot be written: {error.strerror}; free space or set storage=."
+            ) from error
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(
+                f"{self.folder}: cannot be made: {error.strerror}; set storage= to a folder you own."
+            ) from error
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()
+
+
+def read_trial(storage: Path, key: str) -> TrialRecord | None:
+    """The trial of that key as its journal tells it, or None."""
+    return TrialJournal(storage, key).read()

@@ -1,0 +1,92 @@
+"""What the driver knows of a sweep while it runs: cells by state, the best so far, the time left."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CellState = Literal["waiting", "running", "finished", "pruned", "failed"]
+
+
+@dataclass
+class CellStatus:
+    """One cell on the board; `objective` is the sweep's metric once it is known."""
+
+    key: str
+    settings: dict[str, Any]
+    state: CellState = "waiting"
+    objective: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+    reused: bool = False
+    folds_done: int = 0
+
+
+class Board:
+    """Written by the driver's callback, read by the progress display; safe for both threads."""
+
+    def __init__(self, metric: str, mode: str, total: int, concurrent: int) -> None:
+        self.metric, self.mode, self.total, self.concurrent = metric, mode, total, concurrent
+        self.cells: dict[str, CellStatus] = {}
+        self.phase = "starting"
+        self.began = time.monotonic()
+        self.tuning_since: float | None = None
+        self.lock = threading.RLock()
+        self.watchers: list[Callable[[], None]] = []
+
+    def enter(self, phase: str) -> None:
+        with self.lock:
+            self.phase = phase
+            if phase == "tuning":
+                self.tuning_since = time.monotonic()
+        self._tell()
+
+    def add(self, key: str, settings: Mapping[str, Any], reused: bool = False) -> CellStatus:
+        with self.lock:
+            cell = self.cells.setdefault(key, CellStatus(key, dict(settings)))
+            cell.reused = cell.reused or reused
+            return cell
+
+    def update(
+        self, key: str, state: CellState, metrics: Mapping[str, float] | None = None, folds_done: int = 0
+    ) -> None:
+        with self.lock:
+            cell = self.cells[key]
+            cell.state = state
+            cell.folds_done = max(cell.folds_done, folds_done)
+            if metrics:
+                cell.metrics = dict(metrics)
+                cell.objective = float(metrics.get(self.metric, math.nan))
+        self._tell()
+
+    def count(self, *states: CellState) -> int:
+        with self.lock:
+            return sum(cell.state in states for cell in self.cells.values())
+
+    def ranked(self) -> list[CellStatus]:
+        """Finished cells, best first; a cell without a number is no candidate."""
+        with self.lock:
+            done = [cell for cell in self.cells.values() if cell.state == "finished" and not math.isnan(cell.objective)]
+        return sorted(done, key=lambda cell: (cell.objective if self.mode == "min" else -cell.objective, cell.key))
+
+    def best(self) -> CellStatus | None:
+        ranked = self.ranked()
+        return ranked[0] if ranked else None
+
+    def seconds_left(self) -> float | None:
+        """From the pace of the cells run so far; None before the first has ended."""
+        with self.lock:
+            ran = sum(
+                cell.state in ("finished", "pruned", "failed") and not cell.reused for cell in self.cells.values()
+            )
+            if not ran or self.tuning_since is None:
+                return None
+            left = self.total - sum(cell.state in ("finished", "pruned", "failed") for cell in self.cells.values())
+            return left * (time.monotonic() - self.tuning_since) / ran
+
+    def _tell(self) -> None:
+        for watcher in self.watchers:
+            watcher()

@@ -1,0 +1,100 @@
+"""The one door between Ray and MLflow: a callback that only says which trials have news.
+
+Ray's MLflowLoggerCallback writes each metric with a call of its own, in the driver's loop, and an unreachable server
+ends the sweep. This subclass writes nothing itself: it hands the trial's key to the outbox, whose thread projects the
+trial's journal, in batches, whenever the store answers. Nothing here can raise into the driver's loop for MLflow's sake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+from gemma_nli.journal import TrialJournal
+from gemma_nli.sweep.board import Board
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+
+class Postman(Protocol):
+    """Takes the keys of trials that have news, at once and without raising."""
+
+    def __call__(self, key: str) -> None: ...
+
+
+@dataclass
+class LiveSweep:
+    """The driver's own objects of a running sweep. They hold threads and locks and never leave the process."""
+
+    board: Board
+    storage: Path
+    post: Postman
+    tell_running: bool
+
+
+_LIVE: dict[str, LiveSweep] = {}
+
+
+def register_live(sweep_id: str, live: LiveSweep) -> None:
+    """Make a sweep's objects known to its callback: Ray pickles callbacks, so the callback itself holds the id only."""
+    _LIVE[sweep_id] = live
+
+
+def unregister_live(sweep_id: str) -> None:
+    _LIVE.pop(sweep_id, None)
+
+
+class SweepCallback(MLflowLoggerCallback):  # type: ignore[misc]
+    """Keeps the board, records ends that the trial could not record itself, and posts keys to the outbox."""
+
+    def __init__(self, sweep_id: str, experiment_name: str) -> None:
+        super().__init__(experiment_name=experiment_name)
+        self.sweep_id = sweep_id
+
+    @property
+    def live(self) -> LiveSweep:
+        return _LIVE[self.sweep_id]
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        """Open no connection here: the stock callback's setup talks to the server, and fails with it."""
+
+    def log_trial_start(self, trial: Trial) -> None:
+        key = trial.config["key"]
+        self.live.board.add(key, trial.config["settings"])
+        self.live.board.update(key, "running")
+        if self.live.tell_running:
+            self.live.post(key)
+
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+        if not result.get("done"):
+            self.live.board.update(trial.config["key"], "running", folds_done=result["folds_done"])
+            if self.live.tell_running:
+                self.live.post(trial.config["key"])
+
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        key, last = trial.config["key"], trial.last_result or {}
+        journal = TrialJournal(self.live.storage, key)
+        if failed:
+            record = journal.read()
+            if record is None or record.state == "running":
+                journal.stop(
+                    "failed", error=f"the process of the trial died {trial.num_failures} times: {_cause(trial)}"
+                )
+            self.live.board.update(key, "failed")
+        elif last.get("failed"):
+            self.live.board.update(key, "failed")
+        elif not last.get("done") or last.get("folds_done", 0) < last.get("num_folds", 0):
+            journal.stop("pruned", reason=f"stopped by the scheduler after fold {last.get('folds_done', 0)}")
+            self.live.board.update(key, "pruned", last.get("aggregates"), last.get("folds_done", 0))
+        else:
+            self.live.board.update(key, "finished", last["aggregates"], last["folds_done"])
+        self.live.post(key)
+
+
+def _cause(trial: Trial) -> str:
+    lines = str(trial.get_error() or "no word of it").strip().splitlines()
+    return lines[-1][:300]

@@ -1,0 +1,106 @@
+"""Ray for a sweep: started (or joined), asked what it has, and used to encode before anything is tuned."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gemma_nli.config import FeaturesConfig
+from gemma_nli.features import EncodeReport, FeatureRequest, FeatureStore
+from gemma_nli.sweep.sharing import Arrays, SharedBlock
+
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_WARN_THRESHOLD_S": "30",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+}
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Join the cluster of $RAY_ADDRESS or the running session, else start Ray here and stop it again at the end."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_size() -> tuple[float, float]:
+    """(CPUs, GPUs) of all nodes."""
+    total = ray.cluster_resources()
+    return float(total.get("CPU", 0)), float(total.get("GPU", 0))
+
+
+def encode_all(
+    requests: list[FeatureRequest], storage: Path, settings: FeaturesConfig
+) -> tuple[tuple[SharedBlock, ...], list[EncodeReport]]:
+    """Encode what is missing and put every request's features into the object store, a copy a node.
+
+    With several GPUs each takes a share of the missing texts; without one, a task with all of a node's cores.
+    """
+    blocks, reports = [], []
+    for request in requests:
+        missing = FeatureStore(storage / "features", settings).missing(request)
+        _spread(request, missing, storage, settings)
+        gpus = 1 if cluster_size()[1] >= 1 and missing else 0
+        options: dict[str, Any] = {
+            "num_cpus": _node_cpus() if missing else 1,
+            "num_gpus": gpus,
+            "num_returns": 2,
+            "max_retries": 3,
+        }
+        told, arrays = _encode_and_share.options(**options).remote(request, storage, settings)
+        report: EncodeReport = ray.get(told)
+        reports.append(
+            EncodeReport(len(missing), len(request.unique_rows) - len(missing), report.seconds, report.padding_share)
+        )
+        blocks.append(SharedBlock(request.key, frozenset(request.views), request.with_tokens, arrays))
+    return tuple(blocks), reports
+
+
+def _spread(request: FeatureRequest, missing: list[int], storage: Path, settings: FeaturesConfig) -> None:
+    """With several GPUs, encode shares of the missing texts side by side; the store then lacks nothing."""
+    gpus = int(cluster_size()[1])
+    if gpus < 2 or len(missing) < 2 * gpus:
+        return
+    by_length = sorted(missing, key=lambda row: len(request.premises[row]))
+    shares = [request.subset(by_length[start::gpus]) for start in range(gpus)]
+    ray.get([_encode_share.options(num_gpus=1).remote(share, storage, settings) for share in shares])
+
+
+@ray.remote(num_cpus=1)
+def _encode_share(request: FeatureRequest, storage: Path, settings: FeaturesConfig) -> None:
+    from gemma_nli.features.encoding import encode, load_for
+
+    store = FeatureStore(storage / "features", settings)
+    store.put(request, encode(request, load_for(request), settings, 0))
+
+
+@ray.remote(num_cpus=1)
+def _encode_and_share(request: FeatureRequest, storage: Path, settings: FeaturesConfig) -> tuple[EncodeReport, Arrays]:
+    store = FeatureStore(storage / "features", settings)
+    report = store.ensure(request)
+    return report, store.load(request).to_arrays()
+
+
+def _node_cpus() -> float:
+    """CPUs of the largest node."""
+    return max((node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"]), default=1.0)

@@ -1,0 +1,199 @@
+"""A sweep from spec to result: prepare, encode, tune, finalize, with every trial's news going to MLflow meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from gemma_nli.errors import GemmaNliError, SweepError
+from gemma_nli.features import EncodeReport
+from gemma_nli.journal import TrialRecord, read_trial
+from gemma_nli.sweep.board import Board
+from gemma_nli.sweep.callback import LiveSweep, SweepCallback, register_live, unregister_live
+from gemma_nli.sweep.cluster import encode_all, ray_session
+from gemma_nli.sweep.finalize import Finalized, finalize
+from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
+from gemma_nli.sweep.recorder import Recorder
+from gemma_nli.sweep.resources import TrialResources, decide_resources
+from gemma_nli.sweep.result import SweepResult
+from gemma_nli.sweep.schedulers import build_scheduler
+from gemma_nli.sweep.searching import build_searcher
+from gemma_nli.sweep.sharing import SharedBlock, TrialContext
+from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.sweep.trainable import CvTrial
+from gemma_nli.tracking.hardware import environment_tags
+
+log = logging.getLogger(__name__)
+Display = Callable[[Board], Any]
+
+
+def run_sweep(spec: SweepSpec, watch: Callable[[Board], None] | None = None) -> SweepResult:
+    """Run what a sweep has not run yet, register its best trial, and say how it went.
+
+    Args:
+        watch: called once with the board before anything runs; a progress display adds itself as a watcher.
+    Returns:
+        What `gemma-nli sweep --json` prints. Running the same spec again runs no trial and registers nothing new.
+    Raises:
+        GemmaNliError: a mistake in the spec or the data (before Ray starts), or a sweep that another process holds.
+    """
+    began = time.monotonic()
+    ready = prepare(spec)
+    folder = SweepFolder(ready.folder)
+    with folder.held(spec.name):
+        folder.begin(ready.sweep_id, spec.name, spec.to_yaml(), ready.storage)
+        folder.add_cells({key: cell.settings for key, cell in ready.cells.items()})
+        return _Run(ready, folder, watch).go(began)
+
+
+class _Run:
+    """One run of the command over a prepared sweep."""
+
+    def __init__(self, ready: Prepared, folder: SweepFolder, watch: Callable[[Board], None] | None) -> None:
+        self.ready, self.folder, self.spec = ready, folder, ready.spec
+        total = len(ready.cells) or self.spec.search.num_trials
+        self.board = Board(self.spec.metric, self.spec.mode, total)
+        self.seconds = dict.fromkeys(("encode", "tune", "finalize"), 0.0)
+        self.encoded: list[EncodeReport] = []
+        self.interrupts = Interrupts()
+        if watch is not None:
+            watch(self.board)
+
+    def go(self, began: float) -> SweepResult:
+        recorder = Recorder(self.ready, self.folder)
+        try:
+            recorder.open()
+            self._post_known(recorder)
+            finalized = self._work(recorder)
+            self.board.enter("recording")
+            result = self._result(recorder, finalized, time.monotonic() - began)
+            recorder.close(result, self.board)
+            result.seconds["total"] = round(time.monotonic() - began, 3)
+            self.folder.end(result.to_json())
+            return result
+        finally:
+            recorder.abandon()
+
+    def _post_known(self, recorder: Recorder) -> None:
+        """Cells that are done already go to the board and, where their run is missing or old, to MLflow."""
+        for key, cell in self.ready.cells.items():
+            record = self.ready.records.get(key)
+            self.board.add(key, cell.settings, reused=self.ready.is_done(key))
+            if record is not None and self.ready.is_done(key):
+                self._show(record)
+                recorder.post(key)
+
+    def _show(self, record: TrialRecord) -> None:
+        if record.state != "running":
+            self.board.update(record.key, record.state, record.metrics(), len(record.folds))
+
+    def _work(self, recorder: Recorder) -> Finalized | None:
+        """Encode and tune what waits, then finalize; Ray starts only if something needs it."""
+        waiting = list(self.ready.waiting)
+        if self.ready.cells and not waiting:
+            return self._finalize(recorder)
+        with ray_session():
+            resources = decide_resources(self.ready)
+            blocks = self._encode()
+            with self.interrupts:
+                self._tune(recorder, resources, blocks)
+            if self.interrupts.count:
+                return None
+            return self._finalize(recorder)
+
+    def _encode(self) -> tuple[SharedBlock, ...]:
+        self.board.enter("encoding")
+        began = time.monotonic()
+        blocks, self.encoded = encode_all(feature_requests(self.ready), self.ready.storage, self.spec.base.features)
+        self.seconds["encode"] = time.monotonic() - began
+        return blocks
+
+    def _tune(self, recorder: Recorder, resources: TrialResources, blocks: tuple[SharedBlock, ...]) -> None:
+        self.board.enter("tuning")
+        began = time.monotonic()
+        context = TrialContext(
+            base=self.spec.base,
+            corpus=self.ready.corpus,
+            pairs=self.ready.pairs,
+            storage=self.ready.storage,
+            objective=self.spec.metric,
+            cpus=resources.cpu,
+            tags={**environment_tags(), "gemma_nli.computed_by": self.ready.sweep_id},
+            blocks=blocks,
+        )
+        searcher = build_searcher(self.ready, self.folder, self.board, recorder.post)
+        self.interrupts.on_first(searcher.stop)
+        slow = (
+            any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
+            or not self.spec.base.model.freeze_encoder
+        )
+        register_live(self.ready.sweep_id, LiveSweep(self.board, self.ready.storage, recorder.post, tell_running=slow))
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, resources.concurrent))
+        try:
+            tuner = tune.Tuner(
+                tune.with_resources(tune.with_parameters(CvTrial, context=context), resources.request()),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=build_scheduler(self.spec, self.ready.storage, self.ready.pairs),
+                    num_samples=searcher.limit,
+                    max_concurrent_trials=resources.concurrent,
+                    time_budget_s=self.spec.search.time_budget,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="trials",
+                    storage_path=str(self.folder.path / "ray"),
+                    callbacks=[SweepCallback(self.ready.sweep_id, self.spec.base.experiment)],
+                    failure_config=tune.FailureConfig(max_failures=self.spec.resources.max_failures),
+                    verbose=0,
+                ),
+            )
+            tuner.fit()
+        finally:
+            unregister_live(self.ready.sweep_id)
+            self.folder.clear_ray()
+            self.seconds["tune"] = time.monotonic() - began
+
+    def _finalize(self, recorder: Recorder) -> Finalized | None:
+        best = self.board.best()
+        if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
+            return None
+        self.board.enter("finalizing")
+        began = time.monotonic()
+        record = read_trial(self.ready.storage, best.key)
+        assert record is not None, "the board shows finished trials only"
+        try:
+            return finalize(self.ready, record, recorder)
+        finally:
+            self.seconds["finalize"] = time.monotonic() - began
+
+    def _result(self, recorder: Recorder, finalized: Finalized | None, total: float) -> SweepResult:
+        best = self.board.best()
+        return SweepResult(
+            sweep_id=self.ready.sweep_id,
+            sweep_run_id=recorder.sweep_run_id,
+            name=self.spec.name,
+            experiment=self.spec.base.experiment,
+            trials={
+                "finished": self.board.count("finished"),
+                "pruned": self.board.count("pruned"),
+                "failed": self.board.count("failed"),
+            },
+            ran=sum(
+                not cell.reused and cell.state in ("finished", "pruned", "failed") for cell in self.board.cells.values()
+            ),
+            best=best,
+            registered=finalized.registered if finalized else None,
+            seconds={"total": total, **self.seconds},
+            texts={"encoded": sum(r.encoded for r in self.encoded), "reused": sum(r.reused for r in self.encoded)},
+            interrupted=self.interrupts.count > 0,
+        )

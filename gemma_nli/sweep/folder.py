@@ -1,0 +1,131 @@
+"""A sweep's folder: who holds it, the spec it was started with, the cells it has, its result.
+
+storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `resume` goes on with
+                          cells.jsonl    a line a cell: trial key and settings, so that the sweep's trials are known
+                          result.json    what the last run of the command ended with
+                          pending.jsonl  trials whose news MLflow has not got yet
+                          shared/        files that many trials show in MLflow
+$GEMMA_NLI_HOME/sweeps/<sweep_id>.json   where that storage is, so that `resume NAME` works from anywhere
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gemma_nli.config import home
+from gemma_nli.errors import SweepBusyError, SweepError, did_you_mean
+from gemma_nli.files import write_whole
+
+
+class SweepFolder:
+    """Reads and writes one sweep's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shared = path / "shared"
+        self.pending = path / "pending.jsonl"
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Hold the sweep for this process; the system lets go of it when the process dies.
+
+        Raises:
+            SweepBusyError: another process runs this sweep; says which.
+            SweepError: the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SweepError(
+                f"{self.path}: cannot be made: {error.strerror}; set storage= to a folder you own."
+            ) from None
+        lock = FileLock(self.path / ".lock", timeout=0)
+        holder = self.path / "holder.json"
+        try:
+            lock.acquire()
+        except Timeout:
+            raise SweepBusyError(
+                f"sweep '{name}' is being run by {_described(holder)}; wait for it, or end it."
+            ) from None
+        try:
+            write_whole(holder, json.dumps({"pid": os.getpid(), "host": os.uname().nodename}).encode())
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def begin(self, sweep_id: str, name: str, spec_yaml: str, storage: Path) -> None:
+        """Note what is run and where, here and under our home."""
+        write_whole(self.path / "spec.yaml", spec_yaml.encode())
+        index = home() / "sweeps"
+        index.mkdir(parents=True, exist_ok=True)
+        write_whole(index / f"{sweep_id}.json", json.dumps({"name": name, "storage": str(storage)}).encode())
+
+    def add_cells(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
+        """Append cells that are not noted yet."""
+        known = self.cells()
+        lines = [json.dumps({"key": k, "settings": dict(s)}) for k, s in cells.items() if k not in known]
+        if lines:
+            with (self.path / "cells.jsonl").open("a", encoding="utf-8") as file:
+                file.write("\n".join(["", *lines]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """Trial key to settings, in the order in which they came; a torn line is passed over."""
+        cells: dict[str, dict[str, Any]] = {}
+        try:
+            lines = (self.path / "cells.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return cells
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                cells[str(entry["key"])] = dict(entry["settings"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        return cells
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        write_whole(self.path / "result.json", json.dumps(result, indent=1).encode())
+
+    def clear_ray(self) -> None:
+        """Ray's own record of the trials: never read, the journals are."""
+        shutil.rmtree(self.path / "ray", ignore_errors=True)
+
+
+def _described(holder: Path) -> str:
+    try:
+        facts = json.loads(holder.read_text())
+        return f"process {facts['pid']} on {facts['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def find_sweep(name: str) -> tuple[str, Path]:
+    """The id and storage of a sweep started before, by its name or id (the newest where several share a name).
+
+    Raises:
+        SweepError: none of that name, with the nearest one.
+    """
+    entries: list[tuple[float, str, dict[str, Any]]] = []
+    for path in sorted((home() / "sweeps").glob("*.json")):
+        try:
+            entries.append((path.stat().st_mtime, path.stem, json.loads(path.read_text())))
+        except (OSError, ValueError):
+            continue
+    found = [(at, sweep_id, entry) for at, sweep_id, entry in entries if name in (sweep_id, entry.get("name"))]
+    if not found:
+        known = sorted({str(entry.get("name")) for _, _, entry in entries})
+        hint = did_you_mean(name, known) or "; no sweep has been started yet."
+        raise SweepError(f"no sweep is called '{name}'{hint}")
+    _, sweep_id, entry = max(found, key=lambda item: item[0])
+    return sweep_id, Path(entry["storage"])

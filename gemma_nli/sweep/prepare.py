@@ -1,0 +1,132 @@
+"""All that a sweep can know and refuse before Ray starts: corpus, pairs, cells, keys, and what is done already."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable, build_pairs
+from gemma_nli.corpus.redsm5 import Corpus, load_corpus
+from gemma_nli.features import FeatureRequest
+from gemma_nli.journal import TrialRecord, read_trial, trial_key
+from gemma_nli.model.encoder import identify_encoder
+from gemma_nli.sweep.space import Cell
+from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.training.inputs import feature_request
+
+_PROBES = 64
+_MAX_REQUESTS = 8
+
+
+@dataclass
+class Prepared:
+    """A sweep ready to run. `cells` are the configurations of a grid or a random draw; empty where Optuna asks."""
+
+    spec: SweepSpec
+    corpus: Corpus
+    pairs: PairTable
+    sweep_id: str
+    folder: Path
+    cells: dict[str, Cell]
+    records: dict[str, TrialRecord] = field(default_factory=dict)
+
+    @property
+    def storage(self) -> Path:
+        return Path(self.spec.storage)
+
+    @property
+    def waiting(self) -> dict[str, Cell]:
+        """Cells that have to run: never run, cut off, failed, or pruned by a scheduler that is no longer asked for."""
+        return {key: cell for key, cell in self.cells.items() if not self.is_done(key)}
+
+    def is_done(self, key: str) -> bool:
+        record = self.records.get(key)
+        if record is None:
+            return False
+        return record.state == "finished" or (record.state == "pruned" and self.spec.scheduler.kind != "none")
+
+    def key_of(self, config: RunConfig) -> str:
+        return trial_key(config, self.pairs.fingerprint, identify_encoder(config.model).fingerprint)
+
+
+def prepare(spec: SweepSpec) -> Prepared:
+    """Read and check everything a sweep rests on.
+
+    Raises:
+        CorpusError, EncoderError, SpecError: what is wrong, before anything costs money.
+    """
+    corpus = load_corpus(spec.base.data.data_dir)
+    pairs = build_pairs(corpus, spec.base.data)
+    cells = [] if spec.search.algorithm == "optuna" else spec.cells()
+    sweep_id = identify_sweep(spec, pairs)
+    ready = Prepared(spec, corpus, pairs, sweep_id, Path(spec.storage) / "sweeps" / sweep_id, {})
+    for cell in cells:
+        ready.cells.setdefault(ready.key_of(cell.config), cell)
+    if not cells:
+        for config in _probe_configs(spec):
+            identify_encoder(config.model)
+    for key in ready.cells:
+        record = read_trial(ready.storage, key)
+        if record is not None:
+            ready.records[key] = record
+    return ready
+
+
+def identify_sweep(spec: SweepSpec, pairs: PairTable) -> str:
+    """16 hex digits naming the sweep: its name, experiment, folds, and the settings its space leaves alone.
+
+    The space's values are not in it, so a grid that gains a value stays the same sweep. A changed base is another.
+    """
+    varied = set(spec.space.keys)
+    base = {key: value for key, value in spec.base.canonical().items() if key not in varied}
+    if "model.name" not in varied:
+        base["encoder"] = identify_encoder(spec.base.model).fingerprint
+    parts = [spec.name, spec.base.experiment, pairs.fingerprint, base]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def feature_requests(ready: Prepared) -> list[FeatureRequest]:
+    """What the waiting cells need encoded: one request for each way of encoding, over all their views and pairs.
+
+    Where Optuna asks, the ways are found by sampling the space; with too many of them the trials encode for themselves.
+    """
+    configs = [cell.config for cell in ready.waiting.values()] if ready.cells else _probe_configs(ready.spec)
+    frozen = [config for config in configs if config.model.freeze_encoder]
+    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for config in frozen:
+        model = config.model
+        way = (
+            model.name,
+            model.revision,
+            model.max_length,
+            model.pair_encoding,
+            model.attention,
+            model.attn_implementation,
+        )
+        groups.setdefault((*way, config.device.device, config.device.mixed_precision), []).append(config)
+    if len(groups) > _MAX_REQUESTS and not ready.cells:
+        return []
+    return [_united(ready, group) for group in groups.values()]
+
+
+def _united(ready: Prepared, group: list[RunConfig]) -> FeatureRequest:
+    """One request for all configurations that encode the same way."""
+    widest = max(group, key=lambda config: config.data.negative_ratio)
+    rows = ready.pairs.rows_used(widest.data.negative_ratio)
+    request = feature_request(widest, ready.corpus, ready.pairs, rows)
+    single = [feature_request(config, ready.corpus, ready.pairs, rows[:1]) for config in _by_pooling(group)]
+    views = tuple(sorted({view for each in single for view in each.views}))
+    return dataclasses.replace(request, views=views, with_tokens=any(each.with_tokens for each in single))
+
+
+def _by_pooling(group: list[RunConfig]) -> list[RunConfig]:
+    return list({(c.model.pooling_strategy, c.model.pooling_k): c for c in group}.values())
+
+
+def _probe_configs(spec: SweepSpec) -> list[RunConfig]:
+    return [cell.config for cell in spec.space.draw(spec.base, _PROBES, seed=0)]

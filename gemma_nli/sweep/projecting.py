@@ -1,0 +1,183 @@
+"""From a trial's journal to what MLflow shall show of it: names, steps and times come from the record alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save as save_tensors
+
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable, pair_texts
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.files import write_whole
+from gemma_nli.journal import TrialRecord
+from gemma_nli.tracking.projection import MetricPoint, TrialProjection
+from gemma_nli.tracking.store import mask_credentials
+
+_HIDDEN = ("mlflow.tracking_uri", "mlflow.artifact_location")
+
+
+def project_trial(
+    record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: Path, sweep_id: str | None
+) -> TrialProjection:
+    """The MLflow run of a trial.
+
+    Args:
+        shared: a folder for files that many trials have in common (pairs by ratio, folds).
+        sweep_id: the sweep that shows the trial; a trial that another one computed is tagged `reused_from`.
+    """
+    tags = {
+        **record.tags,
+        "gemma_nli.fold_fingerprint": record.fold_fingerprint,
+        "gemma_nli.encoder_fingerprint": record.encoder_fingerprint,
+        "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
+        "gemma_nli.attempts": str(record.attempts),
+        "gemma_nli.retries": str(max(0, record.attempts - 1)),
+    }
+    computed_by = record.tags.get("gemma_nli.computed_by")
+    if sweep_id is not None and computed_by not in (None, sweep_id):
+        tags["reused_from"] = str(computed_by)
+    if record.reason:
+        tags["gemma_nli.reason"] = record.reason
+    return TrialProjection(
+        run_name=run_name(record),
+        key=record.key,
+        state=record.state,
+        params=params_of(record.config, pairs),
+        metrics=metric_points(record),
+        tags=tags,
+        artifacts=artifacts_of(record, corpus, pairs, shared),
+        started_ms=record.started_ms,
+        ended_ms=record.ended_ms,
+        error=record.traceback or record.error,
+    )
+
+
+def run_name(record: TrialRecord) -> str:
+    """Readable at a glance in a list of runs: `mean lr=0.001 neg=2 3f0c`."""
+    config = record.config
+    parts = [
+        config.model.pooling_strategy,
+        f"lr={config.training.learning_rate:g}",
+        f"neg={config.data.negative_ratio:g}",
+    ]
+    return " ".join([*parts, record.key[:4]])
+
+
+def params_of(config: RunConfig, pairs: PairTable) -> dict[str, Any]:
+    params: dict[str, Any] = {k: v for k, v in config.flat().items() if v is not None and k not in _HIDDEN}
+    return {**params, **pairs.summary(config.data.negative_ratio)}
+
+
+def metric_points(record: TrialRecord) -> list[MetricPoint]:
+    """Fold metrics at step = epoch, then the summaries at step 0; an epoch's time is its fold's end plus the epoch."""
+    points = []
+    for number, fold in sorted(record.folds.items()):
+        ended = record.fold_ms[number]
+        for name, values in fold.history.items():
+            points += [MetricPoint(f"fold_{number}/{name}", v, e, ended + e) for e, v in enumerate(values, start=1)]
+    at = record.ended_ms or max(record.fold_ms.values(), default=record.started_ms)
+    summaries = (
+        record.metrics()
+        if record.state != "running"
+        else {k: v for k, v in record.metrics().items() if "cv_summary" in k}
+    )
+    for name, value in summaries.items():
+        fold_end = _fold_end(name, record)
+        points.append(MetricPoint(name, value, 0, fold_end if fold_end is not None else at))
+    for criterion, scores in record.criteria.items():
+        points += [MetricPoint(f"criterion/{criterion}_{name}", v, 0, at) for name, v in scores.items()]
+    return points
+
+
+def _fold_end(metric: str, record: TrialRecord) -> int | None:
+    """The time a fold's summary is of, so that it stays the same when the trial goes on."""
+    if not metric.startswith("cv_summary/fold_"):
+        return None
+    return record.fold_ms[int(metric.removeprefix("cv_summary/fold_").split("_")[0])]
+
+
+def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: Path) -> dict[str, Path | bytes]:
+    """The guide's artifacts; those of folds once they are there, the aggregates once the trial has ended."""
+    artifacts: dict[str, Path | bytes] = {
+        "config.yaml": config_yaml(record.config).encode(),
+        "nli_pairs.csv": _pairs_file(record.config, corpus, pairs, shared),
+        "nli_cv_folds_metadata.json": _folds_file(pairs, shared),
+    }
+    for number, fold in sorted(record.folds.items()):
+        facts = {
+            "fold": number,
+            "status": fold.status,
+            "selected_epoch": fold.selected_epoch,
+            "best_epoch": fold.best_epoch,
+        }
+        facts |= {"threshold": fold.threshold, "metrics": fold.metrics, "history": fold.history}
+        artifacts[f"fold_{number}_history.json"] = to_json(facts)
+        if fold.state:
+            artifacts[f"fold_{number}_best.safetensors"] = save_tensors(
+                {k: v.contiguous() for k, v in fold.state.items()}
+            )
+    if record.state in ("finished", "pruned"):
+        results = {
+            "key": record.key,
+            "state": record.state,
+            "aggregates": record.aggregates,
+            "criteria": record.criteria,
+        }
+        results |= {
+            "eval_negative_ratio": record.config.data.eval_negative_ratio,
+            "fold_fingerprint": record.fold_fingerprint,
+        }
+        artifacts["aggregate_results.json"] = to_json(results)
+    return artifacts
+
+
+def config_yaml(config: RunConfig) -> str:
+    """The whole configuration, credentials masked, as `gemma-nli train --config` reads it."""
+    tree = config.model_dump(mode="json")
+    for name in ("tracking_uri", "artifact_location"):
+        value = tree["mlflow"][name]
+        if value is not None:
+            masked = mask_credentials(value)
+            tree["mlflow"][name] = value if masked == value else None
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def to_json(value: Any) -> bytes:
+    """Strict JSON: a NaN becomes null."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _pairs_file(config: RunConfig, corpus: Corpus, pairs: PairTable, shared: Path) -> Path:
+    """All pairs a trial of this ratio uses: ids, label, source, fold; texts only where `data.log_text` allows it."""
+    ratio, with_text = config.data.negative_ratio, config.data.log_text
+    path = shared / f"nli_pairs_{ratio:g}{'_text' if with_text else ''}.csv"
+    if not path.exists():
+        rows = pairs.rows_used(ratio)
+        frame = pairs.frame(rows)
+        if with_text:
+            frame["premise"], frame["hypothesis"] = pair_texts(corpus, pairs, rows)
+        shared.mkdir(parents=True, exist_ok=True)
+        write_whole(path, frame.to_csv(index=False).encode())
+    return path
+
+
+def _folds_file(pairs: PairTable, shared: Path) -> Path:
+    path = shared / "nli_cv_folds_metadata.json"
+    if not path.exists():
+        shared.mkdir(parents=True, exist_ok=True)
+        write_whole(path, to_json(pairs.folds_metadata()))
+    return path

@@ -1,0 +1,59 @@
+"""What a sweep ends with: one object for `--json`, for Python and for the closing lines of the command."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from gemma_nli.sweep.board import CellStatus
+
+
+@dataclass
+class SweepResult:
+    """`seconds`: total, encode, tune, finalize. `texts`: encoded now, reused from the store. `ran`: trials run now."""
+
+    sweep_id: str
+    sweep_run_id: str | None
+    name: str
+    experiment: str
+    trials: dict[str, int]
+    ran: int
+    best: CellStatus | None
+    best_run_id: str | None
+    registered: dict[str, Any] | None
+    seconds: dict[str, float]
+    texts: dict[str, int]
+    interrupted: bool = False
+    undelivered: int = 0
+    notes: list[str] = field(default_factory=list)
+    pareto: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def exit_status(self) -> int:
+        """0: all cells ended well; 1: some failed, or nothing was found; 130: interrupted."""
+        if self.interrupted:
+            return 130
+        return 1 if self.trials["failed"] or self.best is None else 0
+
+    def to_json(self) -> dict[str, Any]:
+        best = None
+        if self.best is not None:
+            metrics = {k: (v if math.isfinite(v) else None) for k, v in self.best.metrics.items()}
+            best = {"run_id": self.best_run_id, "key": self.best.key, "params": self.best.settings, "metrics": metrics}
+        return {
+            "sweep_id": self.sweep_id,
+            "sweep_run_id": self.sweep_run_id,
+            "name": self.name,
+            "experiment": self.experiment,
+            "trials": self.trials,
+            "ran": self.ran,
+            "best": best,
+            "registered": self.registered,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "texts": self.texts,
+            "interrupted": self.interrupted,
+            "undelivered": self.undelivered,
+            "notes": self.notes,
+            **({"pareto": self.pareto} if self.pareto else {}),
+        }

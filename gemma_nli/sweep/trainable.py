@@ -1,0 +1,128 @@
+"""A trial as Ray sees it: one cross-validation, a step a fold (or one step for all folds that train together).
+
+The trial's journal is its only memory: a trial that starts again, here or on another node, finds its finished folds
+there. Ray's own checkpoints are not used.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from ray import tune
+
+from gemma_nli.errors import GemmaNliError
+from gemma_nli.features import FeatureStore
+from gemma_nli.journal import TrialJournal
+from gemma_nli.model.encoder import identify_encoder
+from gemma_nli.sweep.sharing import SharedFeatures, TrialContext
+from gemma_nli.training.cross_validation import run_folds
+from gemma_nli.training.results import CvResult, FoldResult, summarize
+
+
+class CvTrial(tune.Trainable):
+    """Runs the cell named in its config: `{"key": trial key, "settings": dotted settings}`."""
+
+    def setup(self, config: dict[str, Any], context: TrialContext) -> None:
+        self.context = context
+        torch.set_num_threads(max(1, int(context.cpus)))
+        self.features = SharedFeatures(
+            context.blocks, FeatureStore(context.storage / "features", context.base.features)
+        )
+        self.held = ExitStack()
+        self.folds: Iterator[list[FoldResult]] | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial without a new process: encoders, features and imports stay warm."""
+        self.held.close()
+        self.folds = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        journal = TrialJournal(self.context.storage, self.config["key"])
+        try:
+            return self._step(journal)
+        except GemmaNliError as error:
+            return self._fail(journal, f"{type(error).__name__}: {error}")
+        except Exception as error:
+            self._fail(journal, f"{type(error).__name__}: {error}")
+            raise
+
+    def cleanup(self) -> None:
+        self.held.close()
+
+    def _step(self, journal: TrialJournal) -> dict[str, Any]:
+        if self.folds is None:
+            finished = self._begin(journal)
+            if finished is not None:
+                return finished
+        assert self.folds is not None
+        folds = next(self.folds, [])
+        if folds:
+            self._record(journal, folds)
+        result = summarize([self.done[fold] for fold in sorted(self.done)], self.context.pairs)
+        if result.diverged:
+            worst = result.diverged[0]
+            return self._fail(journal, f"fold {worst.fold} diverged: {worst.detail}", result)
+        last = len(self.done) == self.context.pairs.num_folds
+        if last:
+            journal.finish(result)
+            self.held.close()
+        return self._report(result, done=last)
+
+    def _begin(self, journal: TrialJournal) -> dict[str, Any] | None:
+        """Claim the trial and take up what its journal holds; a result where another sweep has just finished it."""
+        context = self.context
+        self.run_config = context.base.with_settings(self.config["settings"])
+        self.held.enter_context(journal.claim())
+        record = journal.read()
+        self.done: dict[int, FoldResult] = dict(record.folds) if record is not None else {}
+        if record is not None and record.state == "finished":
+            self.held.close()
+            return self._report(CvResult(list(self.done.values()), record.aggregates, record.criteria), done=True)
+        encoder = identify_encoder(self.run_config.model)
+        journal.start(
+            self.run_config, context.pairs.fingerprint, encoder.fingerprint, context.pairs.num_folds, context.tags
+        )
+        self.folds = run_folds(self.run_config, context.corpus, context.pairs, self.features, self.done)
+        return None
+
+    def _record(self, journal: TrialJournal, folds: list[FoldResult]) -> None:
+        frozen = self.run_config.model.freeze_encoder
+        journal.add_folds(folds, keep_weights=frozen)
+        if not frozen:
+            for fold in folds:
+                others = [done.metrics.get("f1", -1.0) for done in self.done.values()]
+                if fold.state and fold.metrics["f1"] > max(others, default=-1.0):
+                    journal.keep_weights(fold)
+                fold.state = {}
+        self.done.update({fold.fold: fold for fold in folds})
+
+    def _report(self, result: CvResult, done: bool) -> dict[str, Any]:
+        return {
+            "folds_done": len(result.folds),
+            "num_folds": self.context.pairs.num_folds,
+            "mean_f1": result.aggregates.get("cv_aggregate/mean_f1", math.nan),
+            "objective": result.aggregates.get(self.context.objective, math.nan),
+            "aggregates": result.aggregates,
+            "failed": False,
+            "done": done,
+        }
+
+    def _fail(self, journal: TrialJournal, error: str, result: CvResult | None = None) -> dict[str, Any]:
+        """Record why; the trial then ends as done for Ray, which would otherwise try the same mistake again."""
+        shown = traceback.format_exc() if result is None else None
+        journal.stop("failed", result, error=error, traceback=shown)
+        self.held.close()
+        return {
+            "folds_done": 0,
+            "mean_f1": math.nan,
+            "objective": math.nan,
+            "aggregates": {},
+            "failed": True,
+            "done": True,
+        }

@@ -1,0 +1,85 @@
+"""The main way: a configuration in, the result of its k folds out, the same on a laptop and in a trial of a sweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.features import FeatureSource
+from gemma_nli.training.fold import plan_fold
+from gemma_nli.training.frozen import train_folds
+from gemma_nli.training.inputs import load_inputs
+from gemma_nli.training.listeners import Listener
+from gemma_nli.training.results import CvResult, FoldResult, summarize
+
+SEMANTICS_VERSION = 1
+"""Raised when the same configuration would give other numbers than before; part of every trial's key."""
+
+
+def cross_validate(
+    config: RunConfig,
+    corpus: Corpus,
+    pairs: PairTable,
+    features: FeatureSource,
+    listeners: Iterable[Listener] = (),
+    done: Mapping[int, FoldResult] | None = None,
+) -> CvResult:
+    """Run all folds of one configuration that are not done yet, and summarize them together with those that are.
+
+    Args:
+        features: where a frozen encoder's vectors come from; an encoder that is trained does not ask it.
+        done: folds of an earlier, interrupted run of the same trial, by fold number.
+    Raises:
+        TrainingError: a fold has no pairs, or one pair does not fit the device's memory.
+    """
+    began = time.perf_counter()
+    audience = list(listeners)
+    done = dict(done or {})
+    for listener in audience:
+        listener.started(pairs.num_folds, done)
+    results = dict(done)
+    for folds in run_folds(config, corpus, pairs, features, done, audience):
+        results.update({fold.fold: fold for fold in folds})
+        for listener in audience:
+            listener.folds_ended(folds)
+    result = summarize([results[fold] for fold in sorted(results)], pairs, time.perf_counter() - began)
+    for listener in audience:
+        listener.finished(result)
+    return result
+
+
+def run_folds(
+    config: RunConfig,
+    corpus: Corpus,
+    pairs: PairTable,
+    features: FeatureSource,
+    done: Mapping[int, FoldResult],
+    listeners: Iterable[Listener] = (),
+) -> Iterator[list[FoldResult]]:
+    """The folds that are not done, as they end: all together on cached vectors, else one at a time in fixed order."""
+    todo = [fold for fold in range(1, pairs.num_folds + 1) if fold not in done]
+    if not todo:
+        return
+    if config.model.freeze_encoder:
+        rows = np.unique(np.concatenate([_rows_of(config, pairs, fold) for fold in todo]))
+        yield train_folds(config, pairs, todo, load_inputs(config, corpus, pairs, rows, features))
+        return
+    from gemma_nli.training.finetune import train_fold
+
+    for fold in todo:
+
+        def told(epoch: int, metrics: Mapping[str, float], fold: int = fold) -> None:
+            for listener in listeners:
+                listener.epoch_ended(fold, epoch, metrics)
+
+        yield [train_fold(config, corpus, pairs, fold, told)]
+
+
+def _rows_of(config: RunConfig, pairs: PairTable, fold: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    plan = plan_fold(config, pairs, fold)
+    return np.concatenate([plan.fit, plan.selection, plan.evaluation])
