@@ -138,9 +138,13 @@ class _Bounds:
 
 
 @contextmanager
-def bounded(artifact_root: str | None = None) -> Iterator[None]:
-    """Bounds every MLflow call inside; nests, and threads share it, since the environment is everyone's."""
-    wanted = dict(BOUNDS)
+def bounded(artifact_root: str | None = None, seconds: int | None = None) -> Iterator[None]:
+    """Bounds every MLflow call inside; nests, and threads share it, since the environment is everyone's.
+
+    Args:
+        seconds: how long a server may take to answer, where the usual 10 are too few; the outermost caller decides.
+    """
+    wanted = BOUNDS | ({"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)} if seconds else {})
     if artifact_root is not None:
         wanted["_MLFLOW_SERVER_ARTIFACT_ROOT"] = artifact_root  # where experiment "Default" of a new database goes
     with _Bounds.lock:
@@ -162,13 +166,13 @@ def bounded(artifact_root: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def talking(store: Store, doing: str) -> Iterator[None]:
+def talking(store: Store, doing: str, seconds: int | None = None) -> Iterator[None]:
     """Bounds the calls inside and turns what MLflow, a database or the network raises into a TrackingError.
 
     The cause is cut off: its text and its traceback would show the tracking URI with its password.
     """
     try:
-        with bounded(store.artifact_root):
+        with bounded(store.artifact_root, seconds):
             yield
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         why = " ".join(mask_credentials(str(error)).partition("[SQL:")[0].split())  # the statement holds our values

@@ -1,0 +1,28 @@
+"""The registered model's script: MLflow stores this file as code and runs it at loading, so no pickle is involved.
+
+`registry.py` stores the bundle and this package beside it. Nothing else imports this file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow.models
+import pandas as pd
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from gemma_nli.serving import PairScorer
+
+
+class CriteriaMatcher(PythonModel):
+    """A table of (premise, hypothesis) in, (probability, label) out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.scorer = PairScorer.from_bundle(context.artifacts["bundle"])
+
+    def predict(self, context: Any, model_input, params: Any = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+        # No type hint on model_input: MLflow would take a signature of its own from it.
+        return self.scorer.score(model_input)
+
+
+mlflow.models.set_model(CriteriaMatcher())

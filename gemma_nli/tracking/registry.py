@@ -1,0 +1,178 @@
+"""Registers a bundle as a model version, once: it is known by its trial, its folds and the bundle's content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
+
+import gemma_nli
+from gemma_nli.errors import TrackingError
+from gemma_nli.tracking.projection import FOLD_FINGERPRINT, TRIAL_KEY
+from gemma_nli.tracking.runs import quoted, tag_texts
+from gemma_nli.tracking.store import talking
+from gemma_nli.tracking.tracker import MlflowTracker
+
+BUNDLE_DIGEST = "gemma_nli.bundle_digest"
+SOURCE_RUN = "gemma_nli.source_run_id"
+SWEEP_RUN = "gemma_nli.sweep_run_id"
+ALIASED = "gemma_nli.aliased"  # the alias this version once got: given once, so that moving it on stays the user's
+PATIENCE_SECONDS = 120  # for a server to answer an upload of weights
+
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch", "transformers")
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string, "premise"), ColSpec(DataType.string, "hypothesis")]),
+    outputs=Schema([ColSpec(DataType.double, "probability"), ColSpec(DataType.long, "label")]),
+)
+EXAMPLE = pd.DataFrame(  # invented: no post of a corpus leaves it this way
+    {
+        "premise": ["Invented example: for weeks I have slept three hours a night.", "Invented example: a fine walk."],
+        "hypothesis": ["Insomnia or sleeping too much nearly every day.", "Insomnia or sleeping too much."],
+    }
+)
+
+
+@dataclass(frozen=True)
+class Registered:
+    name: str
+    version: int
+    alias: str | None  # None if the alias has since been moved to another version
+    uri: str  # models:/NAME/VERSION
+    created: bool
+
+
+def find_registered(
+    tracker: MlflowTracker, model_name: str, trial_key: str, fold_fingerprint: str, bundle_digest: str | None = None
+) -> Registered | None:
+    """The newest version made of this trial on these folds (and of this very bundle), or None.
+
+    Ask it before a refit: where it answers, there is nothing to refit.
+    """
+    wanted = {TRIAL_KEY: trial_key, FOLD_FINGERPRINT: fold_fingerprint}
+    wanted |= {BUNDLE_DIGEST: bundle_digest} if bundle_digest else {}
+    with talking(tracker.store, f"look up model '{model_name}'"):
+        matching = _versions(tracker.client, model_name, wanted)
+        return _registered(tracker.client, matching[-1], created=False) if matching else None
+
+
+def register_bundle(
+    bundle_folder: Path,
+    model_name: str,
+    tracker: MlflowTracker,
+    source_run_id: str,
+    tags: Mapping[str, str],
+    sweep_run_id: str | None = None,
+    alias: str = "candidate",
+    input_example: pd.DataFrame | None = None,
+) -> Registered:
+    """The bundle as a pyfunc model in the source run's artifacts, a version of `model_name`, under `alias`.
+
+    The same bundle of the same trial on the same folds is registered once, also when an earlier call was killed
+    half-way: all of a version's tags are written in the call that creates it, after its files are there.
+
+    Args:
+        source_run_id: the trial's run, which holds the files.
+        tags: of the version; `gemma_nli.trial_key` and `gemma_nli.fold_fingerprint` must be among them.
+        input_example: columns premise and hypothesis; invented text, never a post.
+    Raises:
+        TrackingError: MLflow is away or refuses, or no such bundle.
+    """
+    if not (bundle_folder / "bundle.json").is_file():
+        raise TrackingError(f"{bundle_folder}: no bundle to register here.")
+    digest = bundle_digest(bundle_folder)
+    identity = {TRIAL_KEY: tags[TRIAL_KEY], FOLD_FINGERPRINT: tags[FOLD_FINGERPRINT], BUNDLE_DIGEST: digest}
+    everything: dict[str, str] = {**tags, **identity, SOURCE_RUN: source_run_id}
+    everything |= {SWEEP_RUN: sweep_run_id} if sweep_run_id else {}
+    with talking(tracker.store, f"register model '{model_name}'", PATIENCE_SECONDS):
+        client = tracker.client
+        matching = _versions(client, model_name, identity)
+        created = not matching
+        if created:
+            # A folder named by content: files of a version that exists are never written over.
+            source = _upload(client, source_run_id, bundle_folder, f"model-{digest[:12]}", input_example)
+            _open_model(client, model_name)
+            client.create_model_version(model_name, source, source_run_id, tag_texts(everything))
+            matching = _versions(client, model_name, identity)
+            for twin in matching[1:]:  # of a retried request
+                client.delete_model_version(model_name, twin.version)
+        version = matching[0]
+        if version.tags.get(ALIASED) != alias:
+            client.set_registered_model_alias(model_name, alias, version.version)
+            client.set_model_version_tag(model_name, version.version, ALIASED, alias)
+        return _registered(client, version, created, alias)
+
+
+def bundle_digest(folder: Path) -> str:
+    """sha256 of what the bundle computes: all its files but `metadata` in bundle.json, which may hold times."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name == "bundle.json":
+            record = json.loads(path.read_text(encoding="utf-8"))
+            content = json.dumps({k: v for k, v in record.items() if k != "metadata"}, sort_keys=True).encode()
+            own = hashlib.sha256(content).hexdigest()
+        else:
+            with path.open("rb") as stream:
+                own = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{name}\0{own}\n".encode())
+    return digest.hexdigest()
+
+
+def requirements() -> list[str]:
+    """What the model needs, in the versions here; a local part (`+cpu`) is left out, since no index has it."""
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def _upload(client: MlflowClient, run_id: str, bundle: Path, name: str, example: pd.DataFrame | None) -> str:
+    with tempfile.TemporaryDirectory(prefix=".register_", dir=bundle.parent) as folder:
+        mlflow.pyfunc.save_model(
+            path=str(Path(folder) / name),
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"bundle": str(bundle)},
+            code_paths=[str(Path(gemma_nli.__file__).parent)],
+            pip_requirements=requirements(),
+            signature=SIGNATURE,
+            input_example=EXAMPLE if example is None else example,
+        )
+        client.log_artifacts(run_id, folder)
+    return f"{client.get_run(run_id).info.artifact_uri}/{name}"
+
+
+def _open_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name, {"task": "nli_binary_classification"})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _versions(client: MlflowClient, name: str, wanted: Mapping[str, str]) -> list[ModelVersion]:
+    """Versions that carry all the wanted tags, oldest first."""
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = {quoted(name)}", max_results=200, page_token=token)
+        found += [v for v in page if wanted.items() <= v.tags.items()]
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: int(version.version))
+
+
+def _registered(client: MlflowClient, version: ModelVersion, created: bool, alias: str | None = None) -> Registered:
+    alias = alias or version.tags.get(ALIASED)
+    aliases = client.get_registered_model(version.name).aliases
+    holds = alias is not None and str(aliases.get(alias)) == str(version.version)
+    uri = f"models:/{version.name}/{version.version}"
+    return Registered(version.name, int(version.version), alias if holds else None, uri, created)
