@@ -28,8 +28,8 @@ class CellStatus:
 class Board:
     """Written by the driver's callback, read by the progress display; safe for both threads."""
 
-    def __init__(self, metric: str, mode: str, total: int, concurrent: int) -> None:
-        self.metric, self.mode, self.total, self.concurrent = metric, mode, total, concurrent
+    def __init__(self, metric: str, mode: str, total: int) -> None:
+        self.metric, self.mode, self.total = metric, mode, total
         self.cells: dict[str, CellStatus] = {}
         self.phase = "starting"
         self.began = time.monotonic()

@@ -33,6 +33,8 @@ def ray_session() -> Iterator[None]:
     """Join the cluster of $RAY_ADDRESS or the running session, else start Ray here and stop it again at the end."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    for noisy in ("ray.tune", "ray.air", "ray.train"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failed trials are told of by the board and the journals
     if ray.is_initialized():
         yield
         return

@@ -6,13 +6,10 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
-from gemma_nli.errors import GemmaNliError, SweepError
 from gemma_nli.features import EncodeReport
 from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.sweep.board import Board
@@ -25,7 +22,6 @@ from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources, decide_resources
 from gemma_nli.sweep.result import SweepResult
-from gemma_nli.sweep.schedulers import build_scheduler
 from gemma_nli.sweep.searching import build_searcher
 from gemma_nli.sweep.sharing import SharedBlock, TrialContext
 from gemma_nli.sweep.spec import SweepSpec
@@ -131,7 +127,7 @@ class _Run:
             blocks=blocks,
         )
         searcher = build_searcher(self.ready, self.folder, self.board, recorder.post)
-        self.interrupts.on_first(searcher.stop)
+        self.interrupts.on_first(lambda: setattr(searcher, "given", 10**9))
         slow = (
             any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
             or not self.spec.base.model.freeze_encoder
@@ -143,8 +139,7 @@ class _Run:
                 tune.with_resources(tune.with_parameters(CvTrial, context=context), resources.request()),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
-                    scheduler=build_scheduler(self.spec, self.ready.storage, self.ready.pairs),
-                    num_samples=searcher.limit,
+                    num_samples=-1,
                     max_concurrent_trials=resources.concurrent,
                     time_budget_s=self.spec.search.time_budget,
                     reuse_actors=True,
@@ -153,6 +148,7 @@ class _Run:
                     name="trials",
                     storage_path=str(self.folder.path / "ray"),
                     callbacks=[SweepCallback(self.ready.sweep_id, self.spec.base.experiment)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=self.spec.resources.max_failures),
                     verbose=0,
                 ),
@@ -192,6 +188,7 @@ class _Run:
                 not cell.reused and cell.state in ("finished", "pruned", "failed") for cell in self.board.cells.values()
             ),
             best=best,
+            best_run_id=recorder.run_id_of(best.key) if best else None,
             registered=finalized.registered if finalized else None,
             seconds={"total": total, **self.seconds},
             texts={"encoded": sum(r.encoded for r in self.encoded), "reused": sum(r.reused for r in self.encoded)},

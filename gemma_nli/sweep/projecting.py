@@ -16,6 +16,7 @@ from gemma_nli.corpus.pairs import PairTable, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.files import write_whole
 from gemma_nli.journal import TrialRecord
+from gemma_nli.sweep.spec import SweepSpec
 from gemma_nli.tracking.projection import MetricPoint, TrialProjection
 from gemma_nli.tracking.store import mask_credentials
 
@@ -181,3 +182,24 @@ def _folds_file(pairs: PairTable, shared: Path) -> Path:
         shared.mkdir(parents=True, exist_ok=True)
         write_whole(path, to_json(pairs.folds_metadata()))
     return path
+
+
+def params_of_sweep(spec: SweepSpec, pairs: PairTable) -> dict[str, Any]:
+    """The sweep's own settings and its base, credentials left out, for the parent run."""
+    facts: dict[str, Any] = {"sweep.name": spec.name, "sweep.metric": spec.metric, "sweep.mode": spec.mode}
+    facts |= {
+        f"search.{k}": v
+        for k, v in spec.search.model_dump(mode="json").items()
+        if k in ("algorithm", "sampler", "seed")
+    }
+    facts["space"] = json.dumps(spec.space.tree(), sort_keys=True)
+    return {**facts, **params_of(spec.base, pairs)}
+
+
+def artifacts_of_sweep(spec: SweepSpec, corpus: Corpus, pairs: PairTable, shared: Path) -> dict[str, Path | bytes]:
+    """The spec as run (space included), the pairs and the folds."""
+    return {
+        "sweep.yaml": spec.to_yaml().encode(),
+        "nli_pairs.csv": _pairs_file(spec.base, corpus, pairs, shared),
+        "nli_cv_folds_metadata.json": _folds_file(pairs, shared),
+    }

@@ -62,6 +62,17 @@ class Recorder:
             trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)
         return self.tracker.sync_trial(self.sweep_run_id, trial)
 
+    def run_id_of(self, key: str) -> str | None:
+        """The MLflow run of a trial, None while MLflow does not have it."""
+        if self.tracker is None:
+            return None
+        self.drain()
+        try:
+            return self.tracker.known_trials(self.sweep_run_id).get(key, (None, ""))[0]
+        except TrackingError as error:
+            log.warning("%s", error)
+            return None
+
     def drain(self) -> bool:
         """Wait until MLflow has everything; gives up soon where the store is away."""
         if self.outbox is None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from gemma_nli.config import RunConfig
 from gemma_nli.errors import SweepError
 from gemma_nli.sweep.cluster import cluster_size
 from gemma_nli.sweep.prepare import Prepared

@@ -52,6 +52,13 @@ class CvTrial(tune.Trainable):
             self._fail(journal, f"{type(error).__name__}: {error}")
             raise
 
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing but the trial's key: what was done is in the journal."""
+        return {"key": self.config["key"]}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing to load: the next step reads the journal."""
+
     def cleanup(self) -> None:
         self.held.close()
 

@@ -20,8 +20,7 @@ class CriteriaMatcher(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         self.scorer = PairScorer.from_bundle(context.artifacts["bundle"])
 
-    def predict(self, context: Any, model_input, params: Any = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
-        # No type hint on model_input: MLflow would take a signature of its own from it.
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         return self.scorer.score(model_input)
 
 

@@ -33,10 +33,12 @@ BOUNDS = {
 CONNECT_ATTEMPTS = 3  # of MLflow to a database; its own 10 take 100 seconds
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_AUTHORITY = re.compile(r"(?<=://)[^\s/'\"<>]*@")
+_AUTHORITY = re.compile(r"(?<=://)[^\s/\"<>]*@")
 # An unescaped slash in a password ends the authority early; `host:8080/path@x` has a port there and is left alone.
-_SLASHED = re.compile(r"(?<=://)[^\s/:@'\"<>]+:(?!\d+(?:[/?#]|$))[^\s'\"<>]*@")
-_QUERY = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|access_token|api_key|secret)=)[^&\s'\"<>]+")
+_SLASHED = re.compile(r"(?<=://)[^\s/:@'\"<>]+:(?!\d+(?:[/?#]|$))[^\s\"<>]*@")
+_QUERY = re.compile(
+    r"(?i)((?:[?&;]|%3B)(?:password|passwd|pwd|token|access_token|api_key|secret)(?:=|%3D))(?:(?!%3B)[^&;\s'\"<>])+"
+)
 
 
 def mask_credentials(text: str) -> str:

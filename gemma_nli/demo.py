@@ -1,0 +1,44 @@
+"""`gemma-nli demo`: the main job on a synthetic corpus and the small real encoder of the `demo` extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.errors import CorpusError
+from gemma_nli.model.demo_weights import minilm_folder
+from gemma_nli.sweep.spec import SweepSpec
+
+QUESTION = "Does it matter how MiniLM's token states are pooled, and at which learning rate the head is trained?"
+
+
+def demo_spec(folder: Path) -> SweepSpec:
+    """Write the synthetic corpus under `folder` and give the sweep of 12 configurations over it.
+
+    Raises:
+        EncoderError: the `demo` extra is missing or its weights are not the ones we know.
+        CorpusError: the folder cannot be written.
+    """
+    encoder = minilm_folder()
+    data = folder / "synthetic_redsm5"
+    try:
+        write_synthetic(data)
+    except OSError as error:
+        raise CorpusError(f"{data}: cannot be written: {error.strerror}; name another --folder.") from None
+    return SweepSpec.from_mapping(
+        {
+            "name": "demo",
+            "question": QUESTION,
+            "base": {
+                "data": {"data_dir": str(data.absolute())},
+                "model": {"name": str(encoder), "max_length": 128},
+                "training": {"batch_size": 32, "num_epochs": 20},
+                "output": {"experiment_name": "demo"},
+            },
+            "space": {
+                "model.pooling_strategy": {"grid": ["mean", "max", "cls", "attention"]},
+                "training.learning_rate": {"grid": [3e-4, 1e-3, 3e-3]},
+            },
+        },
+        source="demo",
+    )

@@ -1,0 +1,143 @@
+"""The end of a sweep: its best configuration fitted again on all pairs, and registered once."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.errors import TrackingError
+from gemma_nli.features import FeatureStore
+from gemma_nli.journal import TrialRecord
+from gemma_nli.model.bundle import save_bundle
+from gemma_nli.model.encoder import load_encoder
+from gemma_nli.sweep.prepare import Prepared
+from gemma_nli.sweep.recorder import Recorder
+from gemma_nli.sweep.resources import TrialResources
+from gemma_nli.tracking.registry import Registered, find_registered, register_bundle
+from gemma_nli.training.frozen import fit_head
+from gemma_nli.training.inputs import load_inputs
+
+EXAMPLE_PREMISE = "For weeks I have slept badly, and by noon I am too tired to answer a message."
+"""Written for this project: a registered model must carry nobody's post."""
+
+
+@dataclass(frozen=True)
+class Finalized:
+    """`created` is False where the version was there already."""
+
+    registered: dict[str, Any]
+    created: bool
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What a refit needs, small enough to travel: the trial's choice of epochs and threshold over its folds."""
+
+    config: RunConfig
+    epochs: int
+    threshold: float
+    metadata: dict[str, Any]
+
+
+def finalize(
+    ready: Prepared, record: TrialRecord, recorder: Recorder, resources: TrialResources | None = None
+) -> Finalized:
+    """Refit and register a finished trial; a trial that is registered already is left as it is.
+
+    Raises:
+        TrackingError: the registry cannot be reached; the sweep's trials are safe, and running it again finalizes.
+    """
+    tracker = recorder.tracker
+    if tracker is None:
+        raise TrackingError("mlflow.enabled is false: there is no registry to finalize into.")
+    settings = ready.spec.finalize
+    model_name = settings.model_name or f"gemma_nli_{record.config.output.experiment_name}"
+    found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
+    if found is not None:
+        return Finalized(_told(found), created=False)
+    recorder.post(record.key)
+    recorder.drain()
+    trial_run_id = recorder.deliver(record.key)
+    assert trial_run_id is not None, "the trial has just been read"
+    refit = plan_refit(record)
+    target = ready.folder / f"bundle-{record.key}"
+    if ray.is_initialized():
+        wanted = resources or TrialResources(1.0, 0.0, 1)
+        task = _refit_there.options(num_cpus=wanted.cpu, num_gpus=wanted.gpu or 0, max_retries=2)
+        bundle = Path(ray.get(task.remote(refit, ready.corpus, ready.pairs, ready.storage, target)))
+    else:
+        bundle = refit_bundle(refit, ready.corpus, ready.pairs, ready.storage, target)
+    tags = {
+        "gemma_nli.trial_key": record.key,
+        "gemma_nli.fold_fingerprint": record.fold_fingerprint,
+        "gemma_nli.data_fingerprint": ready.corpus.fingerprint,
+        "gemma_nli.trial_run_id": trial_run_id,
+        "gemma_nli.metric": ready.spec.metric,
+        "gemma_nli.metric_value": repr(record.metrics().get(ready.spec.metric)),
+        "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
+    }
+    hypothesis = next(iter(ready.corpus.criteria.values()))
+    example = pd.DataFrame({"premise": [EXAMPLE_PREMISE], "hypothesis": [hypothesis]})
+    registered = register_bundle(
+        tracker=tracker,
+        bundle_folder=bundle,
+        model_name=model_name,
+        source_run_id=trial_run_id,
+        sweep_run_id=recorder.sweep_run_id,
+        tags=tags,
+        alias=settings.alias,
+        input_example=example,
+    )
+    return Finalized(_told(registered), created=registered.created)
+
+
+def plan_refit(record: TrialRecord) -> Refit:
+    """The median of the epochs and the mean of the thresholds that the folds chose."""
+    folds = list(record.folds.values())
+    epochs = round(statistics.median(fold.selected_epoch for fold in folds))
+    threshold = statistics.fmean(fold.threshold for fold in folds)
+    metadata = {"trial_key": record.key, "epochs": epochs, "aggregates": _finite(record.aggregates)}
+    return Refit(record.config, max(1, epochs), min(max(threshold, 0.0), 1.0), metadata)
+
+
+def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Path, target: Path) -> Path:
+    """Fit on every fold's pairs at the trial's ratio and write the bundle."""
+    config = refit.config
+    rows = pairs.all_rows(config.data.negative_ratio)
+    if not config.model.freeze_encoder:
+        from gemma_nli.training.finetune import fit_all
+
+        classifier = fit_all(config, corpus, pairs, rows, refit.epochs)
+        return save_bundle(
+            target, config, classifier.encoder, classifier.pooler, classifier.head, refit.threshold, refit.metadata
+        )
+    inputs = load_inputs(config, corpus, pairs, rows, FeatureStore(storage / "features", config.features))
+    stack = fit_head(config, pairs, rows, refit.epochs, inputs).cpu()
+    encoder = load_encoder(config.model, config.device)
+    return save_bundle(target, config, encoder, stack.pooler, stack.head, refit.threshold, refit.metadata)
+
+
+@ray.remote
+def _refit_there(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Path, target: Path) -> str:
+    return str(refit_bundle(refit, corpus, pairs, storage, target))
+
+
+def _told(registered: Registered) -> dict[str, Any]:
+    return {
+        "name": registered.name,
+        "version": registered.version,
+        "alias": registered.alias,
+        "created": registered.created,
+    }
+
+
+def _finite(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value == value}

@@ -1,0 +1,361 @@
+"""An Optuna study that tells the truth: finished trials COMPLETE, stopped ones PRUNED, failed ones FAIL, none RUNNING.
+
+The study lives in its own SQLite file (WAL) or a server's database, so optuna-dashboard opens it beside a running
+sweep. It is the memory of the search: what a dead driver left RUNNING is offered again first, and trials are counted
+over all runs of the sweep.
+
+User attributes of a trial: `settings` (what ran), `kind` one of
+    asked        the sampler's own
+    reused       asked, and answered by what another sweep or an earlier run has finished
+    duplicate    equal to another trial of this study; told the same and not counted
+    impossible   settings that do not fit together; told FAIL and not counted
+    earlier      a finished run of another experiment, given as a start; not counted
+    retry        asked again after a failure, which then is not counted
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
+
+from gemma_nli.config import RunConfig
+from gemma_nli.errors import SweepError
+from gemma_nli.sweep.space import config_identity
+from gemma_nli.sweep.spec import SweepSpec, mask_credentials
+
+log = logging.getLogger(__name__)
+Values = tuple[float, ...]
+_MISSES, _DRAWS = 20, 2000
+_COUNTED = ("asked", "reused", "retry")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What to run next: the Optuna trial's number, the settings, and the whole configuration."""
+
+    number: int
+    settings: dict[str, Any]
+    config: RunConfig
+
+
+@dataclass
+class _Answer:
+    """What a configuration was told: values when it ran to its end, else the means it was stopped at (None: failed)."""
+
+    values: Values | None
+    means: dict[int, float] = field(default_factory=dict)
+    failed: bool = False
+
+
+class SweepStudy:
+    """Proposes configurations and is told their ends. Every trial it opens, it closes."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        name: str,
+        url: str,
+        known: Callable[[dict[str, Any]], Mapping[str, float] | None] = lambda settings: None,
+    ) -> None:
+        """
+        Args:
+            name: the study's name in its database: the sweep's id.
+            url: SQLAlchemy URL; see `study_url`.
+            known: the metrics of settings that another sweep or an earlier run has finished, or None.
+        Raises:
+            SweepError: the database cannot be opened, or the sampler's needs are not installed.
+        """
+        self.space, self.base = spec.space, spec.base
+        self.num_trials, self.seed = spec.search.num_trials, spec.search.seed
+        self.objectives, self.known = spec.objectives, known
+        self.study = _open(spec, name, url)
+        self._answers: dict[str, _Answer] = {}
+        self._running: dict[str, int] = {}
+        self._followers: dict[int, list[int]] = {}
+        self._again: list[FrozenTrial] = []
+        self._dry = False
+        self._take_up()
+        self._enqueue(spec.search.warm_start.configs)
+
+    @property
+    def counted(self) -> int:
+        """Trials that count towards num_trials: the sampler's own, over all runs, failures that ran again left out."""
+        trials = self.study.get_trials(deepcopy=False)
+        retried = {trial.user_attrs.get("retry_of") for trial in trials}
+        return sum(
+            trial.state != TrialState.WAITING
+            and trial.user_attrs.get("kind", "asked") in _COUNTED
+            and trial.number not in retried
+            for trial in trials
+        )
+
+    def propose(self) -> Proposal | None:
+        """The next configuration that has to run, or None: enough trials, or nothing new can be found now.
+
+        Configurations whose result is known are told to the study on the way.
+        """
+        while self._again:
+            proposal = self._offer(self._again.pop(0))
+            if proposal is not None:
+                return proposal
+        misses = 0
+        while not self._dry and (self._waiting() or self.counted < self.num_trials):
+            if misses == _MISSES and not self._enqueue_fresh():
+                self._dry = True
+                log.info("the space has no configuration left that this sweep has not tried")
+                break
+            misses = 0 if misses == _MISSES else misses
+            trial = self.study.ask()
+            settings = self.space.suggest(trial)
+            trial.set_user_attr("settings", settings)
+            proposal = self._open_trial(trial.number, settings)
+            if proposal is not None:
+                return proposal
+            misses += 1
+        return None
+
+    def _enqueue_fresh(self) -> bool:
+        """Where the sampler repeats itself, put a random new configuration next in line; False where there is none."""
+        rng = np.random.default_rng([self.seed, len(self.study.get_trials(deepcopy=False))])
+        for _ in range(_DRAWS):
+            cell = self.space.sample(self.base, rng)
+            if cell.identity not in self._answers and cell.identity not in self._running:
+                params = self.space.params_of(cell.settings)
+                assert params is not None, "a draw of the space is in the space"
+                self.study.enqueue_trial(params)
+                return True
+        return False
+
+    def report(self, number: int, folds_done: int, mean_f1: float) -> None:
+        """The running mean F1 of a trial after some of its folds, as Optuna's intermediate value."""
+        if len(self.objectives) > 1 or not math.isfinite(mean_f1):
+            return  # Optuna keeps no intermediate values of several objectives
+        if not self._frozen(number).state.is_finished():
+            self.study._storage.set_trial_intermediate_value(self._id(number), folds_done, float(mean_f1))
+
+    def finish(self, number: int, metrics: Mapping[str, float]) -> None:
+        """The trial ran all its folds: COMPLETE, or FAIL where an objective is missing or NaN."""
+        self._close(number, _Answer(self._values(metrics), failed=self._values(metrics) is None))
+
+    def prune(self, number: int, reason: str = "") -> None:
+        """A scheduler stopped the trial: PRUNED, with the means reported so far and never as a full result."""
+        trial = self._frozen(number)
+        if reason:
+            self.study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+        self._close(number, _Answer(None, dict(trial.intermediate_values)))
+
+    def fail(self, number: int, reason: str = "") -> None:
+        """The trial failed or was cut off: FAIL, and run again when the sweep is run again."""
+        if reason:
+            self.study._storage.set_trial_user_attr(self._id(number), "reason", reason[:500])
+        self._close(number, _Answer(None, failed=True))
+
+    def close(self, reason: str = "the sweep ended before it did") -> None:
+        """Leave nothing RUNNING."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.fail(trial.number, reason)
+        self._again.clear()
+
+    def add_earlier(self, runs: Iterable[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
+        """Tell finished runs of an earlier experiment as completed trials, each once over all resumes.
+
+        Args:
+            runs: (dotted settings, a value an objective); settings beyond the space's are passed over.
+        Returns:
+            How many of them the space can hold, now or from before.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        seen = {_text(trial.params) for trial in trials if trial.user_attrs.get("kind") == "earlier"}
+        distributions, taken = self.space.distributions(), 0
+        for settings, values in runs:
+            params = self.space.params_of(settings)
+            if params is None or not all(math.isfinite(value) for value in values):
+                continue
+            taken += 1
+            if _text(params) not in seen:
+                seen.add(_text(params))
+                self.study.add_trial(optuna.trial.create_trial(
+                    params=params,
+                    distributions={key: distributions[key] for key in params},
+                    values=[float(value) for value in values],
+                    user_attrs={"kind": "earlier", "settings": self.space.settings_of(params)},
+                ))
+        return taken
+
+    def pareto_front(self) -> list[tuple[dict[str, Any], Values]]:
+        """(settings, values) of the trials that no other beats in every objective; one best with one objective."""
+        best = self.study.best_trials if self._any_complete() else []
+        return [(dict(trial.user_attrs.get("settings", {})), tuple(trial.values)) for trial in best]
+
+    def _any_complete(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+    def _waiting(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _take_up(self) -> None:
+        """What earlier runs of the sweep left: their answers, trials to run again, failures to retry."""
+        trials = self.study.get_trials(deepcopy=False)
+        retried = {trial.user_attrs.get("retry_of") for trial in trials}
+        for trial in trials:
+            kind = trial.user_attrs.get("kind", "asked")
+            if trial.state == TrialState.RUNNING:
+                self._again.append(trial)
+            elif trial.state == TrialState.FAIL and kind in _COUNTED and trial.number not in retried:
+                self.study.enqueue_trial(trial.params, user_attrs={"kind": "retry", "retry_of": trial.number})
+            elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and kind in _COUNTED:
+                config = self._configure(self._settings(trial))
+                if config is not None:
+                    complete = trial.state == TrialState.COMPLETE
+                    values = tuple(trial.values) if complete else None
+                    self._answers[config_identity(config)] = _Answer(values, dict(trial.intermediate_values))
+
+    def _enqueue(self, configs: Iterable[Mapping[str, Any]]) -> None:
+        for config in configs:
+            params = self.space.params_of(config, partial=True)
+            assert params is not None, "the spec has checked the warm start"
+            self.study.enqueue_trial(params, skip_if_exists=True)
+
+    def _offer(self, trial: FrozenTrial) -> Proposal | None:
+        """A trial that a dead driver left RUNNING, with the same parameters."""
+        settings = self._settings(trial)
+        if settings:
+            return self._open_trial(trial.number, settings)
+        self.fail(trial.number, "cut off")
+        return None
+
+    def _open_trial(self, number: int, settings: dict[str, Any]) -> Proposal | None:
+        """The trial as a proposal, or None after telling it what is known of its configuration already."""
+        config = self._configure(settings)
+        if config is None:
+            self._mark(number, "impossible")
+            self.study.tell(number, state=TrialState.FAIL)
+            return None
+        identity = config_identity(config)
+        if identity in self._running and self._running[identity] != number:
+            self._mark(number, "duplicate")
+            self._followers.setdefault(self._running[identity], []).append(number)
+            return None
+        answer = self._answers.get(identity)
+        if answer is None:
+            metrics = self.known(settings)
+            if metrics is None:
+                self._running[identity] = number
+                return Proposal(number, settings, config)
+            answer = _Answer(self._values(metrics), failed=self._values(metrics) is None)
+            self._answers[identity] = answer
+            self._mark(number, "reused")
+        else:
+            self._mark(number, "duplicate")
+        self._tell(number, answer)
+        return None
+
+    def _close(self, number: int, answer: _Answer) -> None:
+        identity = next((key for key, held in self._running.items() if held == number), None)
+        if identity is not None:
+            del self._running[identity]
+            self._answers[identity] = answer
+        for each in [number, *self._followers.pop(number, [])]:
+            self._tell(each, answer)
+
+    def _tell(self, number: int, answer: _Answer) -> None:
+        if self._frozen(number).state.is_finished():
+            return
+        if answer.values is not None:
+            self.study.tell(number, list(answer.values))
+        elif answer.failed:
+            self.study.tell(number, state=TrialState.FAIL)
+        else:
+            for folds_done, mean in answer.means.items():
+                self.report(number, folds_done, mean)
+            self.study.tell(number, state=TrialState.PRUNED)
+
+    def _values(self, metrics: Mapping[str, float]) -> Values | None:
+        values = tuple(float(metrics.get(objective.metric, math.nan)) for objective in self.objectives)
+        return values if all(math.isfinite(value) for value in values) else None
+
+    def _settings(self, trial: FrozenTrial) -> dict[str, Any]:
+        return dict(trial.user_attrs.get("settings") or self.space.settings_of(trial.params))
+
+    def _configure(self, settings: Mapping[str, Any]) -> RunConfig | None:
+        try:
+            return self.space.configure(self.base, settings)
+        except ValidationError:
+            return None
+
+    def _mark(self, number: int, kind: str) -> None:
+        self.study._storage.set_trial_user_attr(self._id(number), "kind", kind)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study._storage.get_trial(self._id(number))
+
+    def _id(self, number: int) -> int:
+        return int(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+
+
+def study_url(spec: SweepSpec, folder: Path) -> str:
+    """Where the sweep's study is: `search.storage`, else `optuna.db` in the sweep's folder."""
+    return spec.search.storage or f"sqlite:///{folder / 'optuna.db'}"
+
+
+def _open(spec: SweepSpec, name: str, url: str) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        if url.startswith("sqlite:///"):
+            with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+            database.close()
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        directions = [StudyDirection.MAXIMIZE if o.mode == "max" else StudyDirection.MINIMIZE for o in spec.objectives]
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
+        cause = mask_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+        raise SweepError(
+            f"the Optuna study cannot be opened at {mask_credentials(url)}: {cause}; "
+            "set search.storage to a database that answers (and whose driver is installed), or leave it out."
+        ) from None
+    if list(study.directions) != directions:
+        raise SweepError(f"the Optuna study {name} has other objectives; give the sweep another name.")
+    study.sampler = build_sampler(spec, len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:
+    """The seeded sampler; on resume its stream goes on elsewhere instead of repeating its first draws.
+
+    Raises:
+        SweepError: the sampler needs a package that is not installed.
+    """
+    samplers = optuna.samplers
+    seed = int(np.random.SeedSequence([spec.search.seed, trials_before]).generate_state(1)[0])
+    needs = {"cmaes": ["cmaes"], "gp": ["torch", "scipy"]}.get(spec.search.sampler, [])
+    lacking = [package for package in needs if importlib.util.find_spec(package) is None]
+    if lacking:
+        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: pip install {' '.join(lacking)}.")
+    if spec.search.sampler == "random":
+        return samplers.RandomSampler(seed=seed)
+    if spec.search.sampler == "cmaes":
+        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    if spec.search.sampler == "gp":
+        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    if spec.search.sampler == "nsga2":
+        return samplers.NSGAIISampler(seed=seed, population_size=20)
+    return samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, spec.search.num_trials // 4)))
+
+
+def _text(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
