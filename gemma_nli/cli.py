@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Cross-validated sweeps of text-pair classifiers on Ray Tune and MLflow.",
-    epilog="An override is key=value: a setting (training.batch_size=16) or a key of the sweep file (search.num_trials=50).",
+    epilog="An override is key=value: a setting (training.batch_size=16) or a sweep file's key (search.num_trials=50).",
 )
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings to change", show_default=False)

@@ -1,4 +1,4 @@
-"""Every setting of a run: type, bounds, unit, meaning, one home; and how YAML and overrides become a checked RunConfig."""
+"""Every setting of a run: type, bounds, unit, meaning, one home; how YAML and overrides become a RunConfig."""
 
 from __future__ import annotations
 
@@ -298,7 +298,8 @@ def check_value(key: str, value: Any) -> Any:
     set_dotted(tree, key, value)
     section = key.split(".")[0]
     field = RunConfig.model_fields[section].annotation
-    assert isinstance(field, type) and issubclass(field, BaseModel)
+    assert isinstance(field, type)
+    assert issubclass(field, BaseModel)
     try:
         checked = field.model_validate(tree[section])
     except ValidationError as error:

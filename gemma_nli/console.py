@@ -1,4 +1,4 @@
-"""What people see in a terminal of 80 columns: progress while a sweep works, then the leaderboard and what to do next."""
+"""What people see in a terminal of 80 columns: progress while a sweep works, then the leaderboard and what is next."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The one door between Ray and MLflow: a callback that only says which trials have news.
 
-Ray's MLflowLoggerCallback writes each metric with a call of its own, in the driver's loop, and an unreachable server
-ends the sweep. This subclass writes nothing itself: it hands the trial's key to the outbox, whose thread projects the
-trial's journal, in batches, whenever the store answers. Nothing here can raise into the driver's loop for MLflow's sake.
+Ray's MLflowLoggerCallback writes each metric with a call of its own, in the driver's loop, and an unreachable
+server ends the sweep. This subclass writes nothing itself: it hands the trial's key to the outbox, whose thread
+projects the trial's journal, in batches, whenever the store answers. Nothing here raises into the driver's loop for
+MLflow's sake.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def unregister_live(sweep_id: str) -> None:
     _LIVE.pop(sweep_id, None)
 
 
-class SweepCallback(MLflowLoggerCallback):  # type: ignore[misc]
+class SweepCallback(MLflowLoggerCallback):
     """Keeps the board, records ends that the trial could not record itself, and posts keys to the outbox."""
 
     def __init__(self, sweep_id: str, experiment_name: str) -> None:

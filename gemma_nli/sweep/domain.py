@@ -60,7 +60,8 @@ class Choices:
 
     def to_param(self, value: Any) -> Any:
         """Optuna stores plain scalars only: a list or a section is named by its JSON."""
-        return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
+        own = next((own for own in self.values if same(own, value)), value)
+        return json.dumps(own, sort_keys=True) if isinstance(own, (list, dict)) else own
 
     def from_param(self, param: Any) -> Any:
         return next((value for value in self.values if same(self.to_param(value), param)), param)

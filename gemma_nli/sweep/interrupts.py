@@ -1,4 +1,4 @@
-"""Ctrl-C: once, no new trials, what runs is finished and saved; twice, stop now. Either way the sweep can go on later."""
+"""Ctrl-C: once, no new trials, what runs is finished; twice, stop now. Either way the sweep can go on later."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: 
                 {k: v.contiguous() for k, v in fold.state.items()}
             )
     if record.state in ("finished", "pruned"):
-        results = {
+        results: dict[str, Any] = {
             "key": record.key,
             "state": record.state,
             "aggregates": record.aggregates,

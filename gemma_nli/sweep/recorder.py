@@ -1,10 +1,11 @@
-"""The driver's line to MLflow: the sweep's run, and an outbox that projects journals to trial runs off the sweep's path."""
+"""The driver's line to MLflow: the sweep's run, and an outbox that projects journals to runs off the sweep's path."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from gemma_nli.errors import TrackingError
 from gemma_nli.journal import read_trial
@@ -49,7 +50,7 @@ class Recorder:
     def post(self, key: str) -> None:
         """A trial has news: its journal is projected soon, in the outbox's thread."""
         if self.outbox is not None:
-            self.outbox.submit(key, lambda: self.deliver(key))
+            self.outbox.submit(key, partial(self.deliver, key))
 
     def deliver(self, key: str, unfinished: str = "running") -> str | None:
         """Make the trial's run show its journal now; `unfinished` is what a trial without an end is shown as."""
@@ -85,7 +86,7 @@ class Recorder:
             return
         for key, cell in board.cells.items():
             if cell.state in ("running", "waiting"):
-                self.outbox.submit(key, lambda key=key: self.deliver(key, unfinished="stopped"))
+                self.outbox.submit(key, partial(self.deliver, key, "stopped"))
         drained = self.drain()
         self.outbox.submit(END, self._ending(result))
         drained = self.drain() and drained
@@ -104,7 +105,8 @@ class Recorder:
 
     def _ending(self, result: SweepResult) -> Callable[[], None]:
         def end() -> None:
-            assert self.tracker is not None and self.sweep_run_id is not None
+            assert self.tracker is not None
+            assert self.sweep_run_id is not None
             status = "killed" if result.interrupted else "finished"
             metrics = {f"sweep/{state}": float(count) for state, count in result.trials.items()}
             tags = {"gemma_nli.metric": self.ready.spec.metric}
@@ -145,7 +147,7 @@ def flush(ready: Prepared, folder: SweepFolder) -> tuple[int, int]:
         raise TrackingError(f"sweep '{ready.spec.name}': mlflow.enabled is false; there is nothing to send.")
     keys = [key for key in folder.cells() if read_trial(ready.storage, key) is not None]
     for key in keys:
-        recorder.outbox.submit(key, lambda key=key: recorder.deliver(key, unfinished="stopped"))
+        recorder.outbox.submit(key, partial(recorder.deliver, key, "stopped"))
     recorder.drain()
     waiting = recorder.outbox.pending
     if not waiting and recorder.tracker is not None and recorder.sweep_run_id is not None:

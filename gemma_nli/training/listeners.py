@@ -1,4 +1,4 @@
-"""Who hears what happens in a cross-validation: the journal, a progress bar, a scheduler. Training knows none of them."""
+"""Who hears what happens in a cross-validation: a journal, a progress bar. Training knows none of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Listener(Protocol):
     def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None: ...
 
     def epoch_ended(self, fold: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """A fine-tuned fold's epoch. Folds on cached vectors train together in less than a second: no epochs are told."""
+        """An epoch of a fold whose encoder is trained; folds on cached vectors, done within a second, tell none."""
 
     def folds_ended(self, folds: list[FoldResult]) -> None:
         """Folds that are done: all at once on cached vectors, one at a time when the encoder is trained."""

@@ -80,7 +80,7 @@ class EvaluationSet:
 
     @torch.no_grad()
     def logits(self, inputs: HeadInputs, classifier: StackedClassifier) -> list[NDArray[np.float32]]:
-        parts = self.rows_KV.split(inputs.chunk or self.rows_KV.shape[1], dim=1)
+        parts = torch.split(self.rows_KV, inputs.chunk or self.rows_KV.shape[1], dim=1)
         z_KV = torch.cat([inputs.logits(classifier, part) for part in parts], dim=1).float().cpu().numpy()
         return [z_KV[fold, :length] for fold, length in enumerate(self.lengths)]
 
