@@ -16,6 +16,7 @@ _AUTO_TARGETS = (
     ("query", "value"),  # BERT, RoBERTa, MiniLM
     ("query_proj", "value_proj"),  # DeBERTa
     ("q_lin", "v_lin"),  # DistilBERT
+    ("q", "v"),  # MPNet
     ("Wqkv",),  # ModernBERT
     ("qkv_proj",),  # Phi
     ("c_attn",),  # GPT-2

@@ -237,8 +237,9 @@ def _load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Any:
             "use an encoder (BERT, DeBERTa, ModernBERT) or a decoder (Gemma)."
         )
     attn = None if model.attn_implementation == "auto" else model.attn_implementation
-    had_bars = hf_logging.is_progress_bar_enabled()
+    had_bars, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()  # its report of unused and missing weights; the missing ones are refused below
     try:
         network, info = AutoModel.from_pretrained(
             str(folder), use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=dtype,
@@ -251,6 +252,7 @@ def _load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Any:
             raise
         raise EncoderError(f"model.name: {model.name}: damaged weights in {folder}: {_one_line(error)}") from None
     finally:
+        hf_logging.set_verbosity(verbosity)
         if had_bars:
             hf_logging.enable_progress_bar()
     missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)

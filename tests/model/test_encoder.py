@@ -79,6 +79,15 @@ def test_is_causal_is_found_by_looking_not_by_a_flag(folder: Path) -> None:
     assert not encoder.is_causal
 
 
+def test_a_decoder_that_was_made_to_see_both_ways_can_be_turned_back(tiny_gemma3: Path, tmp_path: Path) -> None:
+    opened = Path(shutil.copytree(tiny_gemma3, tmp_path / "opened"))  # as EmbeddingGemma is
+    settings = json.loads((opened / "config.json").read_text())
+    (opened / "config.json").write_text(json.dumps({**settings, "use_bidirectional_attention": True}))
+    assert not load(opened).is_causal
+    assert not load(opened, attention="bidirectional").is_causal
+    assert load(opened, attention="causal").is_causal
+
+
 def test_a_flag_that_does_nothing_is_caught(tiny_gemma2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def only_the_silent_flag(model: torch.nn.Module, causal: bool) -> None:
         model.config.use_bidirectional_attention = not causal  # type: ignore[union-attr]
