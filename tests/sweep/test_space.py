@@ -100,7 +100,7 @@ def test_a_grid_too_large_is_refused_with_its_count_and_fast():
         ("training.batch_size: {int: {low: 4, high: 64, step: 4, log: true}}", "log and step are both set"),
         ("training.batch_size: {int: [4, 8.5]}", "must be"),
         ("training.batch_size: {int: {low: 4}}", "needs low and high"),
-        ("model.head: {uniform: [0, 1]}", "unknown name 0" if False else "got 0"),
+        ("model.head: {uniform: [0, 1]}", "got 0"),
         ("model.freeze_encoder: {int: [0, 1]}", "must be a number"),
         ("data.num_folds: {grid: [3, 5]}", "could not be compared"),
         ("mlflow.enabled: {grid: [true, false]}", "does not change a trial's numbers"),
@@ -210,7 +210,6 @@ def test_any_tree_is_a_space_or_a_spec_error(tree):
         found = SearchSpace.from_mapping(tree)
         found.probe(BASE)
         cell = found.sample(BASE, np.random.default_rng(0))
-    except SpecError as error:
-        assert str(error)
-    else:
-        assert all(math.isfinite(v) for v in cell.settings.values() if isinstance(v, float))
+    except SpecError:
+        return
+    assert all(math.isfinite(v) for v in cell.settings.values() if isinstance(v, float))

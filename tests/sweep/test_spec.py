@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma_nli.config import RunConfig, setting_names
-from gemma_nli.errors import GemmaNliError, SpecError
+from gemma_nli.errors import GemmaNliError
 from gemma_nli.sweep.parsing import _sweep_keys, find_space
 from gemma_nli.sweep.space import SearchSpace
 from gemma_nli.sweep.spec import SweepSpec, load_sweep, mask_credentials
@@ -110,7 +110,7 @@ def test_an_override_inside_a_varied_section_is_refused_too():
         ("finalize.alias=latest", "MLflow reserves"),
         ("finalize.alias=v3", "MLflow reserves"),
         ("metric=cv_aggregate/mean_f2", "did you mean 'cv_aggregate/mean_f1'?"),
-        ("mode=maximum", "must be one of max, min" if False else "maximum"),
+        ("mode=maximum", "mode: unknown name 'maximum'"),
         ("resources.gpu=-1", "[0, 64]"),
         ("resources.gpu=1.5", "whole number"),
         ("resources=none", "resources: must be"),
@@ -266,10 +266,9 @@ overrides = st.lists(st.one_of(st.text(max_size=10), st.builds(
 def test_any_tree_with_any_overrides_is_a_spec_or_an_error_of_ours(tree, words):
     try:
         spec = SweepSpec.from_mapping(tree, "fuzz", words)
-    except GemmaNliError as error:
-        assert str(error)
-    else:
-        assert SweepSpec.from_mapping(yaml.safe_load(spec.to_yaml(masked=False))).model_dump() == spec.model_dump()
+    except GemmaNliError:
+        return
+    assert SweepSpec.from_mapping(yaml.safe_load(spec.to_yaml(masked=False))).model_dump() == spec.model_dump()
 
 
 @settings(max_examples=200, deadline=None)
@@ -279,5 +278,5 @@ def test_any_bytes_in_a_sweep_file_are_a_spec_or_an_error_of_ours(tmp_path_facto
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     try:
         load_sweep(path)
-    except GemmaNliError as error:
-        assert str(error)
+    except GemmaNliError:
+        return

@@ -1,0 +1,95 @@
+"""The scheduler that a sweep file asks for judges trials by their journals, fold by fold, resumed ones included."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gemma_nli.config import DataConfig, RunConfig
+from gemma_nli.corpus.pairs import build_pairs
+from gemma_nli.corpus.synthetic import synthetic_corpus
+from gemma_nli.journal import TrialJournal, read_trial
+from gemma_nli.sweep.racing import RaceTable
+from gemma_nli.sweep.rules import Halving, Median
+from gemma_nli.sweep.schedulers import build_scheduler
+from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.training.metrics import fold_metrics
+from gemma_nli.training.results import FoldResult
+
+FOLDS = 5
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return build_pairs(synthetic_corpus(num_posts=120, seed=1), DataConfig())
+
+
+def spec(kind, **scheduler):
+    tree = {"name": "t", "space": {"model.head": {"grid": ["linear", "mlp"]}}}
+    return SweepSpec.from_mapping({**tree, "scheduler": {"kind": kind, **scheduler}})
+
+
+def fold_result(pairs, fold, quality, seed):
+    rows = pairs.evaluation_rows(fold)
+    labels = np.asarray(pairs.label_N[rows], dtype=np.int8)
+    noise = np.random.default_rng([seed, fold]).standard_normal(len(rows))
+    probabilities = (1 / (1 + np.exp(-(quality * (2.0 * labels - 1) + noise)))).astype(np.float32)
+    history = {name: [0.5] for name in ("train_loss", "val_loss", "val_f1", "val_auc", "val_accuracy")}
+    metrics = fold_metrics(probabilities, labels, 0.5)
+    return FoldResult(fold, "finished", history, 1, 1, 0.5, rows, probabilities, labels, metrics)
+
+
+def play(scheduler, storage, pairs, key, quality, seed, folds=FOLDS):
+    """Journal and report a trial fold by fold; gives the folds it ran."""
+    journal = TrialJournal(storage, key)
+    journal.start(RunConfig(), pairs.fingerprint, "f" * 64, FOLDS)
+    f1 = []
+    for fold in range(1, folds + 1):
+        result = fold_result(pairs, fold, quality, seed)
+        journal.add_folds([result], keep_weights=False)
+        f1.append(result.metrics["f1"])
+        trial = SimpleNamespace(config={"key": key})
+        told = {"folds_done": fold, "mean_f1": float(np.mean(f1)), "failed": False}
+        if scheduler.on_trial_result(None, trial, told) == "STOP":
+            return fold
+    return folds
+
+
+def test_each_kind_builds_its_rule(tmp_path, pairs):
+    assert build_scheduler(spec("none"), tmp_path, pairs) is None
+    for kind, rule in (("asha", Halving), ("median", Median), ("fold_racing", RaceTable)):
+        assert isinstance(build_scheduler(spec(kind, keep_last=2), tmp_path, pairs).rule, rule)
+    race = build_scheduler(spec("fold_racing", level=0.2, keep_last=7, grace_folds=2), tmp_path, pairs).rule
+    assert (race.level, race.keep_last, race.grace_folds, race.num_folds) == (0.2, 7, 2, FOLDS)
+
+
+@pytest.mark.parametrize("kind", ["asha", "median", "fold_racing"])
+def test_a_bad_trial_is_stopped_early_and_remembered_with_its_reason(tmp_path, pairs, kind):
+    scheduler = build_scheduler(spec(kind, keep_last=1, min_trials=2), tmp_path, pairs)
+    assert play(scheduler, tmp_path, pairs, "a" * 32, 1.5, seed=1) == FOLDS
+    assert play(scheduler, tmp_path, pairs, "b" * 32, 1.6, seed=2) == FOLDS
+    ran = play(scheduler, tmp_path, pairs, "c" * 32, 0.1, seed=3)
+    assert ran < FOLDS
+    assert list(scheduler.stopped) == ["c" * 32]
+    assert scheduler.folds_stopped_at["c" * 32] == ran
+    assert str(ran) in scheduler.stopped["c" * 32].reason
+
+
+@pytest.mark.parametrize("kind", ["median", "fold_racing"])
+def test_a_resumed_sweep_has_its_leader_at_once(tmp_path, pairs, kind):
+    before = build_scheduler(spec(kind, keep_last=1, min_trials=1), tmp_path, pairs)
+    play(before, tmp_path, pairs, "a" * 32, 1.5, seed=1)
+    records = [read_trial(tmp_path, "a" * 32)]
+    resumed = build_scheduler(spec(kind, keep_last=1, min_trials=1), tmp_path, pairs, records)
+    assert play(resumed, tmp_path, pairs, "c" * 32, 0.1, seed=3) == 1
+
+
+def test_failed_results_and_whole_trials_are_never_stopped(tmp_path, pairs):
+    scheduler = build_scheduler(spec("asha", keep_last=1), tmp_path, pairs)
+    trial = SimpleNamespace(config={"key": "x"})
+    nothing = {"folds_done": 0, "mean_f1": float("nan"), "failed": True}
+    assert scheduler.on_trial_result(None, trial, nothing) == "CONTINUE"
+    for key, mean in (("a", 0.9), ("b", 0.1)):
+        at_once = {"folds_done": FOLDS, "mean_f1": mean, "failed": False}
+        assert scheduler.on_trial_result(None, SimpleNamespace(config={"key": key}), at_once) == "CONTINUE"
+    assert not scheduler.stopped
