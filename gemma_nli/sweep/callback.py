@@ -8,14 +8,17 @@ MLflow's sake.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.journal import TrialJournal
 from gemma_nli.sweep.board import Board
+from gemma_nli.training.results import summarize
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -33,8 +36,10 @@ class LiveSweep:
 
     board: Board
     storage: Path
+    pairs: PairTable
     post: Postman
     tell_running: bool
+    stopped: Callable[[str], str | None]
 
 
 _LIVE: dict[str, LiveSweep] = {}
@@ -89,11 +94,22 @@ class SweepCallback(MLflowLoggerCallback):
         elif last.get("failed"):
             self.live.board.update(key, "failed")
         elif not last.get("done") or last.get("folds_done", 0) < last.get("num_folds", 0):
-            journal.stop("pruned", reason=f"stopped by the scheduler after fold {last.get('folds_done', 0)}")
-            self.live.board.update(key, "pruned", last.get("aggregates"), last.get("folds_done", 0))
+            self._cut_short(key, journal, last)
         else:
             self.live.board.update(key, "finished", last["aggregates"], last["folds_done"])
         self.live.post(key)
+
+    def _cut_short(self, key: str, journal: TrialJournal, last: dict[str, Any]) -> None:
+        """Stopped by the scheduler: pruned, with its reason. By the sweep's end: goes on when the sweep does."""
+        reason = self.live.stopped(key)
+        if reason is None:
+            self.live.board.update(key, "waiting")
+            return
+        record = journal.read()
+        done = sorted(record.folds) if record is not None else []
+        estimate = summarize([record.folds[fold] for fold in done], self.live.pairs) if record is not None else None
+        journal.stop("pruned", estimate, reason=f"after fold {len(done)}: {reason}")
+        self.live.board.update(key, "pruned", estimate.aggregates if estimate else None, len(done))
 
 
 def _cause(trial: Trial) -> str:

@@ -22,7 +22,8 @@ from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources, decide_resources
 from gemma_nli.sweep.result import SweepResult
-from gemma_nli.sweep.searching import build_searcher
+from gemma_nli.sweep.schedulers import build_scheduler
+from gemma_nli.sweep.searching import build_searcher, pareto_front
 from gemma_nli.sweep.sharing import SharedBlock, TrialContext
 from gemma_nli.sweep.spec import SweepSpec
 from gemma_nli.sweep.trainable import CvTrial
@@ -126,20 +127,30 @@ class _Run:
             tags={**environment_tags(), "gemma_nli.computed_by": self.ready.sweep_id},
             blocks=blocks,
         )
-        searcher = build_searcher(self.ready, self.folder, self.board, recorder.post)
-        self.interrupts.on_first(lambda: setattr(searcher, "given", 10**9))
+        scheduler = build_scheduler(self.spec, self.ready.storage, self.ready.pairs, self.ready.records.values())
+
+        def stopped(key: str) -> str | None:
+            decision = scheduler.stopped.get(key) if scheduler is not None else None
+            return decision.reason if decision is not None else None
+
+        searcher = build_searcher(self.ready, self.folder, self.board, recorder.post, stopped)
+        self.interrupts.on_first(searcher.stop)
         slow = (
             any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
             or not self.spec.base.model.freeze_encoder
         )
-        register_live(self.ready.sweep_id, LiveSweep(self.board, self.ready.storage, recorder.post, tell_running=slow))
+        register_live(
+            self.ready.sweep_id,
+            LiveSweep(self.board, self.ready.storage, self.ready.pairs, recorder.post, slow, stopped),
+        )
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, resources.concurrent))
         try:
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(CvTrial, context=context), resources.request()),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
-                    num_samples=-1,
+                    scheduler=scheduler,
+                    num_samples=searcher.limit,
                     max_concurrent_trials=resources.concurrent,
                     time_budget_s=self.spec.search.time_budget,
                     reuse_actors=True,
@@ -193,4 +204,5 @@ class _Run:
             seconds={"total": total, **self.seconds},
             texts={"encoded": sum(r.encoded for r in self.encoded), "reused": sum(r.reused for r in self.encoded)},
             interrupted=self.interrupts.count > 0,
+            pareto=pareto_front(self.ready),
         )

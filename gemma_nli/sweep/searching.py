@@ -2,13 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from gemma_nli.config import check_value
+from gemma_nli.errors import GemmaNliError
+from gemma_nli.journal import read_trial
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import Prepared
-from gemma_nli.sweep.search import CellSearcher
+from gemma_nli.sweep.search import CellSearcher, StudySearcher
+from gemma_nli.sweep.study import Proposal, SweepStudy, study_url
+from gemma_nli.tracking.queries import finished_runs
+
+log = logging.getLogger(__name__)
 
 
-def build_searcher(ready: Prepared, folder: SweepFolder, board: Board, post: Callable[[str], None]) -> CellSearcher:
-    return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
+def build_searcher(
+    ready: Prepared,
+    folder: SweepFolder,
+    board: Board,
+    post: Callable[[str], None],
+    stopped: Callable[[str], str | None],
+) -> CellSearcher | StudySearcher:
+    """A fixed list for grid and random; for Optuna a study that knows finished trials of any sweep on this storage.
+
+    Args:
+        stopped: why a scheduler stopped the trial of a key, or None.
+    """
+    if ready.spec.search.algorithm != "optuna":
+        return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
+    known = _Known(ready, folder, board, post)
+    study = SweepStudy(ready.spec, ready.sweep_id, study_url(ready.spec, ready.folder), known)
+    study.add_earlier(_earlier(ready))
+
+    def config_of(proposal: Proposal) -> dict[str, Any]:
+        key = ready.key_of(proposal.config)
+        folder.add_cells({key: proposal.settings})
+        return {"key": key, "settings": proposal.settings}
+
+    return StudySearcher(study, ready.pairs.num_folds, config_of, stopped)
+
+
+class _Known:
+    """Answers the study from the journals, and shows what it answered on the board and in MLflow."""
+
+    def __init__(self, ready: Prepared, folder: SweepFolder, board: Board, post: Callable[[str], None]) -> None:
+        self.ready, self.folder, self.board, self.post = ready, folder, board, post
+
+    def __call__(self, settings: dict[str, Any]) -> dict[str, float] | None:
+        key = self.ready.key_of(self.ready.spec.base.with_settings(settings))
+        record = read_trial(self.ready.storage, key)
+        if record is None or record.state != "finished":
+            return None
+        self.folder.add_cells({key: settings})
+        self.board.add(key, settings, reused=True)
+        self.board.update(key, "finished", record.metrics(), len(record.folds))
+        self.post(key)
+        return record.metrics()
+
+
+def _earlier(ready: Prepared) -> Iterator[tuple[dict[str, Any], list[float]]]:
+    """Finished runs of `search.warm_start.experiment` as (settings of this space, objective values).
+
+    Only runs measured on the same folds count: figures of other validation sets would mislead the sampler.
+    """
+    experiment = ready.spec.search.warm_start.experiment
+    if experiment is None:
+        return
+    objectives = [objective.metric for objective in ready.spec.objectives]
+    for params, metrics in finished_runs(experiment, ready.spec.base.mlflow, ready.pairs.fingerprint):
+        if all(name in metrics for name in objectives):
+            settings = {key: check_value(key, params[key]) for key in ready.spec.space.keys if key in params}
+            yield settings, [metrics[name] for name in objectives]
+
+
+def pareto_front(ready: Prepared) -> list[dict[str, Any]]:
+    """Settings and objective values of the trials that no other beats in every objective; empty with one objective."""
+    objectives = ready.spec.objectives
+    if len(objectives) < 2 or ready.spec.search.algorithm != "optuna":
+        return []
+    try:
+        study = SweepStudy(ready.spec, ready.sweep_id, study_url(ready.spec, ready.folder))
+    except GemmaNliError as error:
+        log.warning("the Pareto front cannot be read: %s", error)
+        return []
+    names = [objective.metric for objective in objectives]
+    return [
+        {"settings": settings, "values": dict(zip(names, values, strict=True))}
+        for settings, values in study.pareto_front()
+    ]

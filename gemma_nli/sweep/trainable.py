@@ -20,6 +20,7 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.journal import TrialJournal
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.sweep.sharing import SharedFeatures, TrialContext
+from gemma_nli.tracking.hardware import hardware_tags
 from gemma_nli.training.cross_validation import run_folds
 from gemma_nli.training.results import CvResult, FoldResult, summarize
 
@@ -33,6 +34,7 @@ class CvTrial(tune.Trainable):
         self.features = SharedFeatures(
             context.blocks, FeatureStore(context.storage / "features", context.base.features)
         )
+        self.hardware = hardware_tags()
         self.held = ExitStack()
         self.folds: Iterator[list[FoldResult]] | None = None
 
@@ -93,7 +95,11 @@ class CvTrial(tune.Trainable):
             return self._report(CvResult(list(self.done.values()), record.aggregates, record.criteria), done=True)
         encoder = identify_encoder(self.run_config.model)
         journal.start(
-            self.run_config, context.pairs.fingerprint, encoder.fingerprint, context.pairs.num_folds, context.tags
+            self.run_config,
+            context.pairs.fingerprint,
+            encoder.fingerprint,
+            context.pairs.num_folds,
+            {**context.tags, **self.hardware},
         )
         self.folds = run_folds(self.run_config, context.corpus, context.pairs, self.features, self.done)
         return None

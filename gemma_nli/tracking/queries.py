@@ -239,3 +239,19 @@ def _command(config: RunConfig, path: Path) -> str:
     if "***" in (config.mlflow.tracking_uri or ""):
         words.append("mlflow.tracking_uri=null")
     return shlex.join(words)
+
+
+def finished_runs(
+    experiment: str, config: MlflowConfig, fold_fingerprint: str
+) -> Iterator[tuple[dict[str, str], dict[str, float]]]:
+    """(params, metrics) of an experiment's finished trials measured on these folds.
+
+    Raises:
+        TrackingError: no such experiment (with the nearest name), or the store is away.
+    """
+    store = resolve_store(config)
+    with talking(store, f"read experiment '{experiment}'"):
+        place = _open(store, experiment)
+        wanted = tags_filter({KIND: "trial", FOLD_FINGERPRINT: fold_fingerprint})
+        for run in place.runs(f"{wanted} and {FINISHED}"):
+            yield dict(run.data.params), dict(run.data.metrics)
