@@ -16,12 +16,13 @@ from torch import Tensor
 
 from gemma_nli.config import FeaturesConfig, ModelConfig
 from gemma_nli.errors import FeatureError
+from gemma_nli.features.batches import token_batches
 from gemma_nli.features.block import TokenStates
 from gemma_nli.features.prefix import can_reuse_prefixes, encode_by_prefix
 from gemma_nli.features.request import FeatureRequest, view_pooler
 from gemma_nli.model.encoder import Encoder, Tokens, load_encoder
 
-CHUNK_TEXTS = 1024
+CHUNK_TEXTS = 2048
 """Texts tokenised at a time; sorted by characters before and by tokens within, so chunks cost hardly any padding."""
 
 Chunk = tuple[list[int], Tokens]
@@ -179,18 +180,6 @@ def check_encoder(request: FeatureRequest, encoder: Encoder) -> None:
 def _pool(poolers: Sequence[torch.nn.Module], batch: Encoded) -> Tensor:
     h_BTH = batch.h_BTH.float()
     return torch.stack([pool(h_BTH, batch.mask_BT) for pool in poolers])
-
-
-def token_batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[list[int]]:
-    """Rows in batches of at most `batch_tokens` slots (one row at least), longest first."""
-    lengths_N = np.asarray(lengths)
-    order = np.argsort(-lengths_N, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        size = max(1, batch_tokens // max(1, int(lengths_N[order[start]])))
-        batches.append([int(row) for row in order[start : start + size]])
-        start += size
-    return batches
 
 
 def encode_plainly(encoder: Encoder, tokens: Tokens, rows: Sequence[int], batch_tokens: int) -> Iterator[Encoded]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from gemma_nli.features.batches import token_batches
 from gemma_nli.model.encoder import Encoder, Tokens
 
 LEAST_SAVING = 0.1
@@ -55,12 +56,8 @@ def encode_by_prefix(
         else:
             left += group
     yield left
-    posts.sort(key=lambda post: -post[0])
-    start = 0
-    while start < len(posts):
-        size = max(1, batch_tokens // posts[start][0])
-        yield from _encode_posts(encoder, tokens, posts[start : start + size], batch_tokens)
-        start += size
+    for places in token_batches([shared for shared, _ in posts], batch_tokens):
+        yield from _encode_posts(encoder, tokens, [posts[place] for place in places], batch_tokens)
 
 
 def shared_prefix(sequences: list[list[int]]) -> int:
@@ -100,26 +97,24 @@ def _encode_posts(
     h_GPH, mask_GP, cache = _run_posts(encoder, [tokens.ids[rows[0]][:shared] for shared, rows in posts])
     width = mask_GP.shape[1]
     pairs = [(place, shared, row) for place, (shared, rows) in enumerate(posts) for row in rows]
-    pairs.sort(key=lambda pair: pair[1] - len(tokens.ids[pair[2]]))  # longest suffix first
+    suffix_lengths = [len(tokens.ids[row]) - shared for _, shared, row in pairs]
     padded, slots = mask_GP.numel() - int(mask_GP.sum()), mask_GP.numel()
-    start = 0
-    while start < len(pairs):
-        longest = len(tokens.ids[pairs[start][2]]) - pairs[start][1]
-        size = max(1, min(batch_tokens // longest, EXPANSION * batch_tokens // (width + longest)))
-        chosen = pairs[start : start + size]
-        start += size
-        suffixes = [tokens.ids[row][shared:] for _, shared, row in chosen]
-        places = [place for place, _, _ in chosen]
-        h_BTH, mask_BT, suffix_padding = _continue(encoder, h_GPH, mask_GP, cache, places, suffixes)
-        slots += len(chosen) * longest
-        yield [row for _, _, row in chosen], h_BTH, mask_BT, padded + suffix_padding, slots
-        padded = slots = 0
+    for batch in token_batches(suffix_lengths, batch_tokens):
+        size = max(1, EXPANSION * batch_tokens // (width + suffix_lengths[batch[0]]))
+        for start in range(0, len(batch), size):
+            chosen = [pairs[item] for item in batch[start : start + size]]
+            suffixes = [tokens.ids[row][shared:] for _, shared, row in chosen]
+            h_BTH, mask_BT = _continue(encoder, h_GPH, mask_GP, cache, [place for place, _, _ in chosen], suffixes)
+            ran = len(chosen) * (mask_BT.shape[1] - width)
+            padded += ran - sum(map(len, suffixes))
+            yield [row for _, _, row in chosen], h_BTH, mask_BT, padded, slots + ran
+            padded = slots = 0
 
 
 @torch.inference_mode()
 def _continue(
     encoder: Encoder, h_GPH: Tensor, mask_GP: Tensor, cache: DynamicCache, places: list[int], suffixes: list[list[int]]
-) -> tuple[Tensor, Tensor, int]:
+) -> tuple[Tensor, Tensor]:
     """Pairs' whole states: their post's, then those of the tokens that follow, run from the post's cache."""
     places_B = torch.tensor(places)
     lengths_B = torch.tensor([len(suffix) for suffix in suffixes])
@@ -134,7 +129,7 @@ def _continue(
     on_device_B = places_B.to(h_GPH.device)
     h_BSH = _run(encoder, ids_BS, mask_BT, positions_BS, _selected(cache, on_device_B))
     h_BTH = torch.cat([h_GPH[on_device_B], h_BSH], dim=1)
-    return h_BTH, mask_BT.bool().to(h_BTH.device), int(mask_BS.numel() - mask_BS.sum())
+    return h_BTH, mask_BT.bool().to(h_BTH.device)
 
 
 def _selected(cache: DynamicCache, places_B: Tensor) -> DynamicCache:

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from gemma_nli.config import FeaturesConfig
 from gemma_nli.errors import FeatureError
 from gemma_nli.features import upkeep
+from gemma_nli.features.batches import token_batches
 from gemma_nli.features.block import FeatureBlock
 from gemma_nli.features.encoding import (
     EncodedTexts,
@@ -36,7 +37,6 @@ from gemma_nli.features.encoding import (
     encode,
     load_for,
     rows_within,
-    token_batches,
 )
 from gemma_nli.features.index import TOKENS, KeyIndex, Located
 from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler

@@ -11,7 +11,7 @@ from gemma_nli.features import FeatureStore, encode, load_for
 from gemma_nli.features import encoding as encoding_module
 from gemma_nli.features.prefix import can_reuse_prefixes, shared_prefix
 
-WORDS = "i feel so tired and sad every day nothing is fun anymore my sleep is broken work was fine".split()
+WORDS = ["i", "feel", "so", "tired", "and", "sad", "every", "day", "nothing", "is", "fun", "anymore", "my", "sleep"]
 CRITERIA = ["depressed mood", "loss of interest in all activities of every day", "fatigue", "guilt", "no appetite"]
 PLAIN, REUSED = FeaturesConfig(prefix_reuse=False), FeaturesConfig(prefix_reuse=True)
 

@@ -1,0 +1,27 @@
+"""Rows of unlike length in batches that hold little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+LEAST_FILL = 0.9
+"""A row shorter than this share of its batch's width begins a new batch,"""
+LEAST_SIZE = 1 / 8
+"""unless the batch holds less than this share of the token budget: many tiny batches cost more than some padding."""
+
+
+def token_batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[list[int]]:
+    """Rows in batches of at most `batch_tokens` slots (one row at least), longest first: too large fails early."""
+    lengths_N = np.maximum(np.asarray(lengths, dtype=np.int64), 1)
+    batches: list[list[int]] = []
+    width = 0
+    for row in np.argsort(-lengths_N, kind="stable").tolist():
+        slots = len(batches[-1]) * width if batches else 0
+        thin = lengths_N[row] < LEAST_FILL * width and slots >= LEAST_SIZE * batch_tokens
+        if not batches or thin or slots + width > batch_tokens:
+            batches.append([])
+            width = int(lengths_N[row])
+        batches[-1].append(row)
+    return batches
