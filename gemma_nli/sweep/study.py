@@ -247,7 +247,7 @@ class SweepStudy:
         identity = config_identity(config)
         if identity in self._running and self._running[identity] != number:
             self._mark(number, "duplicate")
-            pass
+            self._followers.setdefault(self._running[identity], []).append(number)
             return None
         answer = self._answers.get(identity)
         if answer is None:
