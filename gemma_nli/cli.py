@@ -50,11 +50,25 @@ def common(
 
 
 @app.command()
-def sweep(file: Path, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def sweep(
+    file: Path,
+    overrides: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="say what would run, and run nothing")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Run a sweep file; run it again to go on, or to see what is there."""
     from gemma_nli.sweep.spec import load_sweep
 
-    _run_and_tell(load_sweep(file, overrides or []), as_json)
+    spec = load_sweep(file, overrides or [])
+    if not plan:
+        _run_and_tell(spec, as_json)
+    from gemma_nli.console import show_plan
+    from gemma_nli.sweep.plan import plan_sweep
+
+    planned = plan_sweep(spec)
+    _print(as_json, planned)
+    if not as_json:
+        show_plan(planned)
 
 
 @app.command()

@@ -152,6 +152,26 @@ def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
     return commands
 
 
+def show_plan(plan: dict[str, Any]) -> None:
+    """The plan of `sweep --plan`, a fact a line."""
+    console = Console()
+    todo = f"{plan['to_run']} to run, {plan['done']} done" if plan["to_run"] is not None else "chosen by Optuna"
+    machine, trial, memory = plan["machine"], plan["trial"], plan["memory_gib"]
+    table = Table(show_header=False, pad_edge=False, box=None)
+    table.add_row("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
+    table.add_row("texts", f"{plan['texts']['to_encode']} to encode, {plan['texts']['reused']} reused")
+    pairs = plan["evaluation_pairs"].values()
+    table.add_row("evaluation", f"{sum(pairs)} pairs in {len(pairs)} folds, the same for every trial")
+    table.add_row("machine", f"{machine['cpus']:g} CPUs, {machine['gpus']:g} GPUs of {machine['gpu_gib']:g} GiB")
+    table.add_row("a trial", f"{trial['cpu']:g} CPUs, {trial['gpu']:g} GPUs; {trial['concurrent']} side by side")
+    if memory:
+        parts = ", ".join(f"{name} {value:g}" for name, value in memory.items() if name != "total")
+        table.add_row("GPU memory", f"{memory['total']:g} GiB estimated ({parts})")
+    table.add_row("storage", plan["storage"])
+    console.print(f"[bold]{plan['name']}[/bold]  {plan['sweep_id']}", highlight=False)
+    console.print(table)
+
+
 def show_best(best: BestTrial) -> None:
     console = Console()
     console.print(

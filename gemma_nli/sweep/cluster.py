@@ -38,7 +38,8 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
+    own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    ray.init(log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
     try:
         yield
     finally:

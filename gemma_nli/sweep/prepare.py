@@ -95,8 +95,7 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
 
     Where Optuna asks, the ways are found by sampling the space; with too many of them the trials encode for themselves.
     """
-    configs = [cell.config for cell in ready.waiting.values()] if ready.cells else _probe_configs(ready.spec)
-    frozen = [config for config in configs if config.model.freeze_encoder]
+    frozen = [config for config in configs_to_run(ready) if config.model.freeze_encoder]
     groups: dict[tuple[Any, ...], list[RunConfig]] = {}
     for config in frozen:
         model = config.model
@@ -112,6 +111,11 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
     if len(groups) > _MAX_REQUESTS and not ready.cells:
         return []
     return [_united(ready, group) for group in groups.values()]
+
+
+def configs_to_run(ready: Prepared) -> list[RunConfig]:
+    """The waiting cells' configurations; where Optuna asks, a sample of the space."""
+    return [cell.config for cell in ready.waiting.values()] if ready.cells else _probe_configs(ready.spec)
 
 
 def _united(ready: Prepared, group: list[RunConfig]) -> FeatureRequest:

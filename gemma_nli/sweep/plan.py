@@ -1,0 +1,58 @@
+"""What a sweep would do, told before it costs anything: cells, what is done, texts to encode, memory, concurrency."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+from gemma_nli.features import FeatureStore
+from gemma_nli.sweep.memory import GIB, estimate_memory
+from gemma_nli.sweep.prepare import configs_to_run, feature_requests, prepare
+from gemma_nli.sweep.resources import choose, hungriest
+from gemma_nli.sweep.spec import SweepSpec
+
+
+def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
+    """The plan of a sweep on this machine; starts no Ray, loads no weights and writes nothing.
+
+    Raises:
+        GemmaNliError: whatever the sweep itself would refuse.
+    """
+    ready = prepare(spec)
+    store = FeatureStore(ready.storage / "features", spec.base.features)
+    requests = feature_requests(ready)
+    missing = [len(store.missing(request)) for request in requests]
+    cpus, gpus, gpu_gib = _machine()
+    resources = choose(ready, cpus, gpus, gpu_gib)
+    configs = configs_to_run(ready)
+    total = len(ready.cells) or spec.search.num_trials
+    estimate = estimate_memory(hungriest(configs)) if configs else None
+    return {
+        "name": spec.name,
+        "sweep_id": ready.sweep_id,
+        "cells": total,
+        "done": total - len(ready.waiting) if ready.cells else None,
+        "to_run": len(ready.waiting) if ready.cells else None,
+        "failed_before": sum(record.state == "failed" for record in ready.records.values()),
+        "evaluation_pairs": {
+            fold: len(ready.pairs.evaluation_rows(fold)) for fold in range(1, ready.pairs.num_folds + 1)
+        },
+        "texts": {"to_encode": sum(missing), "reused": sum(len(r.unique_rows) for r in requests) - sum(missing)},
+        "machine": {"cpus": cpus, "gpus": gpus, "gpu_gib": round(gpu_gib, 1)},
+        "trial": {"cpu": resources.cpu, "gpu": resources.gpu, "concurrent": resources.concurrent},
+        "memory_gib": {**{k: round(v, 3) for k, v in asdict(estimate).items()}, "total": round(estimate.total, 3)}
+        if estimate
+        else None,
+        "storage": str(ready.storage),
+    }
+
+
+def _machine() -> tuple[float, float, float]:
+    """(CPUs, GPUs, GiB of the first GPU) of this machine; a cluster may have more."""
+    import torch
+
+    cpus = float(len(os.sched_getaffinity(0)))
+    if not torch.cuda.is_available():
+        return cpus, 0.0, 0.0
+    return cpus, float(torch.cuda.device_count()), torch.cuda.get_device_properties(0).total_memory / GIB
