@@ -157,7 +157,7 @@ class Batch:
 
 
 def batches(params: Mapping[str, str], metrics: Sequence[MetricPoint], tags: Mapping[str, str]) -> Iterator[Batch]:
-    """Batches within MLflow's limits, one for a usual trial; tags come last, so that a `delivered` tag never runs ahead."""
+    """Batches within MLflow's limits, one for a usual trial; tags come last: a `delivered` tag never runs ahead."""
     batch, room = Batch(), MAX_BATCH_BYTES
     items: list[tuple[str, str | MetricPoint, str, int]] = [
         *(("params", k, v, len((k + v).encode())) for k, v in params.items()),
