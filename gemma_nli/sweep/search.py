@@ -28,6 +28,9 @@ class CellSearcher(Searcher):
         """Start nothing more; what runs may end."""
         self.given = self.limit
 
+    def close(self) -> None:
+        """After the sweep: a fixed list leaves nothing behind."""
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         if self.given >= self.limit:
             return str(Searcher.FINISHED)
@@ -74,6 +77,11 @@ class StudySearcher(Searcher):
     def stop(self) -> None:
         """Start nothing more; what runs may end."""
         self.stopping = True
+
+    def close(self) -> None:
+        """After the sweep: what was cut off is told as failed, and runs again when the sweep does."""
+        self.given.clear()
+        self.study.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles its Tuner, searchers included, and never reads ours back: no password goes into that file."""

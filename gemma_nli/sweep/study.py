@@ -87,8 +87,7 @@ class SweepStudy:
         self._followers: dict[int, list[int]] = {}
         self._again: list[FrozenTrial] = []
         self._dry = False
-        self._take_up()
-        self._enqueue(spec.search.warm_start.configs)
+        self._starts: tuple[Mapping[str, Any], ...] | None = spec.search.warm_start.configs
 
     @property
     def counted(self) -> int:
@@ -107,6 +106,10 @@ class SweepStudy:
 
         Configurations whose result is known are told to the study on the way.
         """
+        if self._starts is not None:  # not in __init__: a study that is only read must not change
+            self._take_up()
+            self._enqueue(self._starts)
+            self._starts = None
         while self._again:
             proposal = self._offer(self._again.pop(0))
             if proposal is not None:
@@ -164,7 +167,7 @@ class SweepStudy:
         self._close(number, _Answer(None, failed=True))
 
     def close(self, reason: str = "the sweep ended before it did") -> None:
-        """Leave nothing RUNNING."""
+        """Leave nothing RUNNING: Ray does not tell its searcher of trials that a time budget or Ctrl-C cuts off."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.fail(trial.number, reason)
         self._again.clear()

@@ -140,7 +140,9 @@ def test_training_noise_is_learned_from_folds_that_differ_more_than_posts_explai
                 jump = noise * np.random.default_rng([index, fold, 7]).standard_normal()
                 race.record(index, fold, *fold_of(0.9 + jump, index + 10, fold), 0.5)
             race.decide(index)
+        run(race, "behind", 0.8, folds=1, seed=99)
     assert wild.training_noise > 2 * calm.training_noise
+    assert wild.decide("behind").probability > calm.decide("behind").probability
 
 
 def test_a_decision_takes_less_than_20_ms():

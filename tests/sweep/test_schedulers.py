@@ -9,7 +9,7 @@ from gemma_nli.config import DataConfig, RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.journal import TrialJournal, read_trial
-from gemma_nli.sweep.racing import RaceTable
+from gemma_nli.sweep.racing import Decision, RaceTable
 from gemma_nli.sweep.rules import Halving, Median
 from gemma_nli.sweep.schedulers import build_scheduler
 from gemma_nli.sweep.spec import SweepSpec
@@ -92,4 +92,6 @@ def test_failed_results_and_whole_trials_are_never_stopped(tmp_path, pairs):
     for key, mean in (("a", 0.9), ("b", 0.1)):
         at_once = {"folds_done": FOLDS, "mean_f1": mean, "failed": False}
         assert scheduler.on_trial_result(None, SimpleNamespace(config={"key": key}), at_once) == "CONTINUE"
-    assert not scheduler.stopped
+    scheduler.rule.decide = lambda key: Decision(True, 0.0, 0.1, "always")
+    assert scheduler.on_trial_result(None, trial, at_once) == "CONTINUE"
+    assert scheduler.on_trial_result(None, trial, {**at_once, "folds_done": 2}) == "STOP"

@@ -128,6 +128,16 @@ def test_a_trial_cut_off_by_the_end_of_the_sweep_is_run_again_not_pruned(tmp_pat
     assert again.suggest("b") == first
 
 
+def test_a_closed_searcher_leaves_nothing_running(tmp_path):
+    spec = SweepSpec.from_mapping(TREE)
+    searcher = StudySearcher(SweepStudy(spec, "t", study_url(spec, tmp_path)), FOLDS)
+    first = [searcher.suggest(name) for name in ("a", "b")]
+    searcher.close()
+    assert [t.state.name for t in searcher.study.study.trials] == ["FAIL", "FAIL"]
+    again = StudySearcher(SweepStudy(spec, "t", study_url(spec, tmp_path)), FOLDS)
+    assert [again.suggest(name) for name in ("c", "d")] == first
+
+
 def test_the_state_ray_asks_for_is_json_not_pickle(tmp_path):
     cells = CellSearcher([{"settings": {}}] * 3)
     cells.suggest("a")

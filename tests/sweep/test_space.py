@@ -193,7 +193,8 @@ SETTINGS = ["model.pooling_strategy", "training.batch_size", "training.learning_
             "model.freeze_encoder", "model.head", "data.negative_ratio", "model.nmae", "data.num_folds", ""]
 values = st.one_of(
     st.sampled_from(["mean", "mlp", "1e-5", "", "null"]), st.integers(-3, 70000), st.booleans(), st.none(),
-    st.floats(allow_nan=True), st.lists(st.integers(0, 9), max_size=2), st.just({"rank": 4}), st.integers(10**300, 10**301))
+    st.floats(allow_nan=True), st.lists(st.integers(0, 9), max_size=2), st.just({"rank": 4}),
+    st.integers(10**300, 10**301))
 bodies = st.one_of(
     values,
     st.dictionaries(

@@ -82,7 +82,8 @@ def test_a_space_can_be_replaced_by_an_override(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("other.yaml").write_text("model.head: {grid: [linear, mlp]}")
     assert SweepSpec.from_mapping(TREE, "x.yaml", ["space=other.yaml"]).space.keys == ["model.head"]
-    assert SweepSpec.from_mapping(TREE, "x.yaml", ["space={training.seed: {grid: [1]}}"]).space.keys == ["training.seed"]
+    inline = SweepSpec.from_mapping(TREE, "x.yaml", ["space={training.seed: {grid: [1]}}"])
+    assert inline.space.keys == ["training.seed"]
 
 
 def test_an_override_of_a_varied_setting_is_refused_quoting_both():
@@ -162,9 +163,9 @@ def test_all_problems_of_a_file_come_at_once_with_their_dotted_names():
         (changed(TREE, base={"model": {"lora": {"rank": 4}}}), "base: model.lora is set but"),
         (changed(TREE, question=float("nan")), "finite"),
         (changed(TREE, search={"seed": 2**4000}), "too large"),
-        (changed(OPTUNA, search={"algorithm": "optuna", "objectives": [{"metric": "cv_aggregate/mean_f1", "mode": "max"}]}),
+        (changed(OPTUNA, search={"objectives": [{"metric": "cv_aggregate/mean_f1", "mode": "max"}]}),
          "objectives needs two or more"),
-        (changed(OPTUNA, scheduler={"kind": "median"}, metric="cv_aggregate/mean_auc"), "stops trials by their mean F1"),
+        (changed(OPTUNA, scheduler={"kind": "median"}, metric="cv_aggregate/mean_auc"), "by their mean F1"),
         (changed(OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.learning_rate": 0.5}]}}),
          "warm_start.configs[0].training.learning_rate: 0.5 is outside of loguniform"),
         (changed(OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.seed": 5}]}}),
@@ -258,7 +259,8 @@ nearly = st.fixed_dictionaries(
 overrides = st.lists(st.one_of(st.text(max_size=10), st.builds(
     lambda key, value: f"{key}={value}",
     st.sampled_from([*setting_names(), *_sweep_keys(), "base.model.head", "base", "x"]),
-    st.one_of(st.text(max_size=6), words, st.sampled_from(["{a: b}", "[1, 2]", "null", "{", "0x" + "f" * 5000])))), max_size=3)
+    st.one_of(st.text(max_size=6), words, st.sampled_from(["{a: b}", "[1, 2]", "null", "{", "0x" + "f" * 5000])))),
+    max_size=3)
 
 
 @settings(max_examples=250, deadline=None)

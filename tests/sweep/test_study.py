@@ -89,6 +89,15 @@ def test_ends_are_told_as_what_they_are(tmp_path):
     assert study.study.best_value == 0.8
 
 
+def test_a_study_that_is_only_read_does_not_change(tmp_path):
+    study = opened(tmp_path)
+    study.fail(study.propose().number)
+    before = states(study)
+    assert states(opened(tmp_path)) == before
+    assert opened(tmp_path).pareto_front() == []
+    assert states(study) == before
+
+
 def test_a_trial_is_counted_once_over_all_resumes(tmp_path):
     assert len(run(opened(tmp_path, spec(num_trials=6)))) == 6
     assert run(opened(tmp_path, spec(num_trials=6))) == []
