@@ -21,6 +21,11 @@ from gemma_nli.model.heads import Drop, Head, build_head, combine, no_drop
 from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler, view_name
 
 
+def initial_seed(seed: int, fold: int) -> int:
+    """What a fold's initial weights are drawn from."""
+    return int(np.random.SeedSequence([seed, fold]).generate_state(1, np.uint64)[0] >> 1)
+
+
 class StackedClassifier(nn.Module):
     """K poolings (where learned) and K heads, trained together."""
 
@@ -33,8 +38,7 @@ class StackedClassifier(nn.Module):
 
     def reset(self, model: int, seed: int, fold: int) -> None:
         """Draw one fold's initial weights; they depend on the seed and the fold, not on which folds train beside it."""
-        state = int(np.random.SeedSequence([seed, fold]).generate_state(1, np.uint64)[0] >> 1)
-        generator = torch.Generator().manual_seed(state)
+        generator = torch.Generator().manual_seed(initial_seed(seed, fold))
         self.pooler.reset(model, generator)
         self.head.reset(model, generator)
 
