@@ -26,6 +26,9 @@ app = typer.Typer(
     help="Cross-validated sweeps of text-pair classifiers on Ray Tune and MLflow.",
     epilog="An override is key=value: a setting (training.batch_size=16) or a sweep file's key (search.num_trials=50).",
 )
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "RAY_LOG_TO_STDERR": "0", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+"""Libraries that talk on their own: what matters of it is told by us."""
+
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings to change", show_default=False)
 ]
@@ -46,6 +49,8 @@ def common(
     verbose: Annotated[bool, typer.Option("--verbose", help="show the log")] = False,
 ) -> None:
     level = logging.INFO if verbose else logging.ERROR
+    if verbose:
+        os.environ["MLFLOW_LOGGING_LEVEL"] = "INFO"
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
@@ -225,8 +230,8 @@ def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
 
 def main() -> None:
     """Run the command; a GemmaNliError is its message on stderr and exit status 2."""
-    for name in ("TRANSFORMERS_VERBOSITY", "RAY_LOG_TO_STDERR"):
-        os.environ.setdefault(name, {"TRANSFORMERS_VERBOSITY": "error", "RAY_LOG_TO_STDERR": "0"}[name])
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         app()
     except GemmaNliError as error:

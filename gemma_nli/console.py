@@ -8,6 +8,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -119,7 +120,7 @@ def leaderboard(ranked: Sequence[CellStatus], spec: SweepSpec, result: SweepResu
     """The best ten, with the settings the sweep varied; F1 says the evaluation ratio it was measured at."""
     ratio = spec.base.data.eval_negative_ratio
     title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
     table.add_column("#", justify="right")
     for key in spec.space.keys:
         table.add_column(key.split(".")[-1], overflow="fold")

@@ -9,7 +9,7 @@ from gemma_nli.errors import CorpusError
 from gemma_nli.model.demo_weights import minilm_folder
 from gemma_nli.sweep.spec import SweepSpec
 
-QUESTION = "Does it matter how MiniLM's token states are pooled, and at which learning rate the head is trained?"
+QUESTION = "Should MiniLM read post and criterion together or apart, and how should its token states be pooled?"
 
 
 def demo_spec(folder: Path) -> SweepSpec:
@@ -36,8 +36,9 @@ def demo_spec(folder: Path) -> SweepSpec:
                 "output": {"experiment_name": "demo"},
             },
             "space": {
-                "model.pooling_strategy": {"grid": ["mean", "max", "cls", "attention"]},
-                "training.learning_rate": {"grid": [3e-4, 1e-3, 3e-3]},
+                "model.pair_encoding": {"grid": ["joint", "separate"]},
+                "model.pooling_strategy": {"grid": ["mean", "max", "attention"]},
+                "training.learning_rate": {"grid": [1e-3, 1e-2]},
             },
         },
         source="demo",
