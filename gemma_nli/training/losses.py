@@ -26,5 +26,6 @@ def pair_losses(logit_KB: Tensor, label_KB: Tensor, training: TrainingConfig, po
     loss_KB = F.binary_cross_entropy_with_logits(logit_KB, target_KB, reduction="none")
     if training.loss == "focal":
         towards_KB = torch.where(label_KB > 0.5, logit_KB, -logit_KB)
-        loss_KB = loss_KB * torch.sigmoid(-towards_KB) ** training.focal_gamma
+        muted_KB = torch.exp(training.focal_gamma * F.logsigmoid(-towards_KB))  # 0 ** gamma would have a NaN gradient
+        loss_KB = loss_KB * muted_KB
     return loss_KB

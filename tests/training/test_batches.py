@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gemma_nli.training.batches import FoldBatches, FoldDropout
+
+CPU = torch.device("cpu")
+folds_of_rows = st.lists(st.integers(1, 40), min_size=1, max_size=4).map(
+    lambda sizes: [np.arange(100 * i, 100 * i + size, dtype=np.int64) for i, size in enumerate(sizes)]
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(folds_of_rows, st.integers(1, 17))
+def test_an_epoch_shows_each_fold_each_of_its_rows_once_and_weighs_every_batch_as_a_mean(rows, size):
+    batches = FoldBatches(rows, size, seed=1, folds=list(range(1, len(rows) + 1)))
+    rows_SKB, weight_SKB = batches.epoch(CPU)
+    assert rows_SKB.shape == weight_SKB.shape == (batches.max_steps, len(rows), size)
+    for fold, mine in enumerate(rows):
+        real = weight_SKB[:, fold] > 0
+        assert sorted(rows_SKB[:, fold][real].tolist()) == mine.tolist()
+        sums_S = weight_SKB[:, fold].sum(1)
+        awake = torch.arange(batches.max_steps) < batches.steps[fold]
+        torch.testing.assert_close(sums_S, awake.float())
+        assert set(rows_SKB[:, fold][~real].tolist()) <= set(mine.tolist()), "padding must be a row that has vectors"
+
+
+@settings(deadline=None, max_examples=20)
+@given(folds_of_rows, st.integers(1, 17))
+def test_the_folds_asleep_at_a_step_are_those_without_a_batch(rows, size):
+    batches = FoldBatches(rows, size, seed=1, folds=list(range(1, len(rows) + 1)))
+    _, weight_SKB = batches.epoch(CPU)
+    for step in range(batches.max_steps):
+        asleep = batches.asleep(step, CPU)
+        idle = (weight_SKB[step].sum(1) == 0).nonzero().flatten()
+        assert (asleep is None and not len(idle)) or torch.equal(asleep, idle)
+
+
+def test_a_folds_order_hangs_on_its_seed_and_number_and_changes_every_epoch():
+    rows = [np.arange(50), np.arange(50)]
+
+    def order(seed: int, folds: list[int]) -> list[list[int]]:
+        batches = FoldBatches(rows[: len(folds)], 50, seed, folds)
+        return [e.tolist() for _ in range(2) for e in batches.epoch(CPU)[0][0]]
+
+    first_1, first_2, second_1, second_2 = order(7, [1, 2])
+    assert order(7, [2]) == [first_2, second_2]
+    assert first_1 != first_2
+    assert first_1 != second_1
+    assert order(8, [2])[0] != first_2
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 7), st.sampled_from([(3,), (5, 2)]))
+def test_dropout_does_not_depend_on_how_far_ahead_it_is_drawn(ahead, further, size, widths):
+    def masks(far: int) -> list[list[torch.Tensor]]:
+        dropout = FoldDropout(0.4, widths, size, seed=3, folds=[1, 4])
+        dropout.ahead = far
+        drawn = []
+        for _ in range(11):
+            dropout.next_step(CPU)
+            drawn.append([mask.clone() for mask in dropout.masks])
+        return drawn
+
+    for near, far in zip(masks(ahead), masks(ahead + further), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(near, far, strict=True))
+
+
+def test_a_folds_dropout_does_not_depend_on_who_trains_beside_it():
+    alone, beside = (FoldDropout(0.3, (64,), 8, seed=3, folds=folds) for folds in ([5], [1, 5, 2]))
+    for _ in range(40):
+        alone.next_step(CPU)
+        beside.next_step(CPU)
+        assert torch.equal(alone.masks[0][0], beside.masks[0][1])
+        assert not torch.equal(alone.masks[0][0], beside.masks[0][0])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    dropout = FoldDropout(share, (500,), 40, seed=0, folds=[1])
+    kept = []
+    for _ in range(10):
+        dropout.next_step(CPU)
+        kept.append(dropout(torch.ones(1, 40, 500), 0))
+    values = torch.stack(kept)
+    assert float((values == 0).float().mean()) == pytest.approx(share, abs=0.01)
+    assert float(values.mean()) == pytest.approx(1.0, abs=0.02 / (1 - share))
+
+
+def test_dropout_gives_the_same_values_in_place_and_through_a_gradient():
+    dropout = FoldDropout(0.5, (6,), 4, seed=0, folds=[1, 2])
+    dropout.next_step(CPU)
+    x = torch.randn(2, 4, 6)
+    through = dropout(x.clone().requires_grad_(), 0)
+    assert torch.equal(dropout(x.clone(), 0), through)
+
+
+def test_no_dropout_changes_nothing_and_draws_nothing():
+    dropout = FoldDropout(0.0, (6,), 4, seed=0, folds=[1])
+    dropout.next_step(CPU)
+    x = torch.randn(1, 4, 6)
+    assert dropout(x, 0) is x
+    assert dropout.draws == []
