@@ -10,6 +10,20 @@ qualities spread like a real sweep's: many configurations near the best, a long 
 Two questions of truth: `table` (is the pick's mean F1 over all five folds within half a standard error of the best in
 the table?) and `latent` (the same of the F1 on endless data, which even running everything cannot fully know: see the
 row `everything`). The standard error is that of the best configuration's mean F1 over its folds.
+
+Measured (200 seeds, 200 x 5, 8 at a time, level 0.05):
+
+    rule          within 0.5 SE: table   latent  folds run  F1 lost
+    everything                  100.0%    74.0%     100.0%   0.0000
+    fold_racing                  99.5%    73.5%      34.5%   0.0001
+    asha                        100.0%    74.0%      40.5%   0.0000
+    median                      100.0%    74.0%      36.1%   0.0000
+    wilcoxon                    100.0%    74.0%      83.2%   0.0000
+
+With 40 seeds of harder tables fold_racing stays at 100% (table) and runs 39.5% of the folds with `--training 0.12`
+(nine times the variance of training noise), 45.3% with `--spread 0.12` (all configurations close), 54.8% with both;
+there asha and median fall to 95%. On 200 real configurations (logistic regressions over TF-IDF components of
+reddit_emotions, 517 pairs a fold, 100 orders): 100% with 31.8% of the folds.
 """
 
 from __future__ import annotations
@@ -201,9 +215,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--configs", type=int, default=200)
     parser.add_argument("--concurrent", type=int, default=8)
+    parser.add_argument("--spread", type=float, default=0.40, help="F1 between the best and the worst quality")
+    parser.add_argument("--training", type=float, default=0.04, help="noise of a fold's training")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    results = measure(asked.seeds, asked.configs, asked.concurrent)
+    results = measure(
+        asked.seeds, asked.configs, asked.concurrent, spread=asked.spread, training=asked.training
+    )
     print(f"{asked.seeds} seeds, {asked.configs} configurations x {FOLDS} folds, {asked.concurrent} at a time")
     print(f"{'rule':<12} {'within 0.5 SE: table':>21} {'latent':>8} {'folds run':>10} {'F1 lost':>8} {'ms/look':>8}")
     for rule, values in results.items():
