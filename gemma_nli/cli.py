@@ -104,6 +104,7 @@ def train(
         Path | None, typer.Option("--config", help="a config.yaml, as `best` and every run have it")
     ] = None,
     overrides: Overrides = None,
+    storage: Annotated[Path | None, typer.Option(help="a sweep's storage folder, for its encoded texts")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Cross-validate one configuration here, without Ray; gives a trial's numbers again."""
@@ -116,7 +117,7 @@ def train(
     run = load_config(config, overrides or [])
     corpus = load_corpus(run.data.data_dir)
     pairs = build_pairs(corpus, run.data)
-    store = FeatureStore(home() / "storage" / "features", run.features)
+    store = FeatureStore((storage or home() / "storage") / "features", run.features)
     result = cross_validate(run, corpus, pairs, store)
     from gemma_nli.console import show_cv
 
@@ -187,9 +188,32 @@ def features_verify(
 ) -> None:
     """Read every file of the store and compare it with its checksum."""
     damaged = _store(storage).verify(repair=repair)
-    text = "\n".join(str(item) for item in damaged) or "every file is as it was written"
-    _print(as_json, {"damaged": [str(item) for item in damaged]}, text)
+    lines = [f"{item.key}/{item.file}: {item.problem}{' (removed)' if item.repaired else ''}" for item in damaged]
+    _print(
+        as_json, {"damaged": [_entry(item) for item in damaged]}, "\n".join(lines) or "every file is as it was written"
+    )
     raise typer.Exit(1 if damaged and not repair else 0)
+
+
+@features.command("prune")
+def features_prune(
+    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="keys, as `list` shows them")] = None,
+    older_than_days: Annotated[float | None, typer.Option(min=0, help="keys not used for so long")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="every key")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and remove nothing")] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove encoded texts that are no longer needed; a sweep that needs them encodes them again."""
+    if not keys and older_than_days is None and not everything:
+        raise ConfigError("features prune: name keys, --older-than-days or --all.")
+    seconds = None if older_than_days is None else older_than_days * 86400
+    pruned = _store(storage).prune(keys or (), seconds, everything, dry_run)
+    lines = []
+    for item in pruned:
+        verb = "left (in use)" if item.busy else "would remove" if dry_run else "removed"
+        lines.append(f"{verb} {item.entry.key} ({item.entry.size_bytes / 2**20:.1f} MiB)")
+    _print(as_json, [_entry(item) for item in pruned], "\n".join(lines) or "nothing to remove")
 
 
 def _store(storage: Path | None) -> Any:

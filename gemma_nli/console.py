@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shlex
 import threading
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -18,6 +19,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gemma_nli.features.upkeep import StoreEntry
     from gemma_nli.sweep.board import Board, CellStatus
     from gemma_nli.sweep.result import SweepResult
     from gemma_nli.sweep.spec import SweepSpec
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 LEADERS = 10
 _PHASES = {
-    "starting": "starting Ray",
+    "starting": "opening the sweep",
     "encoding": "encoding texts, once each",
     "tuning": "running trials",
     "finalizing": "fitting the best on all pairs and registering it",
@@ -120,7 +122,8 @@ def leaderboard(ranked: Sequence[CellStatus], spec: SweepSpec, result: SweepResu
     """The best ten, with the settings the sweep varied; F1 says the evaluation ratio it was measured at."""
     ratio = spec.base.data.eval_negative_ratio
     title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    table.padding, table.header_style = (0, 2, 0, 0), "underline"
     table.add_column("#", justify="right")
     for key in spec.space.keys:
         table.add_column(key.split(".")[-1], overflow="fold")
@@ -208,20 +211,19 @@ def show_cv(result: CvResult) -> None:
             console.print(f"{name:12s} {result.aggregates[f'cv_aggregate/{name}']:.4f}", highlight=False)
 
 
-def show_features(entries: Sequence[Any]) -> None:
+def show_features(entries: Sequence[StoreEntry]) -> None:
+    """A key a row, the least recently used first."""
     console = Console()
-    table = Table(pad_edge=False)
-    for name in ("key", "encoder", "texts", "views", "MiB", "last used"):
-        table.add_column(name, overflow="fold")
+    table = Table(box=None)
+    table.padding, table.header_style = (0, 2, 0, 0), "underline"
+    for name in ("key", "encoder", "texts", "tokens", "MiB", "last used"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("texts", "tokens", "MiB") else "left")
     for entry in entries:
-        table.add_row(
-            entry.key[:12],
-            entry.encoder,
-            str(entry.texts),
-            ", ".join(entry.views),
-            f"{entry.bytes / 2**20:.1f}",
-            entry.used,
-        )
+        used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
+        encoder = f"{Path(entry.encoder).name} {entry.about.get('template', '')}"
+        mib = f"{entry.size_bytes / 2**20:.1f}"
+        table.add_row(entry.key[:12], encoder, str(entry.texts), str(entry.with_tokens), mib, used)
+        table.add_row("", f"views: {', '.join(entry.views)}", "", "", "", "")
     console.print(table if entries else "the store is empty")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -228,7 +229,7 @@ def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(folder)))
     else:
-        path = Path(client.download_artifacts(run.info.run_id, "config.yaml"))
+        path = Path(unquote(artifacts.removeprefix("file://"))) / "config.yaml"  # where it lies, not a copy under /tmp
     tree: Any = read_yaml(path)
     return build_config(tree, str(path)), path
 
