@@ -15,26 +15,23 @@ User attributes of a trial: `settings` (what ran), `kind` one of
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import math
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from gemma_nli.config import RunConfig
-from gemma_nli.errors import SweepError
 from gemma_nli.sweep.space import config_identity
-from gemma_nli.sweep.spec import SweepSpec, mask_credentials
+from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.sweep.studies import open_study
+from gemma_nli.sweep.studies import study_url as study_url
 
 log = logging.getLogger(__name__)
 Values = tuple[float, ...]
@@ -81,7 +78,7 @@ class SweepStudy:
         self.space, self.base = spec.space, spec.base
         self.num_trials, self.seed = spec.search.num_trials, spec.search.seed
         self.objectives, self.known = spec.objectives, known
-        self.study = _open(spec, name, url)
+        self.study = open_study(spec, name, url)
         self._answers: dict[str, _Answer] = {}
         self._running: dict[str, int] = {}
         self._followers: dict[int, list[int]] = {}
@@ -307,57 +304,6 @@ class SweepStudy:
 
     def _id(self, number: int) -> int:
         return int(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
-
-
-def study_url(spec: SweepSpec, folder: Path) -> str:
-    """Where the sweep's study is: `search.storage`, else `optuna.db` in the sweep's folder."""
-    return spec.search.storage or f"sqlite:///{folder / 'optuna.db'}"
-
-
-def _open(spec: SweepSpec, name: str, url: str) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        if url.startswith("sqlite:///"):
-            with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60) as database:
-                database.execute("PRAGMA journal_mode=WAL")
-            database.close()
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
-        directions = [StudyDirection.MAXIMIZE if o.mode == "max" else StudyDirection.MINIMIZE for o in spec.objectives]
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-    except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
-        cause = mask_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-        raise SweepError(
-            f"the Optuna study cannot be opened at {mask_credentials(url)}: {cause}; "
-            "set search.storage to a database that answers (and whose driver is installed), or leave it out."
-        ) from None
-    if list(study.directions) != directions:
-        raise SweepError(f"the Optuna study {name} has other objectives; give the sweep another name.")
-    study.sampler = build_sampler(spec, len(study.get_trials(deepcopy=False)))
-    return study
-
-
-def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:
-    """The seeded sampler; on resume its stream goes on elsewhere instead of repeating its first draws.
-
-    Raises:
-        SweepError: the sampler needs a package that is not installed.
-    """
-    samplers = optuna.samplers
-    seed = int(np.random.SeedSequence([spec.search.seed, trials_before]).generate_state(1)[0])
-    needs = {"cmaes": ["cmaes"], "gp": ["torch", "scipy"]}.get(spec.search.sampler, [])
-    lacking = [package for package in needs if importlib.util.find_spec(package) is None]
-    if lacking:
-        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: pip install {' '.join(lacking)}.")
-    if spec.search.sampler == "random":
-        return samplers.RandomSampler(seed=seed)
-    if spec.search.sampler == "cmaes":
-        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    if spec.search.sampler == "gp":
-        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    if spec.search.sampler == "nsga2":
-        return samplers.NSGAIISampler(seed=seed, population_size=20)
-    return samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, spec.search.num_trials // 4)))
 
 
 def _text(params: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from gemma_nli.errors import SweepError
 from gemma_nli.sweep.spec import SweepSpec
-from gemma_nli.sweep.study import SweepStudy, build_sampler, study_url
+from gemma_nli.sweep.studies import build_sampler, study_url
+from gemma_nli.sweep.study import SweepStudy
 
 SPACE = {
     "training.learning_rate": {"loguniform": [1e-5, 1e-2]},
