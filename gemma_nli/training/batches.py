@@ -45,40 +45,51 @@ class FoldBatches:
 
 
 class FoldDropout:
-    """Dropout of K folds, its masks drawn several steps at a time from one stream a fold and site.
+    """Dropout of K folds, its masks drawn several steps at a time from one stream a fold, site and epoch.
 
-    The share dropped is rounded to 1/65,536, so that a mask costs two random bytes a value.
+    A new stream each epoch: a fold that sleeps at an epoch's end while longer ones go on begins the next as it would
+    alone. The share dropped is rounded to 1/65,536, so that a mask costs two random bytes a value.
     """
 
-    def __init__(self, share: float, widths: tuple[int, ...], batch_size: int, seed: int, folds: list[int]) -> None:
+    def __init__(
+        self, share: float, widths: tuple[int, ...], batch_size: int, seed: int, folds: list[int], epoch_steps: int
+    ) -> None:
         self.cut = round(share * 65536)
         self.scale = 65536 / (65536 - self.cut) if self.cut < 65536 else 0.0
         self.shapes = [(batch_size, width) for width in widths]
-        self.streams = [[_stream(seed, fold, 2 + site) for fold in folds] for site in range(len(widths))]
+        self.seed, self.folds, self.epoch_steps = seed, folds, epoch_steps
         self.ahead = max(1, _DROPOUT_BYTES // (2 * len(folds) * batch_size * max(widths)))
+        self.streams: list[list[np.random.Generator]] = []
         self.draws: list[Tensor] = []
         self.masks: list[Tensor] = []
-        self.step = -1
+        self.epoch = self.step = 0
+
+    def next_epoch(self) -> None:
+        """Begin an epoch of at most `epoch_steps` steps."""
+        self.epoch, self.step = self.epoch + 1, 0
+        sites = range(len(self.shapes))
+        self.streams = [[_stream(self.seed, fold, 2 + site, self.epoch) for fold in self.folds] for site in sites]
 
     def next_step(self, device: torch.device) -> None:
-        """Make the masks of the next optimizer step."""
+        """Make the masks of the epoch's next optimizer step."""
         if not self.cut:
             return
-        self.step = (self.step + 1) % self.ahead
-        if self.step == 0:
-            self.draws = [self._draw(site).to(device) for site in range(len(self.shapes))]
+        if self.step % self.ahead == 0:
+            steps = min(self.ahead, self.epoch_steps - self.step)
+            self.draws = [self._draw(site, steps).to(device) for site in range(len(self.shapes))]
         if not self.masks:
             self.masks = [torch.empty(draw.shape[1:], device=device) for draw in self.draws]
         for draw_SKBW, mask_KBW in zip(self.draws, self.masks, strict=True):
-            torch.ge(draw_SKBW[self.step], self.cut - 32768, out=mask_KBW)
+            torch.ge(draw_SKBW[self.step % self.ahead], self.cut - 32768, out=mask_KBW)
+        self.step += 1
 
-    def _draw(self, site: int) -> Tensor:
+    def _draw(self, site: int, steps: int) -> Tensor:
         batch, width = self.shapes[site]
         words = -(-batch * width // 4)  # whole words a step: what is drawn does not depend on how far ahead
         folds = []
         for stream in self.streams[site]:
-            bits = stream.integers(0, 2**64 - 1, size=(self.ahead, words), dtype=np.uint64, endpoint=True)
-            folds.append(bits.view(np.int16)[:, : batch * width].reshape(self.ahead, batch, width))
+            bits = stream.integers(0, 2**64 - 1, size=(steps, words), dtype=np.uint64, endpoint=True)
+            folds.append(bits.view(np.int16)[:, : batch * width].reshape(steps, batch, width))
         return torch.from_numpy(np.stack(folds, axis=1))
 
     def __call__(self, x_KBW: Tensor, site: int) -> Tensor:
@@ -89,5 +100,5 @@ class FoldDropout:
         return x_KBW.mul_(self.masks[site]).mul_(self.scale)  # a gathered copy: nobody else sees it
 
 
-def _stream(seed: int, fold: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, fold, purpose])))
+def _stream(*names: int) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(names)))

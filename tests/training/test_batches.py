@@ -54,34 +54,52 @@ def test_a_folds_order_hangs_on_its_seed_and_number_and_changes_every_epoch():
     assert order(8, [2])[0] != first_2
 
 
+def masks_of(dropout: FoldDropout, epochs: int = 1, steps: int = 11) -> list[list[list[torch.Tensor]]]:
+    """Copies of the masks: an item an epoch, a step, a site."""
+    drawn = []
+    for _ in range(epochs):
+        dropout.next_epoch()
+        drawn.append([])
+        for _ in range(steps):
+            dropout.next_step(CPU)
+            drawn[-1].append([mask.clone() for mask in dropout.masks])
+    return drawn
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 7), st.sampled_from([(3,), (5, 2)]))
 def test_dropout_does_not_depend_on_how_far_ahead_it_is_drawn(ahead, further, size, widths):
-    def masks(far: int) -> list[list[torch.Tensor]]:
-        dropout = FoldDropout(0.4, widths, size, seed=3, folds=[1, 4])
-        dropout.ahead = far
-        drawn = []
-        for _ in range(11):
-            dropout.next_step(CPU)
-            drawn.append([mask.clone() for mask in dropout.masks])
-        return drawn
-
-    for near, far in zip(masks(ahead), masks(ahead + further), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(near, far, strict=True))
+    dropouts = [FoldDropout(0.4, widths, size, seed=3, folds=[1, 4], epoch_steps=11) for _ in range(2)]
+    dropouts[0].ahead, dropouts[1].ahead = ahead, ahead + further
+    near, far = (masks_of(dropout, epochs=2) for dropout in dropouts)
+    for one, other in zip(near, far, strict=True):
+        for masks, same in zip(one, other, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(masks, same, strict=True))
 
 
-def test_a_folds_dropout_does_not_depend_on_who_trains_beside_it():
-    alone, beside = (FoldDropout(0.3, (64,), 8, seed=3, folds=folds) for folds in ([5], [1, 5, 2]))
-    for _ in range(40):
-        alone.next_step(CPU)
-        beside.next_step(CPU)
-        assert torch.equal(alone.masks[0][0], beside.masks[0][1])
-        assert not torch.equal(alone.masks[0][0], beside.masks[0][0])
+def test_a_folds_dropout_does_not_depend_on_who_trains_beside_it_or_how_long():
+    alone = FoldDropout(0.3, (64,), 8, seed=3, folds=[5], epoch_steps=11)
+    beside = FoldDropout(0.3, (64,), 8, seed=3, folds=[1, 5, 2], epoch_steps=17)
+    for mine, ours in zip(masks_of(alone, 3, steps=11), masks_of(beside, 3, steps=17), strict=True):
+        for (one,), (many,) in zip(mine, ours, strict=False):
+            assert torch.equal(one[0], many[1])
+            assert not torch.equal(one[0], many[0])
+
+
+def test_dropout_is_new_at_every_step_and_epoch_and_for_every_seed():
+    seen = [
+        mask
+        for seed in (3, 4)
+        for epoch in masks_of(FoldDropout(0.3, (64,), 8, seed, folds=[1], epoch_steps=5), 2, steps=5)
+        for (mask,) in epoch
+    ]
+    assert len({mask.numpy().tobytes() for mask in seen}) == 20
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
-    dropout = FoldDropout(share, (500,), 40, seed=0, folds=[1])
+    dropout = FoldDropout(share, (500,), 40, seed=0, folds=[1], epoch_steps=10)
+    dropout.next_epoch()
     kept = []
     for _ in range(10):
         dropout.next_step(CPU)
@@ -92,16 +110,16 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
 
 
 def test_dropout_gives_the_same_values_in_place_and_through_a_gradient():
-    dropout = FoldDropout(0.5, (6,), 4, seed=0, folds=[1, 2])
-    dropout.next_step(CPU)
+    dropout = FoldDropout(0.5, (6,), 4, seed=0, folds=[1, 2], epoch_steps=1)
+    masks_of(dropout, steps=1)
     x = torch.randn(2, 4, 6)
     through = dropout(x.clone().requires_grad_(), 0)
     assert torch.equal(dropout(x.clone(), 0), through)
 
 
 def test_no_dropout_changes_nothing_and_draws_nothing():
-    dropout = FoldDropout(0.0, (6,), 4, seed=0, folds=[1])
-    dropout.next_step(CPU)
+    dropout = FoldDropout(0.0, (6,), 4, seed=0, folds=[1], epoch_steps=1)
+    masks_of(dropout, steps=1)
     x = torch.randn(1, 4, 6)
     assert dropout(x, 0) is x
     assert dropout.draws == []
