@@ -127,7 +127,11 @@ class _Run:
             tags={**environment_tags(), "gemma_nli.computed_by": self.ready.sweep_id},
             blocks=blocks,
         )
-        scheduler = build_scheduler(self.spec, self.ready.storage, self.ready.pairs, self.ready.records.values())
+        known = list(self.ready.records.values())
+        if not self.ready.cells:
+            found = [read_trial(self.ready.storage, key) for key in self.folder.cells()]
+            known = [record for record in found if record is not None]
+        scheduler = build_scheduler(self.spec, self.ready.storage, self.ready.pairs, known)
 
         def stopped(key: str) -> str | None:
             decision = scheduler.stopped.get(key) if scheduler is not None else None
@@ -166,6 +170,7 @@ class _Run:
             )
             tuner.fit()
         finally:
+            searcher.close()
             unregister_live(self.ready.sweep_id)
             self.folder.clear_ray()
             self.seconds["tune"] = time.monotonic() - began

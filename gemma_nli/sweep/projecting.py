@@ -16,9 +16,9 @@ from gemma_nli.corpus.pairs import PairTable, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.files import write_whole
 from gemma_nli.journal import TrialRecord
+from gemma_nli.masking import mask_credentials
 from gemma_nli.sweep.spec import SweepSpec
 from gemma_nli.tracking.projection import MetricPoint, TrialProjection
-from gemma_nli.tracking.store import mask_credentials
 
 _HIDDEN = ("mlflow.tracking_uri", "mlflow.artifact_location")
 

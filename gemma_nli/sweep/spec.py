@@ -7,7 +7,6 @@ for a single run; the path in `space` is looked up beside the sweep file first (
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_val
 
 from gemma_nli.config import RunConfig, Settings, home, parse_overrides, read_yaml
 from gemma_nli.errors import SpecError
+from gemma_nli.masking import mask_credentials
 from gemma_nli.sweep.settings import (
     F1,
     FinalizeSettings,
@@ -124,12 +124,6 @@ def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
     """
     source = os.fspath(path)
     return SweepSpec.from_mapping(read_yaml(Path(source)), source, overrides)
-
-
-def mask_credentials(text: str) -> str:
-    """`user:password@` of URLs, and passwords in their queries, as `***`; rather too much than too little."""
-    text = re.sub(r"([A-Za-z][\w+.-]*://)[^\s'\"]*@", r"\1***@", text)
-    return re.sub(r"(?i)((?:password|passwd|pwd|token|secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
 
 
 def _mask_tree(value: Any) -> Any:

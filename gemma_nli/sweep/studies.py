@@ -12,7 +12,8 @@ import optuna
 from optuna.study import StudyDirection
 
 from gemma_nli.errors import SweepError
-from gemma_nli.sweep.spec import SweepSpec, mask_credentials
+from gemma_nli.masking import mask_credentials
+from gemma_nli.sweep.spec import SweepSpec
 
 
 def study_url(spec: SweepSpec, folder: Path) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gemma_nli.tracking.store import mask_credentials
+from gemma_nli.masking import mask_credentials
 
 PENDING_FILE = "pending.jsonl"
 

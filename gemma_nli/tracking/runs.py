@@ -14,9 +14,9 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.errors import TrackingError
+from gemma_nli.masking import mask_credentials
 from gemma_nli.tracking import projection as shape
 from gemma_nli.tracking.projection import CREATED, DELIVERED, TRIAL_KEY, MetricPoint
-from gemma_nli.tracking.store import mask_credentials
 
 PAGE = 200  # runs a search call: a page of 1,000 full runs is tens of megabytes and outlasts a short timeout
 ALIVE = ("SCHEDULED", "RUNNING")

@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import MlflowConfig, home
 from gemma_nli.errors import TrackingError
+from gemma_nli.masking import mask_credentials
 
 # Read by MLflow at call time. A dead server costs seconds, not the four minutes of MLflow's seven retries; a user's own
 # setting wins. Run URLs stay unprinted: they would carry the credentials of the tracking URI.
@@ -33,19 +34,6 @@ BOUNDS = {
 CONNECT_ATTEMPTS = 3  # of MLflow to a database; its own 10 take 100 seconds
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_AUTHORITY = re.compile(r"(?<=://)[^\s/\"<>]*@")
-# An unescaped slash in a password ends the authority early; `host:8080/path@x` has a port there and is left alone.
-_SLASHED = re.compile(r"(?<=://)[^\s/:@'\"<>]+:(?!\d+(?:[/?#]|$))[^\s\"<>]*@")
-_QUERY = re.compile(
-    r"(?i)((?:[?&;]|%3B)(?:password|passwd|pwd|token|access_token|api_key|secret)(?:=|%3D))(?:(?!%3B)[^&;\s'\"<>])+"
-)
-
-
-def mask_credentials(text: str) -> str:
-    """`text` with the `user:password@` (or token) of every URI in it replaced by `***@`."""
-    for pattern, mask in ((_AUTHORITY, "***@"), (_SLASHED, "***@"), (_QUERY, r"\1***")):
-        text = pattern.sub(mask, text)
-    return text
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
+from gemma_nli.masking import mask_credentials
 from gemma_nli.tracking import projection as shape
 from gemma_nli.tracking.projection import STATUS, MetricPoint, SweepProjection, TrialProjection
 from gemma_nli.tracking.runs import (
@@ -27,7 +28,7 @@ from gemma_nli.tracking.runs import (
     unique_trials,
     upload_news,
 )
-from gemma_nli.tracking.store import connect, mask_credentials, resolve_store, talking
+from gemma_nli.tracking.store import connect, resolve_store, talking
 
 STANDALONE = "standalone"  # the sweep_id tag of a run of `gemma-nli train`
 TASK = {"task": "nli_binary_classification", "mlflow.source.name": "gemma-nli", "mlflow.source.type": "LOCAL"}

@@ -10,6 +10,8 @@ import pytest
 import ray
 
 from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.sweep.engine import run_sweep
+from gemma_nli.sweep.result import SweepResult
 from gemma_nli.sweep.spec import SweepSpec
 
 
@@ -31,25 +33,42 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def sweep_tree(tmp_path: Path, small_corpus: Path, tiny_bert: Path) -> dict[str, Any]:
-    """Four cells on a tiny encoder, everything under the test's own folder."""
+def little_tree(folder: Path, corpus: Path, encoder: Path) -> dict[str, Any]:
+    """Four cells on a tiny encoder, everything under `folder`."""
     return {
         "name": "little",
         "question": "Does pooling matter?",
         "base": {
-            "data": {"data_dir": str(small_corpus), "num_folds": 3},
-            "model": {"name": str(tiny_bert), "max_length": 48},
+            "data": {"data_dir": str(corpus), "num_folds": 3},
+            "model": {"name": str(encoder), "max_length": 48},
             "training": {"num_epochs": 3, "batch_size": 32},
-            "mlflow": {"tracking_uri": f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"},
+            "mlflow": {"tracking_uri": f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"},
             "output": {"experiment_name": "little"},
         },
         "space": {
             "model.pooling_strategy": {"grid": ["mean", "cls"]},
             "training.learning_rate": {"grid": ["1e-3", "1e-2"]},
         },
-        "storage": str(tmp_path / "storage"),
+        "resources": {"max_concurrent": 1},
+        "storage": str(folder / "storage"),
     }
+
+
+@pytest.fixture
+def sweep_tree(tmp_path: Path, small_corpus: Path, tiny_bert: Path) -> dict[str, Any]:
+    return little_tree(tmp_path, small_corpus, tiny_bert)
+
+
+@pytest.fixture(scope="session")
+def finished_sweep(
+    local_ray: None, tmp_path_factory: pytest.TempPathFactory, small_corpus: Path, tiny_bert: Path
+) -> tuple[dict[str, Any], SweepResult]:
+    """A sweep that has ended, for tests that only look at it."""
+    folder = tmp_path_factory.mktemp("finished")
+    tree = little_tree(folder, small_corpus, tiny_bert)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+        return tree, run_sweep(spec_of(tree))
 
 
 def spec_of(tree: dict[str, Any], **changes: Any) -> SweepSpec:

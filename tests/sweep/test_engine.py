@@ -80,19 +80,20 @@ def test_a_sweep_runs_records_and_registers_and_again_runs_nothing(sweep_tree, t
     json.dumps(other.to_json(), allow_nan=False)
 
 
-def test_the_runs_have_the_names_that_users_know(sweep_tree):
-    result = run_sweep(spec_of(sweep_tree))
+def test_the_runs_have_the_names_that_users_know(finished_sweep):
+    sweep_tree, result = finished_sweep
     client = MlflowClient(sweep_tree["base"]["mlflow"]["tracking_uri"])
     run = client.get_run(result.best_run_id)
     metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
-    for name in ("train_loss", "val_loss", "val_f1", "val_auc", "val_accuracy", "val_precision", "val_recall", "val_ap"):
-        assert f"fold_3/{name}" in metrics
+    measured = ("loss", "f1", "auc", "accuracy", "precision", "recall", "ap")
+    assert {"fold_3/train_loss", *(f"fold_3/val_{name}" for name in measured)} <= set(metrics)
     for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "std_auc", "macro_f1", "optimism_f1"):
         assert f"cv_aggregate/{name}" in metrics
     assert {"cv_summary/fold_1_best_f1", "cv_summary/fold_1_best_auc"} <= set(metrics)
     assert {"trial_id", "pid", "config/seed"}.isdisjoint(metrics)
     assert params["model.pooling_strategy"] in ("mean", "cls")
-    assert int(params["dataset/total_pairs"]) == int(params["dataset/positive_pairs"]) + int(params["dataset/negative_pairs"])
+    total, positive, negative = (int(params[f"dataset/{name}_pairs"]) for name in ("total", "positive", "negative"))
+    assert total == positive + negative > 0
     assert tags["task"] == "nli_binary_classification"
     assert {"has_gpu", "gpu_name", "supports_bfloat16", "version.torch", "gemma_nli.fold_fingerprint"} <= set(tags)
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
@@ -106,8 +107,8 @@ def test_the_runs_have_the_names_that_users_know(sweep_tree):
     assert "sweep.yaml" in {file.path for file in client.list_artifacts(parent.info.run_id)}
 
 
-def test_the_best_trial_is_found_and_gives_its_numbers_again(sweep_tree):
-    result = run_sweep(spec_of(sweep_tree))
+def test_the_best_trial_is_found_and_gives_its_numbers_again(finished_sweep):
+    sweep_tree, result = finished_sweep
     found = best_trial("little", tracking_uri=sweep_tree["base"]["mlflow"]["tracking_uri"])
     assert found.run_id == result.best_run_id
     corpus = load_corpus(found.config.data.data_dir)
@@ -117,8 +118,8 @@ def test_the_best_trial_is_found_and_gives_its_numbers_again(sweep_tree):
         np.testing.assert_allclose(found.metrics[name], value, atol=1e-6, err_msg=name)
 
 
-def test_the_registered_model_answers_without_pickle(sweep_tree, monkeypatch):
-    result = run_sweep(spec_of(sweep_tree))
+def test_the_registered_model_answers_without_pickle(finished_sweep, monkeypatch):
+    sweep_tree, result = finished_sweep
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     mlflow.set_tracking_uri(sweep_tree["base"]["mlflow"]["tracking_uri"])
     model = mlflow.pyfunc.load_model(f"models:/{result.registered['name']}@candidate")
@@ -145,17 +146,17 @@ def test_failed_and_cut_off_cells_run_again_and_the_others_do_not(sweep_tree):
 
 
 def test_a_trial_that_cannot_work_fails_alone_and_says_why(sweep_tree):
-    sweep_tree["space"] = {"training.learning_rate": {"grid": [1e-3, 1.0]}}
-    sweep_tree["base"]["model"]["head"] = "mlp"
-    sweep_tree["base"]["training"] |= {"max_grad_norm": None, "num_epochs": 3}
-    spec = spec_of(sweep_tree)
-    ready = prepare(spec)
-    broken = list(ready.cells)[1]
-    TrialJournal(ready.storage, broken).folder.mkdir(parents=True)
-    TrialJournal(ready.storage, broken).path.mkdir()  # the journal cannot be written
-    result = run_sweep(spec)
+    sweep_tree["space"] = {"model.lora.target_modules": {"grid": [["query"], ["querry"]]}}
+    sweep_tree["base"]["model"]["freeze_encoder"] = False
+    sweep_tree["base"]["training"]["num_epochs"] = 1
+    result = run_sweep(spec_of(sweep_tree))
     assert result.trials == {"finished": 1, "pruned": 0, "failed": 1}
     assert result.exit_status == 1
+    failed = [run for run in runs_of(sweep_tree) if run.info.status == "FAILED"]
+    assert len(failed) == 1
+    assert "querry" in failed[0].data.tags["gemma_nli.error"]
+    client = MlflowClient(sweep_tree["base"]["mlflow"]["tracking_uri"])
+    assert "traceback.txt" in {file.path for file in client.list_artifacts(failed[0].info.run_id)}
 
 
 def test_two_commands_at_once_are_refused_with_the_holder(sweep_tree):

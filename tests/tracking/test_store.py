@@ -11,7 +11,8 @@ import pytest
 
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.store import BOUNDS, bounded, mask_credentials, resolve_store
+from gemma_nli.masking import mask_credentials
+from gemma_nli.tracking.store import BOUNDS, bounded, resolve_store
 from gemma_nli.tracking.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep, a_trial
 
