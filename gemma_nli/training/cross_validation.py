@@ -35,7 +35,7 @@ def cross_validate(
         features: where a frozen encoder's vectors come from; an encoder that is trained does not ask it.
         done: folds of an earlier, interrupted run of the same trial, by fold number.
     Raises:
-        TrainingError: a fold has no pairs, or one pair does not fit the device's memory.
+        TrainingError: one pair does not fit the device's memory.
     """
     began = time.perf_counter()
     audience = list(listeners)

@@ -20,9 +20,9 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import TrainingError
 from gemma_nli.model.classifier import PairClassifier
-from gemma_nli.training.fold import FoldPlan, Rows, measure, plan_fold
+from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_fold
 from gemma_nli.training.length_groups import LengthGroupedBatches
-from gemma_nli.training.metrics import best_threshold, curves, sigmoid
+from gemma_nli.training.metrics import curves
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 from gemma_nli.training.steps import Steps, free_memory, is_out_of_memory, one_pair_too_many
 from gemma_nli.training.workbench import Workbench, clear_workbench, trial_rows, workbench
@@ -171,14 +171,14 @@ class _Told:
         labels = self.pairs.label_N[self.plan.evaluation]
         metrics = {"train_loss": loss}
         metrics |= {name: float(value_E[0]) for name, value_E in curves(self.logits[-1][None], labels).items()}
+        inner_V = self.inner_logits[-1] if self.inner_logits else None
+        score = epoch_score(self.pairs, self.plan, epoch, self.logits[-1], inner_V)
         if self.plan.chosen_by == "inner":
-            chosen_by = self.pairs.label_N[self.plan.selection]
-            metrics["inner_f1"] = best_threshold(sigmoid(self.inner_logits[-1]), chosen_by)[1]
+            metrics["inner_f1"] = score
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
-        score = {"inner": metrics.get("inner_f1", 0.0), "best": metrics["val_f1"], "last": float(epoch)}
-        if score[self.plan.chosen_by] > self.best_score:
-            self.best_score, self.best_epoch = score[self.plan.chosen_by], epoch
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, epoch
             if self.plan.chosen_by != "last":
                 run.keep_weights(self.kept)
         return metrics
@@ -191,7 +191,7 @@ class _Told:
         ran = len(self.history["train_loss"])
         z_EV, inner_EV = np.array(self.logits[:ran]), np.array(self.inner_logits[:ran])
         inner = inner_EV if self.plan.chosen_by == "inner" else None
-        result = measure(self.config, self.pairs, self.plan, self.history, z_EV, inner, self.best_epoch, self.status)
+        result = measure(self.pairs, self.plan, self.history, z_EV, inner, self.best_epoch, self.status)
         if self.status == FINISHED:
             if self.plan.chosen_by == "last":
                 run.keep_weights(self.kept)

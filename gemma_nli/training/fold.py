@@ -6,14 +6,14 @@ Shapes: E epochs, V evaluation rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.errors import TrainingError
-from gemma_nli.training.metrics import best_threshold, fold_metrics, sigmoid
+from gemma_nli.training.metrics import best_threshold, decisions, fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 Rows = NDArray[np.int64]
@@ -21,32 +21,55 @@ Rows = NDArray[np.int64]
 
 @dataclass
 class FoldPlan:
-    """A fold's pairs: fitted on, chosen by (empty unless `epoch_selection: inner`), measured on."""
+    """A fold's pairs: fitted on, chosen by (empty unless `chosen_by` is inner), measured on.
+
+    `chosen_by` is `training.epoch_selection`, or `last` where the inner split is of no use; `detail` then says why.
+    """
 
     fold: int
     fit: Rows
     selection: Rows
     evaluation: Rows
+    chosen_by: Literal["inner", "last", "best"]
+    detail: str = ""
 
 
 def plan_fold(config: RunConfig, pairs: PairTable, fold: int) -> FoldPlan:
-    """The fold's pairs under the configuration; raises TrainingError when nothing is left to train on."""
-    ratio = config.data.negative_ratio
-    evaluation = pairs.evaluation_rows(fold)
-    if config.training.epoch_selection == "inner":
+    """The fold's pairs under the configuration.
+
+    In a small corpus the inner split can lack a class on either side: the fold then does without it, as with
+    `training.epoch_selection: last`.
+    """
+    ratio, evaluation = config.data.negative_ratio, pairs.evaluation_rows(fold)
+    chosen_by, detail = config.training.epoch_selection, ""
+    if chosen_by == "inner":
         fit, selection = pairs.inner_split(fold, ratio)
-    else:
-        fit, selection = pairs.training_rows(fold, ratio), np.zeros(0, dtype=np.int64)
-    if not len(fit) or not len(evaluation):
-        raise TrainingError(
-            f"fold {fold} has {len(fit)} training and {len(evaluation)} evaluation pairs; "
-            "use fewer data.num_folds, or training.epoch_selection=last."
-        )
-    return FoldPlan(fold, fit, selection, evaluation)
+        sides = {"training": pairs.label_N[fit], "selection": pairs.label_N[selection]}
+        lacking = [f"{name} pairs" for name, labels in sides.items() if len(np.unique(labels)) < 2]
+        if not lacking:
+            return FoldPlan(fold, fit, selection, evaluation, "inner")
+        chosen_by = "last"
+        detail = f"the inner split's {' and '.join(lacking)} lack a class: measured at the last epoch, threshold 0.5"
+    return FoldPlan(fold, pairs.training_rows(fold, ratio), np.zeros(0, dtype=np.int64), evaluation, chosen_by, detail)
+
+
+def epoch_score(
+    pairs: PairTable,
+    plan: FoldPlan,
+    epoch: int,
+    logits_V: NDArray[np.floating],
+    inner_V: NDArray[np.floating] | None,
+) -> float:
+    """What a fold's epochs are chosen by; with `last` nothing chooses: each epoch beats the one before."""
+    if plan.chosen_by == "last":
+        return float(epoch)
+    if plan.chosen_by == "best":
+        return float(decisions(logits_V >= 0, pairs.label_N[plan.evaluation])["f1"])
+    assert inner_V is not None, "a fold chosen by its inner split is measured on it each epoch"
+    return best_threshold(sigmoid(inner_V), pairs.label_N[plan.selection])[1]
 
 
 def measure(
-    config: RunConfig,
     pairs: PairTable,
     plan: FoldPlan,
     history: dict[str, list[float]],
@@ -55,7 +78,7 @@ def measure(
     best_score_epoch: int,
     status: str,
 ) -> FoldResult:
-    """A fold's result at the epoch that `training.epoch_selection` names, and at the threshold that goes with it.
+    """A fold's result at the epoch that `plan.chosen_by` names, and at the threshold that goes with it.
 
     inner: epoch and threshold of the best F1 on the inner split; last and best: threshold 0.5. `peeked_f1` is the F1
     that the same freedom (epoch; with inner, threshold too) gives when it is used on the evaluation pairs themselves.
@@ -67,13 +90,14 @@ def measure(
         detail = f"the loss was no number in epoch {ran + 1}; lower training.learning_rate"
         blank = np.zeros(0, dtype=np.float32)
         return FoldResult(plan.fold, DIVERGED, history, 0, 0, 0.5, rows, blank, labels[:0], {}, detail=detail)
-    selected = ran if config.training.epoch_selection == "last" else best_score_epoch
+    selected = ran if plan.chosen_by == "last" else best_score_epoch
     threshold = 0.5
-    if inner_EV is not None:
-        threshold = best_threshold(sigmoid(inner_EV[selected - 1]), pairs.label_N[plan.selection])[0]
+    tuning_EV = inner_EV if plan.chosen_by == "inner" else None
+    if tuning_EV is not None:
+        threshold = best_threshold(sigmoid(tuning_EV[selected - 1]), pairs.label_N[plan.selection])[0]
     probabilities = sigmoid(logits_EV[selected - 1]).astype(np.float32)
     metrics = fold_metrics(probabilities, labels, threshold)
-    peeking = [best_threshold(sigmoid(z_V), labels)[1] for z_V in logits_EV[:ran]] if inner_EV is not None else []
+    peeking = [best_threshold(sigmoid(z_V), labels)[1] for z_V in logits_EV[:ran]] if tuning_EV is not None else []
     metrics["peeked_f1"] = max(peeking, default=max(history["val_f1"]))
     return FoldResult(
         fold=plan.fold,
@@ -86,6 +110,7 @@ def measure(
         probabilities=probabilities,
         labels=labels,
         metrics=metrics,
+        detail=plan.detail,
     )
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.training.fold import FoldPlan, Rows, measure, plan_fold
+from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_fold
 from gemma_nli.training.inputs import HeadInputs, StackedClassifier
-from gemma_nli.training.metrics import best_threshold, curves, decisions, sigmoid
+from gemma_nli.training.metrics import curves
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 from gemma_nli.training.stack import EvaluationSet, HeadStack
 
@@ -62,25 +62,19 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
     plans = [plan_fold(config, pairs, fold) for fold in folds]
     stack = HeadStack(config, pairs, folds, [plan.fit for plan in plans], inputs)
     evaluation = EvaluationSet([plan.evaluation for plan in plans], inputs.device)
-    inner = config.training.epoch_selection == "inner"
+    inner = any(plan.chosen_by == "inner" for plan in plans)
     selection = EvaluationSet([plan.selection for plan in plans], inputs.device) if inner else None
     watch = _Watch(len(folds), config.training.patience)
     values_KP = stack.optimizer.values_KP
     kept_KP = values_KP.clone()
-    told = _Told()
+    told = _Told(pairs, plans)
     for epoch in range(1, config.training.num_epochs + 1):
         told.train_loss.append(stack.run_epoch())
         told.logits.append(evaluation.logits(inputs, stack.classifier))
-        finite_K = np.isfinite(told.train_loss[-1]) & EvaluationSet.finite(told.logits[-1])
         if selection is not None:
             told.inner_logits.append(selection.logits(inputs, stack.classifier))
-            score_K = _tuned_f1(told.inner_logits[-1], [pairs.label_N[plan.selection] for plan in plans])
-            told.inner_f1.append(score_K)
-        else:
-            score_K = _f1_at_half(told.logits[-1], [pairs.label_N[plan.evaluation] for plan in plans])
-        better_K = watch.epoch_ended(epoch, score_K, finite_K)
-        if config.training.epoch_selection == "last":
-            better_K = watch.last_epoch == epoch
+        told.scores.append(np.array([told.score(fold) for fold in range(len(folds))]))
+        better_K = watch.epoch_ended(epoch, told.scores[-1], told.finite())
         if better_K.any():
             chosen = torch.from_numpy(np.flatnonzero(better_K)).to(inputs.device)
             kept_KP[chosen] = values_KP[chosen]
@@ -88,7 +82,7 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
             break
     values_KP.copy_(kept_KP)
     seconds = (time.perf_counter() - began) / len(folds)
-    results = [told.result(config, pairs, plan, index, watch) for index, plan in enumerate(plans)]
+    results = [told.result(index, watch) for index in range(len(folds))]
     for index, result in enumerate(results):
         result.state, result.seconds = stack.classifier.state_of(index), seconds
         result.trained_parameters = sum(value.numel() for value in result.state.values())
@@ -99,31 +93,38 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
 class _Told:
     """What each epoch gave, for all folds: (K,) losses and scores, K arrays of logits."""
 
+    pairs: PairTable
+    plans: list[FoldPlan]
     train_loss: list[NDArray[np.float64]] = field(default_factory=list)
     logits: list[list[NDArray[np.float32]]] = field(default_factory=list)
     inner_logits: list[list[NDArray[np.float32]]] = field(default_factory=list)
-    inner_f1: list[NDArray[np.float64]] = field(default_factory=list)
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def result(self, config: RunConfig, pairs: PairTable, plan: FoldPlan, index: int, watch: _Watch) -> FoldResult:
-        ran = int(watch.last_epoch[index])
-        z_EV = np.stack([z[index] for z in self.logits[: max(ran, 1)]])
+    def score(self, index: int) -> float:
+        inner_V = self.inner_logits[-1][index] if self.inner_logits else None
+        return epoch_score(self.pairs, self.plans[index], len(self.logits), self.logits[-1][index], inner_V)
+
+    def finite(self) -> NDArray[np.bool_]:
+        """(K,) whether the latest epoch gave numbers only."""
+        finite_K = np.isfinite(self.train_loss[-1]) & EvaluationSet.finite(self.logits[-1])
+        return finite_K & EvaluationSet.finite(self.inner_logits[-1]) if self.inner_logits else finite_K
+
+    def result(self, index: int, watch: _Watch) -> FoldResult:
+        ran, plan = int(watch.last_epoch[index]), self.plans[index]
+        z_EV = self._epochs(self.logits, index, ran)
         history = {"train_loss": [float(loss[index]) for loss in self.train_loss[:ran]]}
-        for name, values in curves(z_EV, pairs.label_N[plan.evaluation]).items():
-            history[name] = [float(value) for value in values[:ran]]
+        history |= {name: values.tolist() for name, values in curves(z_EV, self.pairs.label_N[plan.evaluation]).items()}
         inner_EV = None
-        if self.inner_logits:
-            history["inner_f1"] = [float(f1[index]) for f1 in self.inner_f1[:ran]]
-            inner_EV = np.stack([z[index] for z in self.inner_logits[: max(ran, 1)]])
+        if plan.chosen_by == "inner":
+            history["inner_f1"] = [float(score[index]) for score in self.scores[:ran]]
+            inner_EV = self._epochs(self.inner_logits, index, ran)
         status = DIVERGED if watch.diverged[index] else FINISHED
-        return measure(config, pairs, plan, history, z_EV, inner_EV, int(watch.best_epoch[index]), status)
+        return measure(self.pairs, plan, history, z_EV, inner_EV, int(watch.best_epoch[index]), status)
 
-
-def _tuned_f1(logits: list[NDArray[np.float32]], labels: list[NDArray[np.int8]]) -> NDArray[np.float64]:
-    return np.array([best_threshold(sigmoid(z_V), y_V)[1] for z_V, y_V in zip(logits, labels, strict=True)])
-
-
-def _f1_at_half(logits: list[NDArray[np.float32]], labels: list[NDArray[np.int8]]) -> NDArray[np.float64]:
-    return np.array([float(decisions(z_V >= 0, y_V)["f1"]) for z_V, y_V in zip(logits, labels, strict=True)])
+    @staticmethod
+    def _epochs(logits: list[list[NDArray[np.float32]]], index: int, ran: int) -> NDArray[np.float32]:
+        """(E, V) of the epochs that the fold finished: none, where it diverged in the first."""
+        return np.array([z[index] for z in logits[:ran]]).reshape(ran, len(logits[0][index]))
 
 
 def fit_head(config: RunConfig, pairs: PairTable, rows: Rows, epochs: int, inputs: HeadInputs) -> StackedClassifier:

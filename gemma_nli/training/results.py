@@ -133,7 +133,7 @@ def criterion_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, dic
         return {}
     rows = np.concatenate([fold.rows for fold in folds])
     labels = np.concatenate([fold.labels for fold in folds])
-    chosen = np.concatenate([fold.probabilities >= fold.threshold for fold in folds])
+    chosen = np.concatenate([fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds])
     of_row = pairs.criterion_N[rows]
     scores: dict[str, dict[str, float]] = {}
     for index, criterion in enumerate(pairs.criterion_ids):

@@ -34,7 +34,9 @@ class HeadStack:
         self.classifier.to(self.device)
         widths = self.classifier.head.drop_widths()
         self.batches = FoldBatches(rows, training.batch_size, training.seed, folds)
-        self.dropout = FoldDropout(config.model.dropout, widths, training.batch_size, training.seed, folds)
+        self.dropout = FoldDropout(
+            config.model.dropout, widths, training.batch_size, training.seed, folds, self.batches.max_steps
+        )
         self.optimizer = StackedAdamW(
             self.classifier, _rates(config, self.batches), training.weight_decay, training.max_grad_norm
         )
@@ -45,6 +47,7 @@ class HeadStack:
     def run_epoch(self) -> NDArray[np.float64]:
         """One pass of every fold over its rows; gives the folds' mean training loss."""
         rows_SKB, weight_SKB = self.batches.epoch(self.device)
+        self.dropout.next_epoch()
         label_SKB = self.label_N[rows_SKB]
         total_K = torch.zeros(len(self.steps_K), device=self.device)
         for step in range(self.batches.max_steps):
@@ -73,9 +76,8 @@ class EvaluationSet:
 
     def __init__(self, rows: list[Rows], device: torch.device) -> None:
         self.lengths = [len(fold_rows) for fold_rows in rows]
-        rows_KV = np.stack(
-            [np.resize(r, max(self.lengths)) if len(r) else np.zeros(max(self.lengths), dtype=np.int64) for r in rows]
-        )
+        longest = max(rows, key=len)  # a fold without rows borrows these: they are sure to have vectors
+        rows_KV = np.stack([np.resize(r if len(r) else longest, len(longest)) for r in rows])
         self.rows_KV = torch.from_numpy(rows_KV).to(device)
 
     @torch.no_grad()
