@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.errors import ConfigError, Problems, did_you_mean
 
@@ -22,6 +23,15 @@ def home() -> Path:
 
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` and `on` as true, and pydantic reads true as 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *typing.get_args(kind)}:
+            raise ValueError(f"must be a number, got {value}")
+        return value
 
 
 class DataConfig(Settings):
@@ -105,7 +115,12 @@ class TrainingConfig(Settings):
         default=1.0, gt=0, description="gradient norm above which gradients are scaled down"
     )
     gradient_accumulation: int = Field(default=1, ge=1, description="micro-batches a step; batch_size stays the sum")
-    patience: int | None = Field(default=None, ge=1, description="epochs without a better F1 before a fold stops")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="epochs without a better F1, by what epoch_selection looks at, before a fold stops; "
+        "with `last`, which looks at nothing, it never stops",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of a label given to the other class")
     loss: Literal["cross_entropy", "weighted", "focal"] = Field(
         default="cross_entropy", description="weighted: positives weigh negatives/positives of the training pairs"
@@ -225,6 +240,8 @@ class RunConfig(Settings):
             dormant.add("model.head_hidden")
         if training.loss != "focal":
             dormant.add("training.focal_gamma")
+        if training.epoch_selection == "last":
+            dormant.add("training.patience")
         if model.freeze_encoder:
             dormant |= {"training.encoder_learning_rate", "training.gradient_accumulation"}
             dormant |= {"device.gradient_checkpointing", "device.compile"}
@@ -327,6 +344,14 @@ def build_config(tree: Mapping[str, Any], source: str, prefix: str = "") -> RunC
     raise AssertionError("unreachable")
 
 
+def _shown(value: Any) -> str:
+    """A refused value for a message, cut: a YAML file of a few lines can alias its way to one of gigabytes."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxlist, brief.maxdict = 2, 4, 4
+    brief.maxstring = brief.maxother = brief.maxlong = 80
+    return brief.repr(value)
+
+
 def validation_lines(error: ValidationError, model: type[BaseModel] | None = None) -> list[tuple[str, str]]:
     """Pydantic's findings in our words: (dotted name, what is wrong), unknown names with the nearest one."""
     lines: dict[str, str] = {}
@@ -339,14 +364,14 @@ def validation_lines(error: ValidationError, model: type[BaseModel] | None = Non
             options = [o.strip().strip("'") for o in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
             hint = did_you_mean(str(value), options)
             message = (
-                f"unknown name {value!r}{hint}"
+                f"unknown name {_shown(value)}{hint}"
                 if isinstance(value, str)
-                else f"must be one of {', '.join(options)}, got {value!r}."
+                else f"must be one of {', '.join(options)}, got {_shown(value)}."
             )
         else:
             text = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             shown = (
-                f", got {value!r}."
+                f", got {_shown(value)}."
                 if not isinstance(value, (dict, BaseModel)) and item["type"] != "value_error"
                 else "."
             )
@@ -368,19 +393,25 @@ def _known(model: type[BaseModel] | None, where: str) -> list[str]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice: plain YAML would keep the last one silently."""
+    """SafeLoader that refuses a key given twice: plain YAML would keep the last one silently.
+
+    Merge keys (`<<`) are refused too: what a file says should stand where it applies, and they can nest without bound.
+    """
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise yaml.constructor.ConstructorError(
+                None, None, "merge keys (<<) are not read; write the settings out", key_node.start_mark
+            )
         key = loader.construct_object(key_node, deep=True)
-        if isinstance(key, (list, dict)):
+        if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(None, None, "a key must be a plain name", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
         seen.add(key)
-    loader.flatten_mapping(node)
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
