@@ -103,6 +103,10 @@ class TrialJournal:
             lock.acquire()
         except Timeout:
             raise JournalError(f"{self.folder}: another process is running this trial.") from None
+        except OSError as error:
+            raise JournalError(
+                f"{self.folder}: cannot be locked: {error.strerror}; set storage= to a folder you own."
+            ) from error
         try:
             yield
         finally:
@@ -195,7 +199,7 @@ class TrialJournal:
                 record.aggregates, record.criteria = event.get("aggregates") or {}, event.get("criteria") or {}
                 record.error, record.traceback, record.reason = (event.get(k) for k in ("error", "traceback", "reason"))
         if record is not None and record.state == "finished" and len(record.folds) < record.num_folds:
-            record.state, record.ended_ms, record.aggregates = "running", None, {}
+            record.state, record.ended_ms, record.aggregates, record.criteria = "running", None, {}, {}
         return record
 
     def events(self) -> Iterator[dict[str, Any]]:
@@ -218,13 +222,9 @@ class TrialJournal:
     def _started(self, event: dict[str, Any], before: TrialRecord | None) -> TrialRecord:
         if before is not None:
             before.attempts += 1
-            before.state, before.ended_ms, before.error, before.traceback, before.reason = (
-                "running",
-                None,
-                None,
-                None,
-                None,
-            )
+            before.state, before.ended_ms = "running", None
+            before.error = before.traceback = before.reason = None
+            before.aggregates, before.criteria = {}, {}
             before.config, before.tags = build_config(event["config"], str(self.path)), event["tags"]
             return before
         return TrialRecord(
