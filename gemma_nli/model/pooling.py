@@ -126,17 +126,28 @@ class LastK(Pooler):
 
 
 class LearnedPooler(Pooler):
-    """Shared by the poolers whose parameters are trained with the head."""
+    """Attention by a learned query: `look` gives it, the states are weighted by it, `mix` is what follows.
+
+    A trainer that keeps states without padding does the weighing itself between `look` and `mix`.
+    """
 
     learned = True
 
-    def weigh(self, h_KBTH: Tensor, mask_KBT: Tensor, query_KH: Tensor) -> Tensor:
-        """Softmax of query . state over the real tokens, then the weighted sum of the states."""
+    def look(self) -> Tensor:
+        """(K, H) what the states are multiplied by for their scores, scale included."""
+        raise TypeError("use a registered pooler")
+
+    def mix(self, x_KBH: Tensor) -> Tensor:
+        """From the weighted sums of states to the pooled vectors."""
+        return x_KBH
+
+    def forward(self, h_KBTH: Tensor, mask_KBT: Tensor) -> Tensor:
         real_KBT = mask_KBT.bool()
-        score_KBT = torch.matmul(h_KBTH, query_KH[:, None, :, None]).squeeze(-1) / math.sqrt(self.hidden_size)
+        score_KBT = torch.matmul(h_KBTH, self.look().to(h_KBTH.dtype)[:, None, :, None]).squeeze(-1)
         score_KBT = score_KBT.float().masked_fill(~real_KBT, torch.finfo(torch.float32).min)
         weight_KBT = score_KBT.softmax(-1).masked_fill(~real_KBT, 0).to(h_KBTH.dtype)
-        return torch.matmul(weight_KBT.unsqueeze(-2), h_KBTH.masked_fill(~real_KBT.unsqueeze(-1), 0)).squeeze(-2)
+        real_KBTH = h_KBTH.masked_fill(~real_KBT.unsqueeze(-1), 0)
+        return self.mix(torch.matmul(weight_KBT.unsqueeze(-2), real_KBTH).squeeze(-2))
 
 
 @pooler("attention")
@@ -154,8 +165,8 @@ class Attention(LearnedPooler):
         with torch.no_grad():
             self.query_KH[model].copy_(torch.randn(self.hidden_size, generator=generator) * 0.02)
 
-    def forward(self, h_KBTH: Tensor, mask_KBT: Tensor) -> Tensor:
-        return self.weigh(h_KBTH, mask_KBT, self.query_KH.to(h_KBTH.dtype))
+    def look(self) -> Tensor:
+        return self.query_KH / math.sqrt(self.hidden_size)
 
 
 @pooler("attention_kv")
@@ -180,7 +191,8 @@ class AttentionKV(LearnedPooler):
                 draw_HH = torch.rand(self.hidden_size, self.hidden_size, generator=generator)
                 weight_KHH[model].copy_((draw_HH * 2 - 1) * bound)
 
-    def forward(self, h_KBTH: Tensor, mask_KBT: Tensor) -> Tensor:
-        query_KH = torch.bmm(self.query_KH.unsqueeze(1), self.key_KHH).squeeze(1).to(h_KBTH.dtype)
-        mixed_KBH = self.weigh(h_KBTH, mask_KBT, query_KH)
-        return torch.bmm(mixed_KBH, self.value_KHH.transpose(1, 2).to(h_KBTH.dtype))
+    def look(self) -> Tensor:
+        return torch.bmm(self.query_KH.unsqueeze(1), self.key_KHH).squeeze(1) / math.sqrt(self.hidden_size)
+
+    def mix(self, x_KBH: Tensor) -> Tensor:
+        return torch.bmm(x_KBH, self.value_KHH.transpose(1, 2).to(x_KBH.dtype))

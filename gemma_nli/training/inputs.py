@@ -18,7 +18,8 @@ from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureSource
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.model.heads import Drop, Head, build_head, combine, no_drop
-from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler, view_name
+from gemma_nli.model.pooling import POOLERS, LearnedPooler, Pooler, build_pooler, view_name
+from gemma_nli.training.ragged import attend, ragged_rows
 
 
 def initial_seed(seed: int, fold: int) -> int:
@@ -80,26 +81,40 @@ class VectorInputs:
 
 
 class TokenInputs:
-    """Token states, from memory or encoded again by the block where they exceed its budget."""
-
-    chunk: int | None = 64
+    """Token states: read where they lie when all are in memory, else encoded again, batch by batch, by the block."""
 
     def __init__(
         self, sides: list[tuple[FeatureBlock, NDArray[np.int64]]], hidden_size: int, device: torch.device
     ) -> None:
         self.sides, self.hidden_size, self.device = sides, hidden_size, device
+        self.flat = [_flat_states(block, device) for block, _ in sides]
+        self.chunk = None if all(flat_SH is not None for flat_SH in self.flat) else 64
 
     def logits(self, classifier: StackedClassifier, rows_KB: Tensor, drop: Drop = no_drop) -> Tensor:
-        flat_R = rows_KB.reshape(-1).cpu().numpy()
-        pooled = []
-        for block, place_N in self.sides:
-            h_RTH, mask_RT = block.token_batch(place_N[flat_R])
-            h_RTH, mask_RT = h_RTH.to(self.device, torch.float32), mask_RT.to(self.device)
-            shape = (*rows_KB.shape, h_RTH.shape[1])
-            pooled.append(classifier.pooler(h_RTH.view(*shape, -1), mask_RT.view(shape)))
+        pooled = [self._pooled(classifier.pooler, side, rows_KB) for side in range(len(self.sides))]
         x_KBD = pooled[0] if len(pooled) == 1 else combine(pooled[0], pooled[1])
         logits: Tensor = classifier.head(x_KBD, drop)
         return logits
+
+    def _pooled(self, pooler: Pooler, side: int, rows_KB: Tensor) -> Tensor:
+        block, place_N = self.sides[side]
+        flat_SH = self.flat[side]
+        at_R = place_N[rows_KB.reshape(-1).cpu().numpy()]
+        if flat_SH is not None and isinstance(pooler, LearnedPooler) and block.tokens is not None:
+            texts = ragged_rows(flat_SH, block.tokens.offsets, at_R)
+            query_RH = pooler.look().repeat_interleave(rows_KB.shape[1], dim=0)
+            return pooler.mix(attend(texts, query_RH).view(*rows_KB.shape, -1))
+        h_RTH, mask_RT = block.token_batch(at_R)
+        shape = (*rows_KB.shape, h_RTH.shape[1])
+        vectors: Tensor = pooler(h_RTH.to(self.device).view(*shape, -1), mask_RT.to(self.device).view(shape))
+        return vectors
+
+
+def _flat_states(block: FeatureBlock, device: torch.device) -> Tensor | None:
+    """All token states of a block on the device in float32, or None where some were not kept."""
+    if block.tokens is None or block.kept_share() < 1:
+        return None
+    return block.tokens.tensor().to(device, torch.float32)
 
 
 def feature_request(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> FeatureRequest:
