@@ -55,7 +55,7 @@ class PairTokens:
         places_U, which_SR = np.unique(np.stack([side_N[rows_R] for side_N in self.sides]), return_inverse=True)
         x_UH = self._by_length(classifier, places_U, batch_tokens, classifier.vectors)
         which = torch.from_numpy(which_SR.reshape(2, -1)).to(x_UH.device)
-        parts = zip(which[0].split(4096), which[1].split(4096), strict=True)
+        parts = zip(torch.split(which[0], 4096), torch.split(which[1], 4096), strict=True)
         return _on_cpu(torch.cat([classifier.classify(combine(x_UH[u_B], x_UH[v_B])) for u_B, v_B in parts]))
 
     def _by_length(
