@@ -45,11 +45,12 @@ class DataConfig(Settings):
     )
     log_text: bool = Field(default=False, description="whether post text may appear in artifacts (posts are private)")
 
-    @model_validator(mode="after")
-    def _positive_ratio(self) -> DataConfig:
-        if self.eval_negative_ratio != "all" and not 0 < float(self.eval_negative_ratio) <= 1000:
-            raise ValueError(f"eval_negative_ratio must be `all` or in (0, 1000], got {self.eval_negative_ratio}")
-        return self
+    @field_validator("eval_negative_ratio")
+    @classmethod
+    def _positive_ratio(cls, value: float | Literal["all"]) -> float | Literal["all"]:
+        if value != "all" and not 0 < value <= 1000:
+            raise ValueError(f"must be `all` or in (0, 1000], got {value}")
+        return value
 
 
 class LoraConfig(Settings):
@@ -362,9 +363,8 @@ def validation_lines(error: ValidationError, model: type[BaseModel] | None = Non
             message = f"unknown setting{did_you_mean(where, _known(model, where))}"
         elif item["type"] == "literal_error":
             options = [o.strip().strip("'") for o in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
-            hint = did_you_mean(str(value), options)
             message = (
-                f"unknown name {_shown(value)}{hint}"
+                f"unknown name {_shown(value)}{did_you_mean(value, options)}"
                 if isinstance(value, str)
                 else f"must be one of {', '.join(options)}, got {_shown(value)}."
             )
