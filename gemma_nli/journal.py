@@ -29,6 +29,7 @@ from safetensors.torch import save as save_tensors
 from gemma_nli.config import RunConfig, build_config
 from gemma_nli.errors import JournalError
 from gemma_nli.files import write_whole
+from gemma_nli.masking import mask_credentials
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import CvResult, FoldResult
 
@@ -124,7 +125,7 @@ class TrialJournal:
         self._append(
             {
                 "event": "started",
-                "config": config.model_dump(mode="json"),
+                "config": _without_credentials(config).model_dump(mode="json"),
                 "fold_fingerprint": fold_fingerprint,
                 "encoder_fingerprint": encoder_fingerprint,
                 "num_folds": num_folds,
@@ -303,6 +304,16 @@ class TrialJournal:
             raise JournalError(
                 f"{self.folder}: cannot be made: {error.strerror}; set storage= to a folder you own."
             ) from error
+
+
+def _without_credentials(config: RunConfig) -> RunConfig:
+    """Where a store's address holds a password, the address stays out: it is no part of what a trial is."""
+    stores = {
+        "mlflow.tracking_uri": config.mlflow.tracking_uri,
+        "mlflow.artifact_location": config.mlflow.artifact_location,
+    }
+    hidden = {name: None for name, uri in stores.items() if uri is not None and mask_credentials(uri) != uri}
+    return config.with_settings(hidden) if hidden else config
 
 
 def _checksum(text: bytes) -> bytes:

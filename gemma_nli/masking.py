@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+MASK = "***"
 _AUTHORITY = re.compile(r"(?<=://)[^\s/\"<>]*@")
 # An unescaped slash in a password ends the authority early; `host:8080/path@x` has a port there and is left alone.
 _SLASHED = re.compile(r"(?<=://)[^\s/:@'\"<>]+:(?!\d+(?:[/?#]|$))[^\s\"<>]*@")
@@ -14,6 +15,6 @@ _QUERY = re.compile(
 
 def mask_credentials(text: str) -> str:
     """`text` with the `user:password@` (or token) of every URI in it replaced by `***@`."""
-    for pattern, mask in ((_AUTHORITY, "***@"), (_SLASHED, "***@"), (_QUERY, r"\1***")):
+    for pattern, mask in ((_AUTHORITY, f"{MASK}@"), (_SLASHED, f"{MASK}@"), (_QUERY, rf"\1{MASK}")):
         text = pattern.sub(mask, text)
     return text

@@ -8,6 +8,7 @@ MLflow's sake.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.errors import JournalError
 from gemma_nli.journal import TrialJournal
 from gemma_nli.sweep.board import Board
 from gemma_nli.training.results import summarize
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
+
+
+log = logging.getLogger(__name__)
 
 
 class Postman(Protocol):
@@ -82,14 +87,20 @@ class SweepCallback(MLflowLoggerCallback):
                 self.live.post(trial.config["key"])
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        try:
+            self._ended(trial, failed)
+        except JournalError as error:  # the disk refuses: one trial's matter, and no end of the sweep
+            log.error("%s", error)
+            self.live.board.update(trial.config["key"], "failed")
+        self.live.post(trial.config["key"])
+
+    def _ended(self, trial: Trial, failed: bool) -> None:
         key, last = trial.config["key"], trial.last_result or {}
         journal = TrialJournal(self.live.storage, key)
         if failed:
             record = journal.read()
             if record is None or record.state == "running":
-                journal.stop(
-                    "failed", error=f"the process of the trial died {trial.num_failures} times: {_cause(trial)}"
-                )
+                journal.stop("failed", error=f"the trial's process died {trial.num_failures} times: {_cause(trial)}")
             self.live.board.update(key, "failed")
         elif last.get("failed"):
             self.live.board.update(key, "failed")
@@ -97,7 +108,6 @@ class SweepCallback(MLflowLoggerCallback):
             self._cut_short(key, journal, last)
         else:
             self.live.board.update(key, "finished", last["aggregates"], last["folds_done"])
-        self.live.post(key)
 
     def _cut_short(self, key: str, journal: TrialJournal, last: dict[str, Any]) -> None:
         """Stopped by the scheduler: pruned, with its reason. By the sweep's end: goes on when the sweep does."""

@@ -39,6 +39,8 @@ def ray_session() -> Iterator[None]:
         yield
         return
     own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     ray.init(log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
     try:
         yield

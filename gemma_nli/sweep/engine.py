@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 
+from gemma_nli.errors import TrackingError
 from gemma_nli.features import EncodeReport
 from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.sweep.board import Board
@@ -61,6 +62,7 @@ class _Run:
         self.board = Board(self.spec.metric, self.spec.mode, total)
         self.seconds = dict.fromkeys(("encode", "tune", "finalize"), 0.0)
         self.encoded: list[EncodeReport] = []
+        self.unregistered: str | None = None
         self.interrupts = Interrupts()
         if watch is not None:
             watch(self.board)
@@ -77,6 +79,9 @@ class _Run:
             result.seconds["total"] = round(time.monotonic() - began, 3)
             self.folder.end(result.to_json())
             return result
+        except BaseException as error:
+            recorder.cut_off("failed" if isinstance(error, Exception) else "killed", self.board)
+            raise
         finally:
             recorder.abandon()
 
@@ -147,6 +152,7 @@ class _Run:
             self.ready.sweep_id,
             LiveSweep(self.board, self.ready.storage, self.ready.pairs, recorder.post, slow, stopped),
         )
+        self.folder.clear_ray()
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, resources.concurrent))
         try:
             tuner = tune.Tuner(
@@ -185,6 +191,9 @@ class _Run:
         assert record is not None, "the board shows finished trials only"
         try:
             return finalize(self.ready, record, recorder)
+        except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
+            self.unregistered = f"the best trial is not registered yet ({error})"
+            return None
         finally:
             self.seconds["finalize"] = time.monotonic() - began
 
@@ -209,5 +218,6 @@ class _Run:
             seconds={"total": total, **self.seconds},
             texts={"encoded": sum(r.encoded for r in self.encoded), "reused": sum(r.reused for r in self.encoded)},
             interrupted=self.interrupts.count > 0,
+            unregistered=self.unregistered,
             pareto=pareto_front(self.ready),
         )

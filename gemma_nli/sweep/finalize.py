@@ -21,7 +21,7 @@ from gemma_nli.model.encoder import load_encoder
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources
-from gemma_nli.tracking.registry import Registered, find_registered, register_bundle
+from gemma_nli.tracking.registry import Registered, find_registered, give_alias, register_bundle
 from gemma_nli.training.frozen import fit_head
 from gemma_nli.training.inputs import load_inputs
 
@@ -62,7 +62,7 @@ def finalize(
     model_name = settings.model_name or f"gemma_nli_{record.config.output.experiment_name}"
     found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
     if found is not None:
-        return Finalized(_told(found), created=False)
+        return Finalized(_told(give_alias(tracker, found, settings.alias)), created=False)
     recorder.post(record.key)
     recorder.drain()
     trial_run_id = recorder.deliver(record.key)

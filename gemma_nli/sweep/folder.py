@@ -1,7 +1,7 @@
 """A sweep's folder: who holds it, the spec it was started with, the cells it has, its result.
 
 storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `resume` goes on with
-                          cells.jsonl    a line a cell: trial key and settings, so that the sweep's trials are known
+                          cells.jsonl    a checksummed line a cell: trial key and settings; the sweep's trials
                           result.json    what the last run of the command ended with
                           pending.jsonl  trials whose news MLflow has not got yet
                           shared/        files that many trials show in MLflow
@@ -10,6 +10,7 @@ $GEMMA_NLI_HOME/sweeps/<sweep_id>.json   where that storage is, so that `resume 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -65,6 +66,7 @@ class SweepFolder:
     def begin(self, sweep_id: str, name: str, spec_yaml: str, storage: Path) -> None:
         """Note what is run and where, here and under our home."""
         write_whole(self.path / "spec.yaml", spec_yaml.encode())
+        (self.path / "result.json").unlink(missing_ok=True)  # of the run before: this one has not ended yet
         index = home() / "sweeps"
         index.mkdir(parents=True, exist_ok=True)
         write_whole(index / f"{sweep_id}.json", json.dumps({"name": name, "storage": str(storage)}).encode())
@@ -72,7 +74,7 @@ class SweepFolder:
     def add_cells(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
         """Append cells that are not noted yet."""
         known = self.cells()
-        lines = [json.dumps({"key": k, "settings": dict(s)}) for k, s in cells.items() if k not in known]
+        lines = [_line(key, dict(settings)) for key, settings in cells.items() if key not in known]
         if lines:
             with (self.path / "cells.jsonl").open("a", encoding="utf-8") as file:
                 file.write("\n".join(["", *lines]) + "\n")
@@ -80,7 +82,7 @@ class SweepFolder:
                 os.fsync(file.fileno())
 
     def cells(self) -> dict[str, dict[str, Any]]:
-        """Trial key to settings, in the order in which they came; a torn line is passed over."""
+        """Trial key to settings, in the order in which they came; a torn or damaged line is passed over."""
         cells: dict[str, dict[str, Any]] = {}
         try:
             lines = (self.path / "cells.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -89,7 +91,8 @@ class SweepFolder:
         for line in lines:
             try:
                 entry = json.loads(line)
-                cells[str(entry["key"])] = dict(entry["settings"])
+                if _line(entry["key"], entry["settings"]) == line:
+                    cells[str(entry["key"])] = dict(entry["settings"])
             except (ValueError, KeyError, TypeError):
                 continue
         return cells
@@ -97,9 +100,22 @@ class SweepFolder:
     def end(self, result: Mapping[str, Any]) -> None:
         write_whole(self.path / "result.json", json.dumps(result, indent=1).encode())
 
+    def result(self) -> dict[str, Any]:
+        """What the last run of the command ended with; empty where it was cut off or the file is damaged."""
+        try:
+            found = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) and {"interrupted", "trials", "best"} <= found.keys() else {}
+
     def clear_ray(self) -> None:
         """Ray's own record of the trials: never read, the journals are."""
         shutil.rmtree(self.path / "ray", ignore_errors=True)
+
+
+def _line(key: str, settings: dict[str, Any]) -> str:
+    entry = {"key": key, "settings": settings}
+    return json.dumps({**entry, "check": hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:16]})
 
 
 def _described(holder: Path) -> str:

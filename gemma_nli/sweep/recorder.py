@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from gemma_nli.errors import TrackingError
 from gemma_nli.journal import read_trial
@@ -78,44 +80,71 @@ class Recorder:
         """Wait until MLflow has everything; gives up soon where the store is away."""
         if self.outbox is None:
             return True
-        return self.outbox.drain(AWAY_SECONDS if self.outbox.last_error else DRAIN_SECONDS)
+        began, away_since = time.monotonic(), None
+        while time.monotonic() - began < DRAIN_SECONDS:
+            if self.outbox.drain(1.0):
+                return True
+            if self.outbox.last_error is None:
+                away_since = None
+            elif away_since is None:
+                away_since = time.monotonic()
+            elif time.monotonic() - away_since > AWAY_SECONDS:
+                return False
+        return False
 
     def close(self, result: SweepResult, board: Board) -> None:
         """Send what is left and close the sweep's run; what could not be sent stays noted for `gemma-nli flush`."""
         if self.tracker is None or self.outbox is None or self.sweep_run_id is None:
             return
-        for key, cell in board.cells.items():
-            if cell.state in ("running", "waiting"):
-                self.outbox.submit(key, partial(self.deliver, key, "stopped"))
+        self._stop_unfinished(board)
         drained = self.drain()
-        self.outbox.submit(END, self._ending(result))
-        drained = self.drain() and drained
+        self.outbox.submit(END, partial(self.end, result.to_json()))
+        drained = drained and self.drain()
         self.outbox.close(0.0)
         result.undelivered = self.outbox.pending
+        if result.unregistered:
+            result.notes.append(f"{result.unregistered}; register it with: gemma-nli flush {self.ready.spec.name}")
         if not drained:
             result.notes.append(
                 f"MLflow has not got {self.outbox.pending} updates yet ({self.outbox.last_error}); "
                 f"send them with: gemma-nli flush {self.ready.spec.name}"
             )
 
+    def cut_off(self, status: str, board: Board) -> None:
+        """The command ends before the sweep does: leave no run RUNNING, in seconds or not at all."""
+        if self.tracker is None or self.outbox is None or self.sweep_run_id is None:
+            return
+        self._stop_unfinished(board)
+        self.outbox.submit(END, partial(self.tracker.end_sweep, self.sweep_run_id, status))
+        self.outbox.drain(AWAY_SECONDS)
+
+    def _stop_unfinished(self, board: Board) -> None:
+        """Trials without an end are shown as stopped: those of the board, and those of earlier runs of the sweep."""
+        assert self.outbox is not None
+        for key in self.folder.cells():
+            cell = board.cells.get(key)
+            if cell is None or cell.state in ("running", "waiting"):
+                self.outbox.submit(key, partial(self.deliver, key, "stopped"))
+
     def abandon(self) -> None:
         """Stop the outbox after an error; what waits stays noted."""
         if self.outbox is not None:
             self.outbox.close(0.0)
 
-    def _ending(self, result: SweepResult) -> Callable[[], None]:
-        def end() -> None:
-            assert self.tracker is not None
-            assert self.sweep_run_id is not None
-            status = "killed" if result.interrupted else "finished"
-            metrics = {f"sweep/{state}": float(count) for state, count in result.trials.items()}
-            tags = {"gemma_nli.metric": self.ready.spec.metric}
-            if result.best is not None:
-                metrics["sweep/best"] = result.best.objective
-                tags["gemma_nli.best_trial_key"] = result.best.key
-            self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags)
-
-        return end
+    def end(self, result: Mapping[str, Any]) -> None:
+        """Close the sweep's run as its `result.json` tells; without one the sweep was cut off."""
+        assert self.tracker is not None
+        assert self.sweep_run_id is not None
+        metric = self.ready.spec.metric
+        status = "finished" if result and not result["interrupted"] else "killed"
+        metrics = {f"sweep/{state}": float(count) for state, count in result.get("trials", {}).items()}
+        tags = {"gemma_nli.metric": metric}
+        best = result.get("best")
+        if best:
+            tags["gemma_nli.best_trial_key"] = best["key"]
+            if best["metrics"].get(metric) is not None:
+                metrics["sweep/best"] = best["metrics"][metric]
+        self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags)
 
     def _sweep(self) -> SweepProjection:
         ready = self.ready
@@ -135,9 +164,13 @@ class Recorder:
         )
 
 
-def flush(ready: Prepared, folder: SweepFolder) -> tuple[int, int]:
+def flush(
+    ready: Prepared, folder: SweepFolder, register: Callable[[Recorder], dict[str, Any] | None]
+) -> tuple[int, int]:
     """Send the news of every trial of a sweep that MLflow lacks; (trials sent, trials still waiting).
 
+    Args:
+        register: finalizes the sweep; called where that, too, is still to be done.
     Raises:
         TrackingError: the store cannot be reached at all.
     """
@@ -145,12 +178,19 @@ def flush(ready: Prepared, folder: SweepFolder) -> tuple[int, int]:
     recorder.open()
     if recorder.outbox is None:
         raise TrackingError(f"sweep '{ready.spec.name}': mlflow.enabled is false; there is nothing to send.")
-    keys = [key for key in folder.cells() if read_trial(ready.storage, key) is not None]
-    for key in keys:
-        recorder.outbox.submit(key, partial(recorder.deliver, key, "stopped"))
-    recorder.drain()
-    waiting = recorder.outbox.pending
-    if not waiting and recorder.tracker is not None and recorder.sweep_run_id is not None:
-        recorder.tracker.end_sweep(recorder.sweep_run_id, "finished")
-    recorder.outbox.close(0.0)
+    try:
+        keys = [key for key in folder.cells() if read_trial(ready.storage, key) is not None]
+        for key in keys:
+            recorder.outbox.submit(key, partial(recorder.deliver, key, "stopped"))
+        recorder.drain()
+        waiting = recorder.outbox.pending
+        result = folder.result()
+        if not waiting and result.get("unregistered"):
+            result |= {"registered": register(recorder), "unregistered": None}
+        if not waiting:
+            recorder.end(result)
+            if result:
+                folder.end({**result, "undelivered": 0, "notes": []})
+    finally:
+        recorder.abandon()
     return len(keys) - waiting, waiting

@@ -11,7 +11,10 @@ from gemma_nli.sweep.board import CellStatus
 
 @dataclass
 class SweepResult:
-    """`seconds`: total, encode, tune, finalize. `texts`: encoded now, reused from the store. `ran`: trials run now."""
+    """`seconds`: total, encode, tune, finalize. `texts`: encoded now, reused from the store. `ran`: trials run now.
+
+    `undelivered`: updates that MLflow has not got; `unregistered`: why the best trial is no model version yet.
+    """
 
     sweep_id: str
     sweep_run_id: str | None
@@ -26,6 +29,7 @@ class SweepResult:
     texts: dict[str, int]
     interrupted: bool = False
     undelivered: int = 0
+    unregistered: str | None = None
     notes: list[str] = field(default_factory=list)
     pareto: list[dict[str, Any]] = field(default_factory=list)
 
@@ -54,6 +58,7 @@ class SweepResult:
             "texts": self.texts,
             "interrupted": self.interrupted,
             "undelivered": self.undelivered,
+            "unregistered": self.unregistered,
             "notes": self.notes,
             **({"pareto": self.pareto} if self.pareto else {}),
         }

@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
+from gemma_nli.errors import SweepError
+from gemma_nli.journal import read_trial
+from gemma_nli.masking import MASK
+from gemma_nli.sweep.finalize import finalize
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
-from gemma_nli.sweep.prepare import prepare
-from gemma_nli.sweep.recorder import flush
+from gemma_nli.sweep.prepare import Prepared, prepare
+from gemma_nli.sweep.recorder import Recorder, flush
 from gemma_nli.sweep.spec import SweepSpec, load_sweep
 
 
 def stored_spec(name: str) -> SweepSpec:
     """The spec that a sweep was last started with.
 
-    A tracking URI with a password was stored without it: set $MLFLOW_TRACKING_URI before going on.
+    A store's address with a password was stored without it; $MLFLOW_TRACKING_URI then says where MLflow is.
 
     Raises:
-        SweepError: no sweep of that name. ConfigError, SpecError: its stored spec is damaged.
+        SweepError: no sweep of that name, or a password is needed and not there.
+        ConfigError, SpecError: its stored spec is damaged.
     """
     sweep_id, storage = find_sweep(name)
-    return load_sweep(storage / "sweeps" / sweep_id / "spec.yaml")
+    path = storage / "sweeps" / sweep_id / "spec.yaml"
+    spec = load_sweep(path)
+    overrides = []
+    if MASK in (spec.base.mlflow.tracking_uri or ""):
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            raise SweepError(
+                f"sweep '{name}' was started with a password in mlflow.tracking_uri, which is not kept; "
+                "set $MLFLOW_TRACKING_URI, or type the sweep command again."
+            )
+        overrides.append("mlflow.tracking_uri=null")
+    if MASK in (spec.base.mlflow.artifact_location or ""):
+        overrides.append("mlflow.artifact_location=null")  # only a new experiment needs it
+    if MASK in (spec.search.storage or ""):
+        raise SweepError(
+            f"sweep '{name}' was started with a password in search.storage, which is not kept; "
+            "type the sweep command again."
+        )
+    return load_sweep(path, overrides) if overrides else spec
 
 
 def flush_sweep(name: str) -> tuple[int, int]:
-    """Send MLflow what a sweep could not; (trials up to date, trials still waiting)."""
+    """Send MLflow what a sweep could not, and register its best trial if that waits too.
+
+    Returns:
+        (trials up to date, trials still waiting)
+    """
     ready = prepare(stored_spec(name))
     folder = SweepFolder(ready.folder)
     with folder.held(ready.spec.name):
-        return flush(ready, folder)
+        return flush(ready, folder, lambda recorder: _register(ready, folder, recorder))
+
+
+def _register(ready: Prepared, folder: SweepFolder, recorder: Recorder) -> dict[str, Any] | None:
+    best = folder.result()["best"]
+    record = read_trial(ready.storage, best["key"]) if best else None
+    return finalize(ready, record, recorder).registered if record is not None else None

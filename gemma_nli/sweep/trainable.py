@@ -15,14 +15,20 @@ from typing import Any
 import torch
 from ray import tune
 
+from gemma_nli.corpus.redaction import without_posts
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureStore
 from gemma_nli.journal import TrialJournal
+from gemma_nli.masking import mask_credentials
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.sweep.sharing import SharedFeatures, TrialContext
 from gemma_nli.tracking.hardware import hardware_tags
 from gemma_nli.training.cross_validation import run_folds
 from gemma_nli.training.results import CvResult, FoldResult, summarize
+
+
+class TrialCrashed(Exception):
+    """An exception that was no mistake of the user's, as far as it may be shown; Ray tries such a trial again."""
 
 
 class CvTrial(tune.Trainable):
@@ -50,9 +56,9 @@ class CvTrial(tune.Trainable):
             return self._step(journal)
         except GemmaNliError as error:
             return self._fail(journal, f"{type(error).__name__}: {error}")
-        except Exception as error:
-            self._fail(journal, f"{type(error).__name__}: {error}")
-            raise
+        except Exception as error:  # noqa: BLE001 - recorded, then raised again as far as it may be shown
+            told = self._fail(journal, f"{type(error).__name__}: {error}")["error"]
+            raise TrialCrashed(told) from None  # Ray writes what we raise to its files: not the original, uncensored
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing but the trial's key: what was done is in the journal."""
@@ -126,12 +132,21 @@ class CvTrial(tune.Trainable):
             "done": done,
         }
 
+    def _shown(self, message: str) -> str:
+        """What may be written down of an exception: no credentials and, unless `data.log_text` allows it, no posts."""
+        masked = mask_credentials(message)
+        return masked if self.context.base.data.log_text else without_posts(masked, self.context.corpus)
+
     def _fail(self, journal: TrialJournal, error: str, result: CvResult | None = None) -> dict[str, Any]:
         """Record why; the trial then ends as done for Ray, which would otherwise try the same mistake again."""
-        shown = traceback.format_exc() if result is None else None
-        journal.stop("failed", result, error=error, traceback=shown)
-        self.held.close()
+        error = self._shown(error)
+        shown = self._shown(traceback.format_exc()) if result is None else None
+        try:
+            journal.stop("failed", result, error=error, traceback=shown)
+        finally:
+            self.held.close()
         return {
+            "error": error,
             "folds_done": 0,
             "mean_f1": math.nan,
             "objective": math.nan,

@@ -108,10 +108,23 @@ def register_bundle(
             for twin in matching[1:]:  # of a retried request
                 client.delete_model_version(model_name, twin.version)
         version = matching[0]
-        if version.tags.get(ALIASED) != alias:
-            client.set_registered_model_alias(model_name, alias, version.version)
-            client.set_model_version_tag(model_name, version.version, ALIASED, alias)
+        _alias_once(client, version, alias)
         return _registered(client, version, created, alias)
+
+
+def give_alias(tracker: MlflowTracker, registered: Registered, alias: str) -> Registered:
+    """The alias that a version never got, its maker being killed in between; one it got and lost stays lost."""
+    with talking(tracker.store, f"give model '{registered.name}' its alias"):
+        client = tracker.client
+        version = client.get_model_version(registered.name, str(registered.version))
+        _alias_once(client, version, alias)
+        return _registered(client, version, registered.created, alias)
+
+
+def _alias_once(client: MlflowClient, version: ModelVersion, alias: str) -> None:
+    if version.tags.get(ALIASED) != alias:
+        client.set_registered_model_alias(version.name, alias, version.version)
+        client.set_model_version_tag(version.name, version.version, ALIASED, alias)
 
 
 def bundle_digest(folder: Path) -> str:
