@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported
@@ -109,3 +110,16 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def minilm() -> Path:
     """Folder of the real all-MiniLM-L6-v2 weights."""
     return minilm_folder()
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A real Ray with two CPUs, started once; sweeps join it."""
+    import ray
+
+    from gemma_nli.sweep.cluster import ray_session
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    with ray_session():
+        yield
+    ray.shutdown()

@@ -1,29 +1,16 @@
-"""One small local Ray for all tests of the room, and a little sweep to run on it."""
+"""A little sweep to run on the local Ray, and one that has ended."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.result import SweepResult
 from gemma_nli.sweep.spec import SweepSpec
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A real Ray with two CPUs, started once; sweeps join it."""
-    from gemma_nli.sweep.cluster import ray_session
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
-    with ray_session():
-        yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

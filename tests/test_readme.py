@@ -1,0 +1,52 @@
+"""Every command in the README is run here: as it stands where that is possible, on small parts where it is not."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gemma_nli.corpus.synthetic import write_synthetic
+from tests.commands import run_command
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = re.findall(r"^\$ (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M)
+OURS = [command for command in COMMANDS if command.startswith("gemma-nli ")]
+
+
+def test_every_command_has_its_test():
+    others = {command.split()[0] + " " + command.split()[1] for command in COMMANDS if command not in OURS}
+    assert others == {"make demo", "ray up", "ray job"}  # the tests below, tests/test_cluster.py and tests/test_demo.py
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_our_commands_work_in_their_order(tmp_path, tiny_bert, monkeypatch, capsys):
+    write_synthetic(tmp_path / "data" / "redsm5", num_posts=60, seed=3)
+    for name in ("sweeps", "search_spaces"):
+        os.symlink(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    small = [f"model.name={tiny_bert}", "model.max_length=48", "data.num_folds=2", "training.num_epochs=2"]
+    small += ["resources.max_concurrent=1"]
+    for command in OURS:
+        words = [word for word in shlex.split(command)[1:] if not word.startswith(("storage=", "resources.gpu="))]
+        if words[0] == "sweep":
+            kept = [word for word in words if word.split("=")[0] not in {key.split("=")[0] for key in small}]
+            words = [*kept, *small]
+        status = run_command(*words)
+        assert status == 0, f"{command}: {capsys.readouterr().err}"
+
+
+def test_the_files_named_are_there():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## Files")[1]
+    for line in re.findall(r"^( *)([\w./]+) {2,}\S", tree, flags=re.M):
+        place = ROOT / ("gemma_nli/" if line[0] else "") / line[1]
+        assert place.exists(), place
+
+
+def test_the_yaml_shown_is_the_file():
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    assert shown is not None
+    assert shown[1] == (ROOT / "sweeps" / "pooling.yaml").read_text(encoding="utf-8")
