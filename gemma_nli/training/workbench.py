@@ -112,7 +112,8 @@ def _prepared_encoder(config: RunConfig) -> Encoder:
     encoder = trainable_encoder(load_encoder(config.model, config.device), config.model, config.training.seed)
     if config.device.gradient_checkpointing:
         try:
-            encoder.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            encoder.model.activation_checkpointing_enable({"use_reentrant": False})
+            encoder.model.disable_input_require_grads()  # else frozen lower layers are differentiated, too
         except (ValueError, AttributeError):
             raise TrainingError(
                 f"device.gradient_checkpointing: {config.model.name} does not support it; set it to false and raise "
