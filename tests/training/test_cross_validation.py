@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from gemma_nli.corpus.synthetic import synthetic_corpus
+from gemma_nli.features import FeatureRequest
+from gemma_nli.features.block import FeatureBlock
+from gemma_nli.training.cross_validation import cross_validate, run_folds
+from gemma_nli.training.results import DIVERGED, CvResult, FoldResult, aggregate, criterion_scores, summarize
+from tests.training.frozen_bench import Bench, assert_same_fold
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # these are small sums: a second thread costs more than it brings
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_bert, tmp_path_factory) -> Bench:
+    """40 posts in three folds on a tiny BERT."""
+    return Bench.make(tmp_path_factory.mktemp("cv"), tiny_bert, synthetic_corpus(40, seed=3), data__num_folds=3)
+
+
+@pytest.fixture(scope="module")
+def found(bench) -> CvResult:
+    torch.set_num_threads(1)
+    return cross_validate(bench.base, bench.corpus, bench.pairs, bench.store)
+
+
+def fold_of(number: int, f1: float, auc: float = 0.5, status: str = "finished", **metrics: float) -> FoldResult:
+    facts = {"f1": f1, "auc": auc, "ap": 0.5, "accuracy": 0.5, "precision": 0.5, "recall": 0.5, "peeked_f1": f1}
+    rows, values = np.zeros(0, dtype=np.int64), {"train_loss": [1.0], "val_f1": [f1], "val_auc": [auc]}
+    return FoldResult(
+        number, status, values, 1, 1, 0.5, rows, rows.astype(np.float32), rows.astype(np.int8), {**facts, **metrics}
+    )
+
+
+class TestTheMainWay:
+    def test_every_pair_is_measured_out_of_fold_by_the_fold_it_stands_in(self, bench, found):
+        assert [fold.fold for fold in found.folds] == [1, 2, 3]
+        for fold in found.folds:
+            np.testing.assert_array_equal(fold.rows, bench.pairs.evaluation_rows(fold.fold))
+            np.testing.assert_array_equal(fold.labels, bench.pairs.label_N[fold.rows])
+            assert len(fold.probabilities) == len(fold.rows)
+
+    def test_a_second_run_gives_the_same_bits_and_encodes_nothing(self, bench, found):
+        again = cross_validate(bench.base, bench.corpus, bench.pairs, bench.store)
+        for one, two in zip(found.folds, again.folds, strict=True):
+            assert_same_fold(one, two)
+        assert again.aggregates == found.aggregates
+        assert again.criteria == found.criteria
+
+    def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(self, bench, found):
+        done = {2: found.folds[1]}
+        resumed = cross_validate(bench.base, bench.corpus, bench.pairs, bench.store, done=done)
+        assert resumed.folds[1] is found.folds[1]
+        for one, two in zip(found.folds, resumed.folds, strict=True):
+            assert_same_fold(one, two, tolerance=1e-5)
+        assert resumed.aggregates["cv_aggregate/mean_f1"] == pytest.approx(found.aggregates["cv_aggregate/mean_f1"])
+
+    def test_a_finished_run_asks_for_no_features(self, bench, found):
+        class Nothing:
+            def load(self, request: FeatureRequest) -> FeatureBlock:
+                raise AssertionError("nothing was left to encode")
+
+        done = {fold.fold: fold for fold in found.folds}
+        assert list(run_folds(bench.base, bench.corpus, bench.pairs, Nothing(), done)) == []
+        again = cross_validate(bench.base, bench.corpus, bench.pairs, Nothing(), done=done)
+        assert again.aggregates == found.aggregates
+
+    def test_only_the_pairs_that_are_used_are_encoded(self, bench, tmp_path):
+        asked = []
+
+        class Listening:
+            def load(self, request: FeatureRequest) -> FeatureBlock:
+                asked.append(len(request))
+                return bench.store.load(request)
+
+        cross_validate(bench.base, bench.corpus, bench.pairs, Listening())
+        assert asked == [len(bench.pairs.rows_used(1.0))]
+        assert asked[0] < len(bench.pairs)
+
+    def test_learned_poolings_and_texts_alone_go_the_same_way(self, bench):
+        changes = {"model__pooling_strategy": "attention", "model__pair_encoding": "separate"}
+        config = bench.config(**changes, training__num_epochs=1)
+        result = cross_validate(config, bench.corpus, bench.pairs, bench.store)
+        assert len(result.folds) == 3
+        assert "pooler.query_KH" in result.folds[0].state
+
+
+class TestAggregates:
+    def test_mean_spread_and_median_are_over_folds(self):
+        values = aggregate([fold_of(1, 0.5), fold_of(2, 0.7), fold_of(3, 0.9)], {})
+        assert values["cv_aggregate/mean_f1"] == pytest.approx(0.7)
+        assert values["cv_aggregate/std_f1"] == pytest.approx(statistics.stdev([0.5, 0.7, 0.9]))
+        assert values["cv_aggregate/median_f1"] == pytest.approx(0.7)
+        assert values["cv_aggregate/folds_finished"] == 3
+
+    def test_one_fold_has_no_spread(self):
+        assert aggregate([fold_of(1, 0.5)], {})["cv_aggregate/std_f1"] == 0.0
+
+    def test_no_finished_fold_gives_no_aggregates(self, bench):
+        assert aggregate([], {}) == {}
+        assert summarize([fold_of(1, 0.5, status=DIVERGED)], bench.pairs).aggregates == {}
+
+    def test_a_fold_of_one_class_warns_and_leaves_the_auc_to_the_others(self):
+        with pytest.warns(UserWarning, match=r"folds \[2\] have validation labels of one class"):
+            values = aggregate([fold_of(1, 0.5, auc=0.8), fold_of(2, 0.7, auc=math.nan)], {})
+        assert values["cv_aggregate/mean_auc"] == pytest.approx(0.8)
+        assert values["cv_aggregate/mean_f1"] == pytest.approx(0.6)
+
+    def test_no_auc_at_all_is_nan_and_no_crash(self):
+        with pytest.warns(UserWarning, match="one class"):
+            values = aggregate([fold_of(1, 0.5, auc=math.nan)], {})
+        assert math.isnan(values["cv_aggregate/mean_auc"])
+        assert math.isnan(values["cv_aggregate/median_auc"])
+
+    def test_optimism_is_what_peeking_would_have_added(self):
+        values = aggregate([fold_of(1, 0.5, peeked_f1=0.8), fold_of(2, 0.7, peeked_f1=0.8)], {})
+        assert values["cv_aggregate/optimism_f1"] == pytest.approx(0.2)
+
+    def test_peeking_never_takes_away(self, found):
+        assert found.aggregates["cv_aggregate/optimism_f1"] >= 0
+
+    def test_best_epochs_are_reported_beside_the_honest_ones(self, found):
+        metrics = found.metrics()
+        for fold in found.folds:
+            name = f"cv_summary/fold_{fold.fold}"
+            best = int(np.argmax(fold.history["val_f1"]))
+            assert metrics[f"{name}_best_f1"] == max(fold.history["val_f1"])
+            assert metrics[f"{name}_best_auc"] == fold.history["val_auc"][best]
+            assert metrics[f"{name}_best_epoch"] == best + 1
+            assert metrics[f"{name}_selected_f1"] == fold.metrics["f1"]
+        best_f1s = [metrics[f"cv_summary/fold_{k}_best_f1"] for k in (1, 2, 3)]
+        assert metrics["cv_aggregate/mean_best_f1"] == pytest.approx(statistics.mean(best_f1s))
+
+    def test_a_diverged_fold_counts_for_nothing_and_is_named(self, bench, found):
+        lost = replace(found.folds[0], status=DIVERGED, metrics={}, rows=found.folds[0].rows[:0])
+        result = summarize([lost, *found.folds[1:]], bench.pairs)
+        assert result.diverged == [lost]
+        expected = statistics.mean(fold.metrics["f1"] for fold in found.folds[1:])
+        assert result.aggregates["cv_aggregate/mean_f1"] == pytest.approx(expected)
+
+    def test_the_size_of_what_is_trained_is_told(self, found):
+        assert found.aggregates["model/trained_parameters"] == 33
+
+
+class TestCriteria:
+    def test_each_criterions_f1_is_over_the_decisions_of_all_folds(self, bench, found):
+        rows = np.concatenate([fold.rows for fold in found.folds])
+        chosen = np.concatenate([fold.probabilities.astype(np.float64) >= fold.threshold for fold in found.folds])
+        labels = bench.pairs.label_N[rows]
+        scores = []
+        for index, criterion in enumerate(bench.pairs.criterion_ids):
+            mine = bench.pairs.criterion_N[rows] == index
+            told = found.criteria[criterion]
+            assert told["support"] == labels[mine].sum()
+            if mine.any():
+                assert told["f1"] == pytest.approx(f1_score(labels[mine], chosen[mine], zero_division=0))
+            if told["support"]:
+                scores.append(told["f1"])
+        assert found.aggregates["cv_aggregate/macro_f1"] == pytest.approx(statistics.mean(scores))
+
+    def test_decisions_are_the_same_for_folds_and_criteria_where_scores_are_saturated(self, bench):
+        """A threshold between two float32 neighbours must not be rounded to one of them."""
+        below_one = np.float32(1) - np.float32(2**-24)
+        rows = bench.pairs.evaluation_rows(1)
+        fold = replace(
+            fold_of(1, 0.0),
+            rows=rows,
+            labels=bench.pairs.label_N[rows],
+            probabilities=np.full(len(rows), below_one, dtype=np.float32),
+            threshold=float(below_one) + 2**-26,
+        )
+        scores = criterion_scores([fold], bench.pairs)
+        assert {s["recall"] for s in scores.values() if s["support"]} == {0.0}
+
+    def test_a_criterion_without_pairs_is_nan_and_out_of_the_macro_mean(self, bench, found):
+        fold = found.folds[0]
+        kept = bench.pairs.criterion_N[fold.rows] != 0
+        some = replace(fold, rows=fold.rows[kept], labels=fold.labels[kept], probabilities=fold.probabilities[kept])
+        result = summarize([some], bench.pairs)
+        assert math.isnan(result.criteria[bench.pairs.criterion_ids[0]]["f1"])
+        assert math.isfinite(result.aggregates["cv_aggregate/macro_f1"])
