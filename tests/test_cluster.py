@@ -43,7 +43,11 @@ def head_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     before = {process.pid for process in psutil.process_iter()}
     words = ["start", "--head", f"--port={free_port()}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
     words += ["--num-cpus=2", f"--temp-dir={folder}", "--include-dashboard=true", "--disable-usage-stats"]
-    subprocess.run([str(BIN / "ray"), *words], check=True, env=environment, capture_output=True, timeout=120)
+    words += ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"]
+    started = subprocess.run(
+        [str(BIN / "ray"), *words], check=False, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert started.returncode == 0, started.stderr[-3000:]
     try:
         yield f"http://127.0.0.1:{dashboard}"
     finally:

@@ -23,6 +23,7 @@ def build(name: str, models: int = 1):
 def padded(row_TH, left=0, right=0, junk=0.0):
     def fill(n):
         return torch.full((n, HIDDEN), junk)
+
     h_TH = torch.cat([fill(left), row_TH, fill(right)])
     mask_T = torch.cat([torch.zeros(left), torch.ones(len(row_TH)), torch.zeros(right)]).long()
     return h_TH[None, None], mask_T[None, None]
@@ -53,8 +54,12 @@ def test_a_row_of_padding_gives_zeros_and_spoils_no_neighbour(name):
 def test_each_plain_strategy_is_its_definition():
     row_TH = torch.randn(5, HIDDEN)
     want = {
-        "cls": row_TH[0], "last": row_TH[-1], "mean": row_TH.mean(0), "max": row_TH.amax(0),
-        "first_k": row_TH[:2].mean(0), "last_k": row_TH[-2:].mean(0),
+        "cls": row_TH[0],
+        "last": row_TH[-1],
+        "mean": row_TH.mean(0),
+        "max": row_TH.amax(0),
+        "first_k": row_TH[:2].mean(0),
+        "last_k": row_TH[-2:].mean(0),
     }
     assert set(want) == {name for name, kind in POOLERS.items() if not kind.learned}
     for name, vector_H in want.items():
@@ -83,6 +88,7 @@ def test_models_side_by_side_are_the_models_alone(name):
 def test_the_settings_offer_exactly_the_registered_parts():
     def choices(setting):
         return set(typing.get_args(ModelConfig.model_fields[setting].annotation))
+
     assert choices("pooling_strategy") == set(POOLERS)
     assert choices("head") == set(HEADS)
 

@@ -32,8 +32,13 @@ class Folds(tune.Trainable):
             return {"folds_done": 0, "mean_f1": float("nan"), "aggregates": {}, "failed": True, "done": True}
         mean = 0.5 if settings.get("model.head") == "mlp" else 0.8
         done = self.iteration + 1
-        return {"folds_done": done, "mean_f1": mean, "aggregates": {"cv_aggregate/mean_f1": mean}, "failed": False,
-                "done": done == FOLDS}
+        return {
+            "folds_done": done,
+            "mean_f1": mean,
+            "aggregates": {"cv_aggregate/mean_f1": mean},
+            "failed": False,
+            "done": done == FOLDS,
+        }
 
     def reset_config(self, new_config):
         return True
@@ -62,10 +67,19 @@ def cluster():
 def fit(searcher, folder, scheduler=None):
     tuner = tune.Tuner(
         tune.with_resources(Folds, {"cpu": 1}),
-        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=searcher.limit,
-                                    max_concurrent_trials=2, reuse_actors=True),
-        run_config=tune.RunConfig(name="t", storage_path=str(folder), verbose=0,
-                                  checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=searcher.limit,
+            max_concurrent_trials=2,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="t",
+            storage_path=str(folder),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
     )
     results = tuner.fit()
     assert not results.errors
@@ -76,7 +90,8 @@ def test_ray_runs_each_cell_once_and_ends(cluster, tmp_path):
     configs = [{"key": f"k{i}", "settings": {"model.head": "linear", "model.pooling_k": i}} for i in range(5)]
     results = fit(CellSearcher(configs), tmp_path)
     assert sorted((r.config["key"], r.config["settings"]["model.pooling_k"]) for r in results) == [
-        (f"k{i}", i) for i in range(5)]
+        (f"k{i}", i) for i in range(5)
+    ]
     assert {r.metrics["folds_done"] for r in results} == {FOLDS}
 
 
@@ -96,8 +111,11 @@ def test_ray_and_optuna_agree_on_how_each_trial_ended_and_ray_stores_no_secret(c
     assert len(results) == len(trials) == 7
     for trial in trials:
         settings = trial.user_attrs["settings"]
-        expected = "FAIL" if settings["training.learning_rate"] > 3e-3 else (
-            "PRUNED" if settings["model.head"] == "mlp" else "COMPLETE")
+        expected = (
+            "FAIL"
+            if settings["training.learning_rate"] > 3e-3
+            else ("PRUNED" if settings["model.head"] == "mlp" else "COMPLETE")
+        )
         assert trial.state.name == expected
         means = {"FAIL": {}, "PRUNED": {1: 0.5}, "COMPLETE": {1: 0.8, 2: 0.8, 3: 0.8}}
         assert trial.intermediate_values == means[expected]

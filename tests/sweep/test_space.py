@@ -28,7 +28,13 @@ def refused(text: str) -> str:
 def test_a_grid_is_the_product_in_the_files_order():
     cells = space("model.head: {grid: [linear, mlp]}\ntraining.batch_size: {grid: [8, 16, 32]}").cells(BASE)
     assert [tuple(cell.settings.values()) for cell in cells] == [
-        ("linear", 8), ("linear", 16), ("linear", 32), ("mlp", 8), ("mlp", 16), ("mlp", 32)]
+        ("linear", 8),
+        ("linear", 16),
+        ("linear", 32),
+        ("mlp", 8),
+        ("mlp", 16),
+        ("mlp", 32),
+    ]
     assert [cell.config.training.batch_size for cell in cells] == [8, 16, 32, 8, 16, 32]
 
 
@@ -43,7 +49,12 @@ def test_a_conditioned_setting_varies_only_where_its_condition_holds():
         "model.pooling_strategy: {grid: [mean, first_k, last_k]}"
     ).cells(BASE)
     assert [tuple(cell.settings.values()) for cell in cells] == [
-        ("mean",), ("first_k", 2), ("first_k", 8), ("last_k", 2), ("last_k", 8)]
+        ("mean",),
+        ("first_k", 2),
+        ("first_k", 8),
+        ("last_k", 2),
+        ("last_k", 8),
+    ]
     assert cells[0].config.model.pooling_k == BASE.model.pooling_k
 
 
@@ -73,8 +84,10 @@ def test_impossible_cells_are_listed_with_their_reasons():
 
 def test_a_grid_too_large_is_refused_with_its_count_and_fast():
     values = ", ".join(str(i) for i in range(1, 101))
-    text = refused(f"training.batch_size: {{grid: [{values}]}}\nmodel.pooling_k: {{grid: [{values}]}}\n"
-                   f"training.seed: {{grid: [{values}]}}")
+    text = refused(
+        f"training.batch_size: {{grid: [{values}]}}\nmodel.pooling_k: {{grid: [{values}]}}\n"
+        f"training.seed: {{grid: [{values}]}}"
+    )
     assert "1,000,000 cells" in text
     assert f"{MAX_CELLS:,}" in text
 
@@ -186,22 +199,48 @@ def test_a_space_says_what_it_is_again():
     some = space(MIXED)
     assert SearchSpace.from_mapping(some.tree()).varied == some.varied
     assert some.encoder_settings_vary() == {
-        "model.pooling_strategy", "model.pooling_k", "model.head_hidden", "model.dropout"}
+        "model.pooling_strategy",
+        "model.pooling_k",
+        "model.head_hidden",
+        "model.dropout",
+    }
 
 
-SETTINGS = ["model.pooling_strategy", "training.batch_size", "training.learning_rate", "model.lora", "model.lora.rank",
-            "model.freeze_encoder", "model.head", "data.negative_ratio", "model.nmae", "data.num_folds", ""]
+SETTINGS = [
+    "model.pooling_strategy",
+    "training.batch_size",
+    "training.learning_rate",
+    "model.lora",
+    "model.lora.rank",
+    "model.freeze_encoder",
+    "model.head",
+    "data.negative_ratio",
+    "model.nmae",
+    "data.num_folds",
+    "",
+]
 values = st.one_of(
-    st.sampled_from(["mean", "mlp", "1e-5", "", "null"]), st.integers(-3, 70000), st.booleans(), st.none(),
-    st.floats(allow_nan=True), st.lists(st.integers(0, 9), max_size=2), st.just({"rank": 4}),
-    st.integers(10**300, 10**301))
+    st.sampled_from(["mean", "mlp", "1e-5", "", "null"]),
+    st.integers(-3, 70000),
+    st.booleans(),
+    st.none(),
+    st.floats(allow_nan=True),
+    st.lists(st.integers(0, 9), max_size=2),
+    st.just({"rank": 4}),
+    st.integers(10**300, 10**301),
+)
 bodies = st.one_of(
     values,
     st.dictionaries(
         st.sampled_from(["grid", "choice", "uniform", "loguniform", "int", "when", "grids"]),
-        st.one_of(values, st.lists(values, max_size=3),
-                  st.dictionaries(st.sampled_from([*SETTINGS, "low", "high", "step", "log"]), values, max_size=4)),
-        max_size=3))
+        st.one_of(
+            values,
+            st.lists(values, max_size=3),
+            st.dictionaries(st.sampled_from([*SETTINGS, "low", "high", "step", "log"]), values, max_size=4),
+        ),
+        max_size=3,
+    ),
+)
 
 
 @settings(max_examples=200, deadline=None)

@@ -68,9 +68,21 @@ def test_a_name_is_either_a_base_setting_or_a_sweep_key_never_both():
 
 
 def test_overrides_reach_the_base_and_the_sweep_by_name():
-    spec = SweepSpec.from_mapping(TREE, "sweeps/x.yaml", [
-        "training.batch_size=8", "base.training.seed=3", "storage=/big/disk", "resources.gpu=0.5", "name=other",
-        "finalize.enabled=false", "search.algorithm=random", "search.num_trials=50", "metric=cv_aggregate/mean_auc"])
+    spec = SweepSpec.from_mapping(
+        TREE,
+        "sweeps/x.yaml",
+        [
+            "training.batch_size=8",
+            "base.training.seed=3",
+            "storage=/big/disk",
+            "resources.gpu=0.5",
+            "name=other",
+            "finalize.enabled=false",
+            "search.algorithm=random",
+            "search.num_trials=50",
+            "metric=cv_aggregate/mean_auc",
+        ],
+    )
     assert (spec.base.training.batch_size, spec.base.training.seed) == (8, 3)
     assert (spec.storage, spec.name, spec.metric) == ("/big/disk", "other", "cv_aggregate/mean_auc")
     assert (spec.resources.gpu, spec.resources.cpu) == (0.5, "auto")
@@ -164,13 +176,21 @@ def test_all_problems_of_a_file_come_at_once_with_their_dotted_names():
         (changed(TREE, base={"model": {"lora": {"rank": 4}}}), "base: model.lora is set but"),
         (changed(TREE, question=float("nan")), "finite"),
         (changed(TREE, search={"seed": 2**4000}), "too large"),
-        (changed(OPTUNA, search={"objectives": [{"metric": "cv_aggregate/mean_f1", "mode": "max"}]}),
-         "objectives needs two or more"),
+        (
+            changed(OPTUNA, search={"objectives": [{"metric": "cv_aggregate/mean_f1", "mode": "max"}]}),
+            "objectives needs two or more",
+        ),
         (changed(OPTUNA, scheduler={"kind": "median"}, metric="cv_aggregate/mean_auc"), "by their mean F1"),
-        (changed(OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.learning_rate": 0.5}]}}),
-         "warm_start.configs[0].training.learning_rate: 0.5 is outside of loguniform"),
-        (changed(OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.seed": 5}]}}),
-         "the space does not vary this setting"),
+        (
+            changed(
+                OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.learning_rate": 0.5}]}}
+            ),
+            "warm_start.configs[0].training.learning_rate: 0.5 is outside of loguniform",
+        ),
+        (
+            changed(OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.seed": 5}]}}),
+            "the space does not vary this setting",
+        ),
         (changed(OPTUNA, search={"algorithm": "grid"}), "lists no values for a grid"),
         (changed(OPTUNA, space={}), "varies nothing"),
     ],
@@ -226,8 +246,16 @@ def test_a_spec_written_out_hides_every_credential():
     assert "s3cret" not in refused(tree, "search.storage=[postgresql://me:s3cret@db/optuna]")
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:pw@h/d", "postgresql+psycopg://u:p@pw@h/d", "mysql://u:p/pw@h/d",
-                                 "http://h/?password=pw", "s3://key:pw@bucket/a"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:pw@h/d",
+        "postgresql+psycopg://u:p@pw@h/d",
+        "mysql://u:p/pw@h/d",
+        "http://h/?password=pw",
+        "s3://key:pw@bucket/a",
+    ],
+)
 def test_no_password_survives_the_mask(url):
     assert "pw" not in mask_credentials(f"at {url} now")
 
@@ -244,24 +272,90 @@ def test_a_dotted_base_is_the_same_as_a_nested_one():
 
 
 words = st.one_of(
-    st.text(max_size=8), st.integers(), st.floats(), st.booleans(), st.none(), st.dates(), st.binary(max_size=3),
-    st.sampled_from(["optuna", "random", "grid", "auto", "asha", "1e-5", "mlp", "search_spaces/pooling.yaml"]))
-names = st.one_of(st.sampled_from(
-    ["name", "question", "base", "space", "search", "scheduler", "resources", "metric", "mode", "finalize", "storage",
-     "algorithm", "sampler", "num_trials", "seed", "warm_start", "configs", "objectives", "kind", "cpu", "gpu", "grid",
-     "choice", "int", "uniform", "when", "model", "training", "model.head", "model.head_hidden", "training.batch_size",
-     "model.lora", "model.lora.rank", "lora", "low", "high", "step"]), st.text(max_size=4), st.integers(0, 3))
-trees = st.recursive(words, lambda inner: st.one_of(
-    st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=4)), max_leaves=12)
+    st.text(max_size=8),
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.none(),
+    st.dates(),
+    st.binary(max_size=3),
+    st.sampled_from(["optuna", "random", "grid", "auto", "asha", "1e-5", "mlp", "search_spaces/pooling.yaml"]),
+)
+names = st.one_of(
+    st.sampled_from(
+        [
+            "name",
+            "question",
+            "base",
+            "space",
+            "search",
+            "scheduler",
+            "resources",
+            "metric",
+            "mode",
+            "finalize",
+            "storage",
+            "algorithm",
+            "sampler",
+            "num_trials",
+            "seed",
+            "warm_start",
+            "configs",
+            "objectives",
+            "kind",
+            "cpu",
+            "gpu",
+            "grid",
+            "choice",
+            "int",
+            "uniform",
+            "when",
+            "model",
+            "training",
+            "model.head",
+            "model.head_hidden",
+            "training.batch_size",
+            "model.lora",
+            "model.lora.rank",
+            "lora",
+            "low",
+            "high",
+            "step",
+        ]
+    ),
+    st.text(max_size=4),
+    st.integers(0, 3),
+)
+trees = st.recursive(
+    words,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=4)),
+    max_leaves=12,
+)
 nearly = st.fixed_dictionaries(
     {"name": st.just("x"), "space": st.one_of(trees, st.just(OPTUNA["space"]), st.just(TREE["space"]))},
-    optional={"base": trees, "search": st.one_of(trees, st.dictionaries(names, words, max_size=3)),
-              "scheduler": trees, "resources": trees, "metric": words, "finalize": trees, "storage": words})
-overrides = st.lists(st.one_of(st.text(max_size=10), st.builds(
-    lambda key, value: f"{key}={value}",
-    st.sampled_from([*setting_names(), *_sweep_keys(), "base.model.head", "base", "x"]),
-    st.one_of(st.text(max_size=6), words, st.sampled_from(["{a: b}", "[1, 2]", "null", "{", "0x" + "f" * 5000])))),
-    max_size=3)
+    optional={
+        "base": trees,
+        "search": st.one_of(trees, st.dictionaries(names, words, max_size=3)),
+        "scheduler": trees,
+        "resources": trees,
+        "metric": words,
+        "finalize": trees,
+        "storage": words,
+    },
+)
+overrides = st.lists(
+    st.one_of(
+        st.text(max_size=10),
+        st.builds(
+            lambda key, value: f"{key}={value}",
+            st.sampled_from([*setting_names(), *_sweep_keys(), "base.model.head", "base", "x"]),
+            st.one_of(
+                st.text(max_size=6), words, st.sampled_from(["{a: b}", "[1, 2]", "null", "{", "0x" + "f" * 5000])
+            ),
+        ),
+    ),
+    max_size=3,
+)
 
 
 @settings(max_examples=250, deadline=None)

@@ -33,8 +33,10 @@ def opened(folder, asked=None, **known):
 
 
 def worth(settings):
-    return {"cv_aggregate/mean_f1": 1 - abs(math.log10(settings["training.learning_rate"]) + 3.3) / 5,
-            "model/trained_parameters": settings.get("model.head_hidden", 1)}
+    return {
+        "cv_aggregate/mean_f1": 1 - abs(math.log10(settings["training.learning_rate"]) + 3.3) / 5,
+        "model/trained_parameters": settings.get("model.head_hidden", 1),
+    }
 
 
 def run(study, limit=10**9):
@@ -196,8 +198,19 @@ def test_known_good_configurations_are_tried_first_and_once(tmp_path):
 
 
 def test_an_earlier_experiments_runs_are_told_once_and_not_counted(tmp_path):
-    earlier = [({"training.learning_rate": 10.0**-k, "model.head": "linear", "model.dropout": 0.1,
-                 "data.negative_ratio": 1, "training.seed": 3}, [0.5 + k / 100]) for k in (2, 3, 4)]
+    earlier = [
+        (
+            {
+                "training.learning_rate": 10.0**-k,
+                "model.head": "linear",
+                "model.dropout": 0.1,
+                "data.negative_ratio": 1,
+                "training.seed": 3,
+            },
+            [0.5 + k / 100],
+        )
+        for k in (2, 3, 4)
+    ]
     outside = [({"training.learning_rate": 0.5}, [0.9]), ({**earlier[0][0], "model.dropout": 0.2}, [math.nan])]
     for _ in range(2):
         study = opened(tmp_path, spec(num_trials=5))
