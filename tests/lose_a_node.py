@@ -25,7 +25,7 @@ def main(folder: Path, encoder: str) -> None:
             "base": {
                 "data": {"data_dir": str(folder / "data")},
                 "model": {"name": encoder, "max_length": 64, "freeze_encoder": False},
-                "training": {"num_epochs": 6, "batch_size": 8},
+                "training": {"num_epochs": 12, "batch_size": 4},
                 "mlflow": {"enabled": False},
             },
             "space": {"model.pooling_strategy": {"grid": ["mean"]}},
@@ -34,7 +34,7 @@ def main(folder: Path, encoder: str) -> None:
         }
     )
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [cluster.add_node(num_cpus=1)]
+    nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
     ray.init(address=cluster.address, log_to_driver=False)
     key = next(iter(prepare(spec).cells))
 
@@ -44,8 +44,10 @@ def main(folder: Path, encoder: str) -> None:
             if record is not None and record.folds:
                 break
             time.sleep(0.05)
-        cluster.add_node(num_cpus=1)
-        cluster.remove_node(nodes[0], allow_graceful=False)
+        actors = [actor for actor in ray._private.state.actors().values() if actor["State"] == "ALIVE"]
+        busy = {actor["Address"]["NodeID"] for actor in actors}
+        lost = next(node for node in nodes if node.node_id in busy)
+        cluster.remove_node(lost, allow_graceful=False)
 
     thread = threading.Thread(target=take_away, daemon=True)
     thread.start()
