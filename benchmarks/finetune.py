@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.outcome import Mark, Outcome
+from benchmarks.workplace import Workplace, small_corpus
 from gemma_nli.config import FeaturesConfig, RunConfig, build_config
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
@@ -96,6 +98,25 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def run(place: Workplace) -> Outcome:
+    """Full fine-tuning beside the frozen side, as one entry of `python -m benchmarks`; half an hour on two cores."""
+    corpus, encoder = load_corpus(place.data), str(minilm_folder())
+    if place.quick:
+        corpus = load_corpus(small_corpus(place, 40))
+    pairs = build_pairs(corpus, RunConfig().data)
+    results = {
+        way: measure(way, settings(way, encoder, place.size(64, 16)), corpus, pairs) for way in ("frozen", "full")
+    }
+    gains = [full - frozen for full, frozen in zip(results["full"]["auc"], results["frozen"]["auc"], strict=True)]
+    marks = [
+        Mark("AUC gained by training the encoder, mean of folds", statistics.fmean(gains)),
+        Mark("the same, worst fold", min(gains), at_least=0.0),
+        *(Mark(f"mean AUC, {way}", statistics.fmean(result["auc"])) for way, result in results.items()),
+        Mark("times longer than frozen, encoding included", results["full"]["seconds"] / results["frozen"]["seconds"]),
+    ]
+    return Outcome(marks, dict(results))
 
 
 def main() -> None:

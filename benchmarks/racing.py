@@ -40,6 +40,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, wilcoxon
 
+from benchmarks.outcome import Mark, Outcome
+from benchmarks.workplace import Workplace
 from gemma_nli.sweep.racing import RaceTable
 from gemma_nli.sweep.rules import Halving, Median
 
@@ -199,15 +201,34 @@ def measure(
         for name, make in (rules or RULES).items():
             rule = make()
             pick, folds_run = replay(table, rule, order, concurrent)
-            found.setdefault(name, []).append((
-                bool(means_C[pick] >= means_C.max() - near),
-                bool(table.latent_C[pick] >= table.latent_C.max() - near),
-                folds_run / (configs * FOLDS),
-                float(means_C.max() - means_C[pick]),
-                1000 * float(np.mean(getattr(rule, "seconds", [0.0]))),
-            ))
+            found.setdefault(name, []).append(
+                (
+                    bool(means_C[pick] >= means_C.max() - near),
+                    bool(table.latent_C[pick] >= table.latent_C.max() - near),
+                    folds_run / (configs * FOLDS),
+                    float(means_C.max() - means_C[pick]),
+                    1000 * float(np.mean(getattr(rule, "seconds", [0.0]))),
+                )
+            )
     names = ("table_within_half_se", "latent_within_half_se", "folds_run", "f1_lost", "ms_a_decision")
     return {rule: dict(zip(names, np.mean(runs, axis=0).tolist(), strict=True)) for rule, runs in found.items()}
+
+
+def run(place: Workplace) -> Outcome:
+    """The module's question as one entry of `python -m benchmarks`: 200 tables of 200 configurations."""
+    results = measure(place.size(200, 2), place.size(200, 20))
+    racing = results["fold_racing"]
+    marks = [
+        Mark("folds run by fold racing, of all", racing["folds_run"], at_most=0.5),
+        Mark("its picks within half a standard error of the best", racing["table_within_half_se"], at_least=0.95),
+        *(
+            Mark(f"the same of {rule}; folds run {values['folds_run']:.0%}", values["table_within_half_se"])
+            for rule, values in results.items()
+            if rule != "fold_racing"
+        ),
+        Mark("milliseconds a decision of fold racing", racing["ms_a_decision"], unit="ms"),
+    ]
+    return Outcome(marks, dict(results))
 
 
 def main() -> None:
@@ -219,9 +240,7 @@ def main() -> None:
     parser.add_argument("--training", type=float, default=0.04, help="noise of a fold's training")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    results = measure(
-        asked.seeds, asked.configs, asked.concurrent, spread=asked.spread, training=asked.training
-    )
+    results = measure(asked.seeds, asked.configs, asked.concurrent, spread=asked.spread, training=asked.training)
     print(f"{asked.seeds} seeds, {asked.configs} configurations x {FOLDS} folds, {asked.concurrent} at a time")
     print(f"{'rule':<12} {'within 0.5 SE: table':>21} {'latent':>8} {'folds run':>10} {'F1 lost':>8} {'ms/look':>8}")
     for rule, values in results.items():

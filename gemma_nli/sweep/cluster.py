@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from gemma_nli.config import FeaturesConfig
+from gemma_nli.errors import GemmaNliError, SweepError
 from gemma_nli.features import EncodeReport, FeatureRequest, FeatureStore
+from gemma_nli.masking import mask_credentials
 from gemma_nli.sweep.sharing import Arrays, SharedBlock
 
 _QUIET = {
@@ -30,7 +33,10 @@ _QUIET = {
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the cluster of $RAY_ADDRESS or the running session, else start Ray here and stop it again at the end."""
+    """Join the cluster of $RAY_ADDRESS or the running session, else start Ray here and stop it again at the end.
+
+    RAY_ADDRESS=local starts one here whatever else runs.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for noisy in ("ray.tune", "ray.air", "ray.train"):
@@ -38,14 +44,23 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    own: dict[str, Any] = {"include_dashboard": False} if os.environ.get("RAY_ADDRESS", "local") == "local" else {}
     if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     ray.init(log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def ray_failed(error: RayError) -> GemmaNliError:
+    """What the user is told when a part of Ray dies, or when a task of ours raised an error that the user can mend."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, GemmaNliError):
+        return cause
+    lines = mask_credentials(str(error)).strip().splitlines() or [type(error).__name__]
+    return SweepError(f"Ray failed: {lines[-1][:300]} ({type(error).__name__}); the same command goes on from here.")
 
 
 def cluster_size() -> tuple[float, float]:

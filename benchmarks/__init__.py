@@ -1,0 +1,22 @@
+"""What the engine costs, each figure a ratio measured in one run: `python -m benchmarks [NAME ...]`, or `make bench`.
+
+    outcome.py      what a benchmark gives: figures, and marks with what was reached
+    workplace.py    where one runs: a temporary folder, its corpus, its processes and what they spent
+    sweep_run.py    a sweep in a process of its own, with its memory and times
+    encoder_pass.py one length-sorted pass of a corpus's pairs through the encoder, in a process of its own
+
+Every other file is a benchmark: a function `run(place: Workplace) -> Outcome`, its docstring saying what is compared.
+"""
+
+NAMES = {
+    "stock": "a trial against stock Ray Tune, MLflow callback and an encoder run in every step",
+    "limit": "a whole 36-trial sweep in encoder passes",
+    "growth": "seconds a warm trial and the driver's memory at 36, 360 and 1,000 trials",
+    "logging_cost": "seconds a report of 40 metrics, ours against the stock callback",
+    "memory": "memory of 4 trials that share features",
+    "encode": "padding and speed of encoding; causal prefix reuse",
+    "peers": "scikit-learn's GridSearchCV over the same vectors",
+    "racing": "what racing folds finds and saves",
+    "finetune": "training the encoder against the best frozen configuration",
+}
+"""Each benchmark's module, and what it answers."""
