@@ -45,6 +45,7 @@ class LiveSweep:
     post: Postman
     tell_running: bool
     stopped: Callable[[str], str | None]
+    run_again: Callable[[str, int], bool]  # (key, attempts so far) of a trial whose process died and Ray gave up on
 
 
 _LIVE: dict[str, LiveSweep] = {}
@@ -100,6 +101,9 @@ class SweepCallback(MLflowLoggerCallback):
         if failed:
             record = journal.read()
             if record is None or record.state == "running":
+                if self.live.run_again(key, record.attempts if record is not None else 0):
+                    self.live.board.update(key, "waiting")
+                    return
                 journal.stop("failed", error=f"the trial's process died {trial.num_failures} times: {_cause(trial)}")
             self.live.board.update(key, "failed")
         elif last.get("failed"):

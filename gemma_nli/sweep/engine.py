@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 
 from gemma_nli.errors import TrackingError
 from gemma_nli.features import EncodeReport
 from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.callback import LiveSweep, SweepCallback, register_live, unregister_live
-from gemma_nli.sweep.cluster import encode_all, ray_session
+from gemma_nli.sweep.cluster import encode_all, ray_failed, ray_session
 from gemma_nli.sweep.finalize import Finalized, finalize
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
@@ -23,7 +24,8 @@ from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources, decide_resources
 from gemma_nli.sweep.result import SweepResult
-from gemma_nli.sweep.schedulers import build_scheduler
+from gemma_nli.sweep.schedulers import FoldScheduler, build_scheduler
+from gemma_nli.sweep.search import CellSearcher, StudySearcher
 from gemma_nli.sweep.searching import build_searcher, pareto_front
 from gemma_nli.sweep.sharing import SharedBlock, TrialContext
 from gemma_nli.sweep.spec import SweepSpec
@@ -115,7 +117,10 @@ class _Run:
     def _encode(self) -> tuple[SharedBlock, ...]:
         self.board.enter("encoding")
         began = time.monotonic()
-        blocks, self.encoded = encode_all(feature_requests(self.ready), self.ready.storage, self.spec.base.features)
+        try:
+            blocks, self.encoded = encode_all(feature_requests(self.ready), self.ready.storage, self.spec.base.features)
+        except RayError as error:
+            raise ray_failed(error) from None
         self.seconds["encode"] = time.monotonic() - began
         return blocks
 
@@ -143,43 +148,76 @@ class _Run:
             return decision.reason if decision is not None else None
 
         searcher = build_searcher(self.ready, self.folder, self.board, recorder.post, stopped)
-        self.interrupts.on_first(searcher.stop)
+        again: dict[str, dict[str, Any]] = {}
+
+        def run_again(key: str, attempts: int) -> bool:
+            """Ray gives up on a trial whose process dies while it is still being set up, whatever max_failures says."""
+            before = self.ready.records.get(key)
+            if attempts - (before.attempts if before is not None else 0) > self.spec.resources.max_failures:
+                return False
+            again[key] = self.board.cells[key].settings
+            return True
+
         slow = (
             any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
             or not self.spec.base.model.freeze_encoder
         )
         register_live(
             self.ready.sweep_id,
-            LiveSweep(self.board, self.ready.storage, self.ready.pairs, recorder.post, slow, stopped),
+            LiveSweep(self.board, self.ready.storage, self.ready.pairs, recorder.post, slow, stopped, run_again),
         )
-        self.folder.clear_ray()
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, resources.concurrent))
         try:
-            tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(CvTrial, context=context), resources.request()),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=scheduler,
-                    num_samples=searcher.limit,
-                    max_concurrent_trials=resources.concurrent,
-                    time_budget_s=self.spec.search.time_budget,
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    name="trials",
-                    storage_path=str(self.folder.path / "ray"),
-                    callbacks=[SweepCallback(self.ready.sweep_id, self.spec.base.experiment)],
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    failure_config=tune.FailureConfig(max_failures=self.spec.resources.max_failures),
-                    verbose=0,
-                ),
-            )
-            tuner.fit()
+            self._fit(context, searcher, scheduler, resources)
+            for _ in range(self.spec.resources.max_failures):
+                left = [{"key": key, "settings": settings} for key, settings in again.items()]
+                if not left or self.interrupts.count or self._time_is_up(began):
+                    break
+                again.clear()
+                self._fit(context, CellSearcher(left), scheduler, resources)
         finally:
             searcher.close()
             unregister_live(self.ready.sweep_id)
-            self.folder.clear_ray()
             self.seconds["tune"] = time.monotonic() - began
+
+    def _time_is_up(self, began: float) -> bool:
+        budget = self.spec.search.time_budget
+        return budget is not None and time.monotonic() - began >= budget
+
+    def _fit(
+        self,
+        context: TrialContext,
+        searcher: CellSearcher | StudySearcher,
+        scheduler: FoldScheduler | None,
+        resources: TrialResources,
+    ) -> None:
+        self.folder.clear_ray()
+        self.interrupts.on_first(searcher.stop)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, resources.concurrent))
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(CvTrial, context=context), resources.request()),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=searcher.limit,
+                max_concurrent_trials=resources.concurrent,
+                time_budget_s=self.spec.search.time_budget,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(self.folder.path / "ray"),
+                callbacks=[SweepCallback(self.ready.sweep_id, self.spec.base.experiment)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=self.spec.resources.max_failures),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except RayError as error:
+            raise ray_failed(error) from None
+        finally:
+            self.folder.clear_ray()
 
     def _finalize(self, recorder: Recorder) -> Finalized | None:
         best = self.board.best()

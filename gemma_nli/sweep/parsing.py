@@ -88,6 +88,8 @@ def _odd(value: Any) -> str | None:
                 stack.append((f"{where}{key}.", inner, depth + 1))
         elif isinstance(item, (list, tuple)):
             stack.extend((f"{where.rstrip('.')}[{i}].", inner, depth + 1) for i, inner in enumerate(item))
+        elif isinstance(item, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in item):
+            return f"{where.rstrip('.')}: holds a character that no file or name can hold."
         elif isinstance(item, int) and abs(item) >= 2**63:
             return f"{where.rstrip('.')}: the number is too large."
         elif isinstance(item, float) and not math.isfinite(item):
