@@ -76,7 +76,8 @@ def fit_all(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows, epo
     clear_workbench()  # the encoder goes out with the classifier: no later fold may train it on
     with run.own_randomness():
         for epoch in range(1, epochs + 1):
-            if not np.isfinite(run.epoch()):
+            loss = run.epoch()
+            if not (np.isfinite(loss) and all(bool(p.isfinite().all()) for p in run.steps.optimizer.parameters)):
                 raise TrainingError(
                     f"the loss was no number in epoch {epoch} of the refit; lower training.learning_rate."
                 )

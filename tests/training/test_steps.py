@@ -242,3 +242,9 @@ def test_half_precision_gradients_are_unscaled_before_clipping(tiny_gemma2: Path
     half.descend(rows[:16])
     clipped = torch.stack([p.grad.norm() for p in half.optimizer.parameters]).norm()
     assert float(clipped) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_each_step_draws_dropout_of_its_own(tiny_gemma2: Path) -> None:
+    steps, rows = steps_on(tiny_gemma2, **{"model.dropout": 0.5, "training.learning_rate": 1e-12})
+    losses = [float(steps.descend(rows[:16])) for _ in range(4)]
+    assert len({round(loss, 5) for loss in losses}) == 4
