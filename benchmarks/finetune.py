@@ -4,8 +4,9 @@
         [--frozen-max-length 128] [--json results.json]
 
 The frozen side is MiniLM's mean-pooled joint vectors under a linear head, at the best settings that a sweep over them
-found (rate 1e-2, batches of 64, 20 epochs). It may see longer texts. The trained sides have 3 epochs. All are measured on the same evaluation
-pairs (1 negative a positive), at the epoch and threshold that an inner split of the training posts chose.
+found (rate 1e-2, batches of 64, 20 epochs). It may see longer texts. The trained sides have 3 epochs. All are measured
+on the same evaluation pairs (1 negative a positive), at the epoch and threshold that an inner split of the training
+posts chose.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.demo_weights import minilm_folder
 from gemma_nli.training.cross_validation import run_folds
-from gemma_nli.training.results import FoldResult
+from gemma_nli.training.results import FINISHED, FoldResult
 
 WAYS: dict[str, dict[str, Any]] = {
     "frozen": {"training.learning_rate": 1e-2, "training.batch_size": 64, "training.num_epochs": 20},
@@ -64,6 +65,8 @@ def measure(way: str, config: RunConfig, corpus: Corpus, pairs: PairTable) -> di
         for ended in run_folds(config, corpus, pairs, store, {}):
             found += ended
             for fold in ended:
+                if fold.status != FINISHED:
+                    raise SystemExit(f"{way} fold {fold.fold}: {fold.detail}")
                 print(f"  {way} fold {fold.fold}: {_line(fold)}, {time.perf_counter() - began:.0f} s", flush=True)
     return {
         "settings": WAYS[way] if way == "frozen" else TRAINED | WAYS[way],
@@ -76,7 +79,7 @@ def measure(way: str, config: RunConfig, corpus: Corpus, pairs: PairTable) -> di
 
 
 def _line(fold: FoldResult) -> str:
-    return f"{fold.status}, AUC {fold.metrics['auc']:.4f}, F1 {fold.metrics['f1']:.4f}, epoch {fold.selected_epoch}"
+    return f"AUC {fold.metrics['auc']:.4f}, F1 {fold.metrics['f1']:.4f}, epoch {fold.selected_epoch}"
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -136,9 +139,8 @@ def main() -> None:
     for way in ["frozen", *filter(None, asked.ways.split(","))]:
         max_length = asked.frozen_max_length if way == "frozen" else asked.max_length
         results[way] = measure(way, settings(way, encoder, max_length), corpus, pairs)
-    print(
-        f"\nmax_length {asked.max_length} (frozen {asked.frozen_max_length}), fold fingerprint {pairs.fingerprint[:12]}\n\n{table(results)}"
-    )
+    print(f"\nmax_length {asked.max_length} (frozen {asked.frozen_max_length}), folds {pairs.fingerprint[:12]}")
+    print(f"\n{table(results)}")
     if asked.json:
         told = {"max_length": asked.max_length, "frozen_max_length": asked.frozen_max_length}
         told |= {"fold_fingerprint": pairs.fingerprint, "ways": results}
