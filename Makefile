@@ -21,7 +21,7 @@ demo: $(READY)  ## a real sweep with real weights on a synthetic corpus
 	$(BIN)/gemma-nli demo
 
 test: $(READY)  ## the tests, under 8 minutes on 2 cores
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
@@ -30,7 +30,10 @@ cluster: $(READY)  ## the tests on several Ray nodes
 	$(BIN)/python -m pytest -q -m cluster
 
 chaos: $(READY)  ## kill drivers, workers and servers, damage files; a table of what was lost
-	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python -m benchmarks.chaos
+
+chaos-short: $(READY)  ## a few of each, all in one sweep
+	$(BIN)/python -m benchmarks.chaos --short
 
 bench: $(READY)  ## every benchmark: a table and benchmarks/results.json
 	$(BIN)/python -m benchmarks
@@ -42,7 +45,12 @@ lint: $(READY)  ## ruff, mypy, import-linter
 
 audit: $(READY)  ## known holes in what we depend on, and in what we wrote
 	$(BIN)/bandit -q -r gemma_nli -c pyproject.toml
-	$(BIN)/pip-audit --skip-editable
+	@$(BIN)/pip-audit --skip-editable --progress-spinner off > .audit.txt 2>&1; status=$$?; \
+	grep -v 'could not be audited' .audit.txt; skipped=$$(grep -c 'could not be audited' .audit.txt); \
+	if [ $$skipped -gt 1 ]; then \
+	  echo "pip-audit: NOT AUDITED: $$skipped packages; the index reachable from here does not answer about advisories."; \
+	  echo "           Run make audit where the index answers about advisories."; \
+	fi; exit $$status
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -224,7 +224,7 @@ def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
             f"run {run.info.run_id}: has no config.yaml; `gemma-nli flush` sends what is still missing."
         )
     artifacts = run.info.artifact_uri or ""
-    if "://" in artifacts and not artifacts.startswith("file:"):
+    if not artifacts.startswith(("/", "file:")):
         folder = home() / "mlflow" / "downloads" / run.info.run_id
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(folder)))

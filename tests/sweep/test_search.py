@@ -4,7 +4,6 @@ import json
 import sys
 import time
 
-import pytest
 import ray
 from ray import tune
 
@@ -57,13 +56,6 @@ class StopsBad:
         return Decision(self.means[key] < 0.6, 0.0, self.means[key], "below 0.6")
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield
-    ray.shutdown()
-
-
 def fit(searcher, folder, scheduler=None):
     tuner = tune.Tuner(
         tune.with_resources(Folds, {"cpu": 1}),
@@ -86,7 +78,7 @@ def fit(searcher, folder, scheduler=None):
     return results
 
 
-def test_ray_runs_each_cell_once_and_ends(cluster, tmp_path):
+def test_ray_runs_each_cell_once_and_ends(local_ray, tmp_path):
     configs = [{"key": f"k{i}", "settings": {"model.head": "linear", "model.pooling_k": i}} for i in range(5)]
     results = fit(CellSearcher(configs), tmp_path)
     assert sorted((r.config["key"], r.config["settings"]["model.pooling_k"]) for r in results) == [
@@ -95,7 +87,7 @@ def test_ray_runs_each_cell_once_and_ends(cluster, tmp_path):
     assert {r.metrics["folds_done"] for r in results} == {FOLDS}
 
 
-def test_ray_and_optuna_agree_on_how_each_trial_ended_and_ray_stores_no_secret(cluster, tmp_path):
+def test_ray_and_optuna_agree_on_how_each_trial_ended_and_ray_stores_no_secret(local_ray, tmp_path):
     spec = SweepSpec.from_mapping(TREE)
     scheduler = FoldScheduler(StopsBad(), FOLDS, tmp_path, None)
     study = SweepStudy(spec, "t", study_url(spec, tmp_path))

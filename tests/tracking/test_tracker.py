@@ -118,7 +118,7 @@ def test_a_whole_trial_costs_one_create_one_batch_one_upload_and_one_end(sqlite_
     trial = a_trial(metrics=points, params={f"a.setting_{i}": i for i in range(60)})
     started = time.perf_counter()
     tracker.sync_trial(parent, trial)
-    print(f"800 metrics and 60 params: {time.perf_counter() - started:.3f} s")  # noqa: T201
+    print(f"800 metrics and 60 params: {time.perf_counter() - started:.3f} s")
     assert calls == {"create_run": 1, "search_runs": 1, "log_batch": 1, "log_artifacts": 1, "set_terminated": 1}
     tracker.sync_trial(parent, trial)
     assert sum(calls.values()) == 5
