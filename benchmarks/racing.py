@@ -42,8 +42,8 @@ from scipy.stats import norm, wilcoxon
 
 from benchmarks.outcome import Mark, Outcome
 from benchmarks.workplace import Workplace
-from gemma_nli.sweep.racing import RaceTable
-from gemma_nli.sweep.rules import Halving, Median
+from gemma_nli.search.racing import RaceTable
+from gemma_nli.search.rules import Halving, Median
 
 Floats = NDArray[np.float64]
 FOLDS = 5

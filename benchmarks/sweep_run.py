@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 from gemma_nli.journal import TrialJournal
+from gemma_nli.spec.spec import load_sweep
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
-from gemma_nli.sweep.spec import load_sweep
 
 
 class PendingWatch:

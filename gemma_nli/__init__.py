@@ -9,14 +9,14 @@ __all__ = ["RunConfig", "SweepSpec", "__version__", "best_trial", "cross_validat
 
 if TYPE_CHECKING:
     from gemma_nli.config import RunConfig, load_config
+    from gemma_nli.spec.spec import SweepSpec
     from gemma_nli.sweep.engine import run_sweep
-    from gemma_nli.sweep.spec import SweepSpec
     from gemma_nli.tracking.queries import best_trial
     from gemma_nli.training.cross_validation import cross_validate
 
 _HOMES = {
     "RunConfig": "gemma_nli.config",
-    "SweepSpec": "gemma_nli.sweep.spec",
+    "SweepSpec": "gemma_nli.spec.spec",
     "best_trial": "gemma_nli.tracking.queries",
     "cross_validate": "gemma_nli.training.cross_validation",
     "load_config": "gemma_nli.config",

@@ -7,7 +7,7 @@ from pathlib import Path
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.errors import CorpusError
 from gemma_nli.model.demo_weights import minilm_folder
-from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.spec.spec import SweepSpec
 
 QUESTION = "Should MiniLM read post and criterion together or apart, and how should its token states be pooled?"
 

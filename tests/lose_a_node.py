@@ -12,10 +12,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 from gemma_nli.journal import TrialJournal, read_trial
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster import ray_session
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.prepare import prepare
-from gemma_nli.sweep.spec import SweepSpec
 
 
 def main(folder: Path, encoder: str) -> None:

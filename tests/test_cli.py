@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_nli import cli
+import gemma_nli
 from tests.commands import run_command
 
 SWEEP = """
@@ -93,4 +93,4 @@ def test_asking_for_what_is_not_there_is_said_plainly(words, capsys):
 
 def test_the_version_is_the_packages(capsys):
     assert run_command("--version") == 0
-    assert cli.__version__ in capsys.readouterr().out
+    assert gemma_nli.__version__ in capsys.readouterr().out

@@ -25,8 +25,8 @@ from gemma_nli.corpus.redsm5 import Annotation, Corpus, load_corpus, write_corpu
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.errors import ConfigError, GemmaNliError, SpecError, SweepError
 from gemma_nli.journal import TrialJournal
+from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.resume import stored_spec
-from gemma_nli.sweep.spec import SweepSpec, load_sweep
 
 CANARY = "the violet pangolin whispered about lighthouse marmalade at dawn"
 SECRET = "hunter2-Qx9vLm"
@@ -184,7 +184,7 @@ def test_with_log_text_the_pairs_have_the_text_and_nothing_else_does(
 
 
 def test_a_study_that_cannot_be_opened_is_refused_without_its_password(tmp_path: Path, tiny_bert: Path) -> None:
-    from gemma_nli.sweep.study import SweepStudy, study_url
+    from gemma_nli.search.study import SweepStudy, study_url
 
     spec = SweepSpec.from_mapping({
         "name": "p", "space": {"training.seed": {"choice": [1, 2]}}, "base": {"model": {"name": str(tiny_bert)}},

@@ -76,9 +76,9 @@ def by_hand(stage: Stage) -> dict[str, Points]:
     """What each trial must show, from cross-validations in this process: no Ray, no resume, nothing kept."""
     from gemma_nli.features import FeatureStore
     from gemma_nli.journal import TrialJournal
+    from gemma_nli.spec.spec import load_sweep
     from gemma_nli.sweep.prepare import prepare
     from gemma_nli.sweep.projecting import metric_points
-    from gemma_nli.sweep.spec import load_sweep
     from gemma_nli.training.cross_validation import cross_validate
 
     alone = stage.folder / "by_hand"

@@ -1,8 +1,8 @@
 """A classifier as a folder that needs nothing else: settings, safetensors and tokenizer files, never pickle.
 
-    bundle.json             format, settings, threshold, what the encoder was, checksums, metadata
-    classifier.safetensors  pooling and head
-    encoder/                config.json, weights (adapters merged in), tokenizer
+bundle.json             format, settings, threshold, what the encoder was, checksums, metadata
+classifier.safetensors  pooling and head
+encoder/                config.json, weights (adapters merged in), tokenizer
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 from gemma_nli.errors import TrackingError
 from gemma_nli.features import EncodeReport
 from gemma_nli.journal import TrialRecord, read_trial
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.callback import LiveSweep, SweepCallback, register_live, unregister_live
 from gemma_nli.sweep.cluster import encode_all, ray_failed, ray_session
@@ -28,7 +29,6 @@ from gemma_nli.sweep.schedulers import FoldScheduler, build_scheduler
 from gemma_nli.sweep.search import CellSearcher, StudySearcher
 from gemma_nli.sweep.searching import build_searcher, pareto_front
 from gemma_nli.sweep.sharing import SharedBlock, TrialContext
-from gemma_nli.sweep.spec import SweepSpec
 from gemma_nli.sweep.trainable import CvTrial
 from gemma_nli.tracking.hardware import environment_tags
 

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from gemma_nli.features import FeatureStore
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.memory import GIB, estimate_memory
 from gemma_nli.sweep.prepare import configs_to_run, feature_requests, prepare
 from gemma_nli.sweep.resources import choose, hungriest
-from gemma_nli.sweep.spec import SweepSpec
 
 
 def plan_sweep(spec: SweepSpec) -> dict[str, Any]:

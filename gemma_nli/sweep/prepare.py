@@ -15,8 +15,8 @@ from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.journal import TrialRecord, read_trial, trial_key
 from gemma_nli.model.encoder import identify_encoder
-from gemma_nli.sweep.space import Cell
-from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.spec.space import Cell
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.training.inputs import feature_request
 
 _PROBES = 64

@@ -17,7 +17,7 @@ from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.files import write_whole
 from gemma_nli.journal import TrialRecord
 from gemma_nli.masking import mask_credentials
-from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.tracking.projection import MetricPoint, TrialProjection
 
 _HIDDEN = ("mlflow.tracking_uri", "mlflow.artifact_location")

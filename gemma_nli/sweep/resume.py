@@ -8,11 +8,11 @@ from typing import Any
 from gemma_nli.errors import SweepError
 from gemma_nli.journal import read_trial
 from gemma_nli.masking import MASK
+from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.finalize import finalize
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
 from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.recorder import Recorder, flush
-from gemma_nli.sweep.spec import SweepSpec, load_sweep
 
 
 def stored_spec(name: str) -> SweepSpec:

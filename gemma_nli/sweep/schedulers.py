@@ -12,9 +12,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.journal import TrialJournal, TrialRecord
-from gemma_nli.sweep.racing import Decision, RaceTable
-from gemma_nli.sweep.rules import Halving, Median
-from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.search.racing import Decision, RaceTable
+from gemma_nli.search.rules import Halving, Median
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.training.results import FoldResult
 
 

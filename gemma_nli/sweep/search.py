@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from gemma_nli.sweep.study import Proposal, SweepStudy
+from gemma_nli.search.study import Proposal, SweepStudy
 
 
 class CellSearcher(Searcher):

@@ -9,11 +9,11 @@ from typing import Any
 from gemma_nli.config import check_value
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.journal import read_trial
+from gemma_nli.search.study import Proposal, SweepStudy, study_url
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.search import CellSearcher, StudySearcher
-from gemma_nli.sweep.study import Proposal, SweepStudy, study_url
 from gemma_nli.tracking.queries import finished_runs
 
 log = logging.getLogger(__name__)

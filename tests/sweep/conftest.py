@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.result import SweepResult
-from gemma_nli.sweep.spec import SweepSpec
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import time
 import ray
 from ray import tune
 
-from gemma_nli.sweep.racing import Decision
+from gemma_nli.search.racing import Decision
+from gemma_nli.search.study import SweepStudy, study_url
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.schedulers import FoldScheduler
 from gemma_nli.sweep.search import CellSearcher, StudySearcher, metrics_of
-from gemma_nli.sweep.spec import SweepSpec
-from gemma_nli.sweep.study import SweepStudy, study_url
 
 TREE = {
     "name": "t",

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from gemma_nli.sweep.racing import Decision
+from gemma_nli.search.racing import Decision
 
 
 class _RunningMeans:

@@ -23,8 +23,8 @@ from pydantic import ValidationError
 
 from gemma_nli.config import RunConfig, read_yaml, set_dotted, validation_lines
 from gemma_nli.errors import Problems, SpecError
-from gemma_nli.sweep.conditions import Varied, parse_varied
-from gemma_nli.sweep.domain import Domain, Range, shown
+from gemma_nli.spec.conditions import Varied, parse_varied
+from gemma_nli.spec.domain import Domain, Range, shown
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -250,8 +250,10 @@ class SearchSpace:
             for settings, reason in refused[:10]:
                 problems.add(", ".join(f"{k}={shown(v)}" for k, v in settings.items()), reason)
             more = f"\n  ... and {len(refused) - 10:,} more" if len(refused) > 10 else ""
-            raise SpecError(f"{self.source}: {len(refused):,} of {len(combinations):,} configurations are impossible; "
-                            "narrow the space, or add a `when`:\n  " + "\n  ".join(problems.lines) + more)
+            raise SpecError(
+                f"{self.source}: {len(refused):,} of {len(combinations):,} configurations are impossible; "
+                "narrow the space, or add a `when`:\n  " + "\n  ".join(problems.lines) + more
+            )
         return cells
 
 

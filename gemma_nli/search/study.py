@@ -28,10 +28,10 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from gemma_nli.config import RunConfig
-from gemma_nli.sweep.space import config_identity
-from gemma_nli.sweep.spec import SweepSpec
-from gemma_nli.sweep.studies import open_study
-from gemma_nli.sweep.studies import study_url as study_url
+from gemma_nli.search.studies import open_study
+from gemma_nli.search.studies import study_url as study_url
+from gemma_nli.spec.space import config_identity
+from gemma_nli.spec.spec import SweepSpec
 
 log = logging.getLogger(__name__)
 Values = tuple[float, ...]
@@ -187,12 +187,14 @@ class SweepStudy:
             taken += 1
             if _text(params) not in seen:
                 seen.add(_text(params))
-                self.study.add_trial(optuna.trial.create_trial(
-                    params=params,
-                    distributions={key: distributions[key] for key in params},
-                    values=[float(value) for value in values],
-                    user_attrs={"kind": "earlier", "settings": self.space.settings_of(params)},
-                ))
+                self.study.add_trial(
+                    optuna.trial.create_trial(
+                        params=params,
+                        distributions={key: distributions[key] for key in params},
+                        values=[float(value) for value in values],
+                        user_attrs={"kind": "earlier", "settings": self.space.settings_of(params)},
+                    )
+                )
         return taken
 
     def pareto_front(self) -> list[tuple[dict[str, Any], Values]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemma_nli.sweep.racing import RaceTable
-from gemma_nli.sweep.rules import Halving, Median
+from gemma_nli.search.racing import RaceTable
+from gemma_nli.search.rules import Halving, Median
 
 ROOT = Path(__file__).parents[2]
 ROWS, POSTS, FOLDS = 500, 110, 5

@@ -8,9 +8,9 @@ import pytest
 from optuna.trial import TrialState
 
 from gemma_nli.errors import SweepError
-from gemma_nli.sweep.spec import SweepSpec
-from gemma_nli.sweep.studies import build_sampler, study_url
-from gemma_nli.sweep.study import SweepStudy
+from gemma_nli.search.studies import build_sampler, study_url
+from gemma_nli.search.study import SweepStudy
+from gemma_nli.spec.spec import SweepSpec
 
 SPACE = {
     "training.learning_rate": {"loguniform": [1e-5, 1e-2]},

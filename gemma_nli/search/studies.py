@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 
 from gemma_nli.errors import SweepError
 from gemma_nli.masking import mask_credentials
-from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.spec.spec import SweepSpec
 
 
 def study_url(spec: SweepSpec, folder: Path) -> str:

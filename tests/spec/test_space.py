@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gemma_nli.config import RunConfig, parse_yaml
 from gemma_nli.errors import SpecError
-from gemma_nli.sweep.space import MAX_CELLS, SearchSpace
+from gemma_nli.spec.space import MAX_CELLS, SearchSpace
 
 BASE = RunConfig()
 

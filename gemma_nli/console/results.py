@@ -1,97 +1,27 @@
-"""What people see in a terminal of 80 columns: progress while a sweep works, then the leaderboard and what is next."""
+"""What a command ends with: the leaderboard and what is next, a plan, the best trial, one cross-validation."""
 
 from __future__ import annotations
 
 import math
 import shlex
-import threading
-from datetime import datetime
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from gemma_nli.console.words import duration, short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gemma_nli.features.upkeep import StoreEntry
+    from gemma_nli.spec.spec import SweepSpec
     from gemma_nli.sweep.board import Board, CellStatus
     from gemma_nli.sweep.result import SweepResult
-    from gemma_nli.sweep.spec import SweepSpec
     from gemma_nli.tracking.queries import BestTrial
     from gemma_nli.training.results import CvResult
 
 LEADERS = 10
-_PHASES = {
-    "starting": "opening the sweep",
-    "encoding": "encoding texts, once each",
-    "tuning": "running trials",
-    "finalizing": "fitting the best on all pairs and registering it",
-    "recording": "bringing MLflow up to date",
-}
-
-
-class Progress:
-    """A live line on stderr: phase, trials done, best so far, time left. On no terminal: a line a phase."""
-
-    def __init__(self, enabled: bool = True) -> None:
-        self.console = Console(stderr=True)
-        self.enabled = enabled
-        self.live = enabled and self.console.is_terminal
-        self.board: Board | None = None
-        self._phase = ""
-        self._display: Live | None = None
-        self._lock = threading.Lock()
-
-    def watch(self, board: Board) -> None:
-        self.board = board
-        board.watchers.append(self._changed)
-
-    def __enter__(self) -> Progress:
-        if self.live:
-            self._display = Live(
-                get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True
-            )
-            self._display.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._display is not None:
-            self._display.stop()
-
-    def _changed(self) -> None:
-        if not self.enabled or self.live or self.board is None:
-            return
-        with self._lock:
-            if self.board.phase != self._phase:
-                self._phase = self.board.phase
-                self.console.print(f"- {_PHASES.get(self._phase, self._phase)}")
-
-    def _render(self) -> Group:
-        board = self.board
-        if board is None:
-            return Group(Text("reading the corpus"))
-        done, failed = board.count("finished", "pruned", "failed"), board.count("failed")
-        facts = [f"{done} of {board.total} trials"]
-        if board.count("pruned"):
-            facts.append(f"{board.count('pruned')} stopped early")
-        if failed:
-            facts.append(f"{failed} failed")
-        best = board.best()
-        if best is not None:
-            facts.append(f"best {short(board.metric)} {best.objective:.3f}")
-        left = board.seconds_left()
-        if left is not None and board.phase == "tuning":
-            facts.append(f"about {duration(left)} left")
-        bar = ProgressBar(total=max(board.total, 1), completed=done, width=40)
-        return Group(Text(_PHASES.get(board.phase, board.phase), style="bold"), bar, Text(" | ".join(facts)))
 
 
 def show_result(result: SweepResult, spec: SweepSpec, board: Board | None) -> None:
@@ -209,39 +139,3 @@ def show_cv(result: CvResult) -> None:
     for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "macro_f1", "optimism_f1"):
         if f"cv_aggregate/{name}" in result.aggregates:
             console.print(f"{name:12s} {result.aggregates[f'cv_aggregate/{name}']:.4f}", highlight=False)
-
-
-def show_features(entries: Sequence[StoreEntry]) -> None:
-    """A key a row, the least recently used first."""
-    console = Console()
-    table = Table(box=None)
-    table.padding, table.header_style = (0, 2, 0, 0), "underline"
-    for name in ("key", "encoder", "texts", "tokens", "MiB", "last used"):
-        table.add_column(name, overflow="fold", justify="right" if name in ("texts", "tokens", "MiB") else "left")
-    for entry in entries:
-        used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
-        encoder = f"{Path(entry.encoder).name} {entry.about.get('template', '')}"
-        mib = f"{entry.size_bytes / 2**20:.1f}"
-        table.add_row(entry.key[:12], encoder, str(entry.texts), str(entry.with_tokens), mib, used)
-        table.add_row("", f"views: {', '.join(entry.views)}", "", "", "", "")
-    console.print(table if entries else "the store is empty")
-
-
-def short(metric: str) -> str:
-    return metric.rsplit("/", 1)[-1]
-
-
-def shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from gemma_nli.config import RunConfig, check_key, read_yaml, set_dotted, setting_names, validation_lines
 from gemma_nli.errors import GemmaNliError, Problems, SpecError, did_you_mean
 from gemma_nli.masking import mask_credentials
-from gemma_nli.sweep.conditions import parse_varied
-from gemma_nli.sweep.domain import checked_value, shown
-from gemma_nli.sweep.settings import F1
-from gemma_nli.sweep.space import SearchSpace
-from gemma_nli.sweep.spec import SweepSpec
+from gemma_nli.spec.conditions import parse_varied
+from gemma_nli.spec.domain import checked_value, shown
+from gemma_nli.spec.settings import F1
+from gemma_nli.spec.space import SearchSpace
+from gemma_nli.spec.spec import SweepSpec
 
 _MAX_NODES, _MAX_DEPTH = 1_000_000, 40
 

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_val
 from gemma_nli.config import RunConfig, Settings, home, parse_overrides, read_yaml
 from gemma_nli.errors import SpecError
 from gemma_nli.masking import mask_credentials
-from gemma_nli.sweep.settings import (
+from gemma_nli.spec.settings import (
     F1,
     FinalizeSettings,
     Objective,
@@ -27,7 +27,7 @@ from gemma_nli.sweep.settings import (
     Slug,
     known_metric,
 )
-from gemma_nli.sweep.space import Cell, SearchSpace
+from gemma_nli.spec.space import Cell, SearchSpace
 
 
 class SweepSpec(Settings):
@@ -79,7 +79,7 @@ class SweepSpec(Settings):
         Raises:
             SpecError: with every problem; ConfigError where an override is not of the form key=value.
         """
-        from gemma_nli.sweep.parsing import parse_sweep
+        from gemma_nli.spec.parsing import parse_sweep
 
         return parse_sweep(tree, source, parse_overrides(overrides))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gemma_nli.config import check_key
 from gemma_nli.errors import Problems
-from gemma_nli.sweep.domain import Domain, checked_value, parse_domain, same, shown
+from gemma_nli.spec.domain import Domain, checked_value, parse_domain, same, shown
 
 Conditions = tuple[tuple[str, tuple[Any, ...]], ...]
 _EVALUATION = ("data.data_dir", "data.num_folds", "data.fold_seed", "data.eval_negative_ratio")

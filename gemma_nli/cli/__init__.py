@@ -1,0 +1,32 @@
+"""The command `gemma-nli`: argv in, exit status out, no logic of its own.
+
+Exit status: 0 all went well; 1 some trials failed; 2 a mistake in what was asked (one message, no traceback);
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gemma_nli.cli import features, sweeps, trials
+from gemma_nli.cli.app import app
+from gemma_nli.errors import GemmaNliError
+
+__all__ = ["app", "features", "main", "sweeps", "trials"]
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "RAY_LOG_TO_STDERR": "0", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+"""Libraries that talk on their own: what matters of it is told by us."""
+
+
+def main() -> None:
+    """Run the command; a GemmaNliError is its message on stderr and exit status 2."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        app()
+    except GemmaNliError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        sys.exit(130)
