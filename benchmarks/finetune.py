@@ -4,7 +4,7 @@
         [--frozen-max-length 128] [--json results.json]
 
 The frozen side is MiniLM's mean-pooled joint vectors under a linear head, at the best settings that a sweep over them
-found (rate 1e-2, batches of 64, 20 epochs). It may see longer texts. The trained sides have 3 epochs. All are measured
+found by mean AUC (rate 2e-3, 3 training negatives a positive, batches of 64, 20 epochs). It may see longer texts. The trained sides have 3 epochs. All are measured
 on the same evaluation pairs (1 negative a positive), at the epoch and threshold that an inner split of the training
 posts chose.
 """
@@ -32,7 +32,12 @@ from gemma_nli.training.cross_validation import run_folds
 from gemma_nli.training.results import FINISHED, FoldResult
 
 WAYS: dict[str, dict[str, Any]] = {
-    "frozen": {"training.learning_rate": 1e-2, "training.batch_size": 64, "training.num_epochs": 20},
+    "frozen": {
+        "training.learning_rate": 2e-3,
+        "training.batch_size": 64,
+        "training.num_epochs": 20,
+        "data.negative_ratio": 3,
+    },
     "full": {"model.freeze_encoder": False, "training.encoder_learning_rate": 2e-4},
     "lora": {
         "model.freeze_encoder": False,
