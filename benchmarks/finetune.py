@@ -4,9 +4,9 @@
         [--frozen-max-length 128] [--json results.json]
 
 The frozen side is MiniLM's mean-pooled joint vectors under a linear head, at the best settings that a sweep over them
-found by mean AUC (rate 2e-3, 3 training negatives a positive, batches of 64, 20 epochs). It may see longer texts. The trained sides have 3 epochs. All are measured
-on the same evaluation pairs (1 negative a positive), at the epoch and threshold that an inner split of the training
-posts chose.
+found by mean AUC (rate 2e-3, 3 training negatives a positive, batches of 64, 20 epochs). It may see longer texts. The
+trained sides have 3 epochs. All are measured on the same evaluation pairs (1 negative a positive), at the epoch and
+threshold that an inner split of the training posts chose.
 """
 
 from __future__ import annotations
