@@ -180,7 +180,9 @@ class MlflowTracker:
         if any(run.disagrees(point) for point in rows):
             return False
         news = [point for point in rows if (point.name, point.step) not in run.sent]
-        tags = {**_trial_tags(trial), **_parent(sweep_run_id), shape.DELIVERED: digest}
+        tags = {**_trial_tags(trial), **_parent(sweep_run_id)}
+        if status not in ALIVE:  # a trial that goes on has more to show soon: a write of this tag each time is saved
+            tags[shape.DELIVERED] = digest
         if infinite:
             tags[shape.INFINITE] = infinite
         artifacts = dict(trial.artifacts)
