@@ -24,7 +24,7 @@ test: $(READY)  ## the tests, under 8 minutes on 2 cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: $(READY)  ## the tests that take minutes
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m 'slow or chaos'
 
 cluster: $(READY)  ## the tests on several Ray nodes
 	$(BIN)/python -m pytest -q -m cluster

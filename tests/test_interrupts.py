@@ -14,6 +14,7 @@ from benchmarks.chaos.rig import Driver, Stage, Warm, build_source, orphans, war
 from benchmarks.chaos.verdict import snapshot
 
 OPEN = ("RUNNING", "SCHEDULED")
+pytestmark = pytest.mark.chaos
 
 
 @pytest.fixture(scope="module")
