@@ -26,7 +26,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PHASES = {"starting": "starting Ray", "encoding": "encoding", "tuning": "running", "finalizing": "fitting"}
 PHASES |= {"recording": "bringing"}
-GONE_SECONDS = 30.0  # in which the processes of a killed driver have to end by themselves
+GONE_SECONDS = 75.0  # in which the processes of a killed driver end by themselves: Ray's own agents take up to a minute
 
 
 class Warm:
