@@ -12,13 +12,16 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from gemma_nli.features.batches import token_batches
 from gemma_nli.model.encoder import Encoder, Tokens
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 LEAST_SAVING = 0.1
 """Share of a post's tokens that must be saved: below it a second, smaller forward pass costs more than it spares."""
@@ -77,6 +80,8 @@ def _run_posts(encoder: Encoder, prefixes: list[list[int]]) -> tuple[Tensor, Ten
         ids_GP[place, width - len(prefix) :] = torch.tensor(prefix)
     lengths_G = torch.tensor([len(prefix) for prefix in prefixes])
     mask_GP = (torch.arange(width)[None, :] >= width - lengths_G[:, None]).long()
+    from transformers import DynamicCache
+
     cache = DynamicCache(config=encoder.model.config)
     positions_GP = (mask_GP.cumsum(1) - 1).clamp(min=0)
     h_GPH = _run(encoder, ids_GP, mask_GP, positions_GP, cache)

@@ -17,12 +17,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from filelock import FileLock, Timeout
 
 from gemma_nli.config import FeaturesConfig
@@ -244,7 +244,7 @@ class FeatureStore:
             return
         told: dict[str, Any] = {"key": request.key, **request.facts, "identity": asdict(request.identity)}
         told["created"] = time.time()
-        told["written_by"] = {"torch": torch.__version__, "transformers": transformers.__version__}
+        told["written_by"] = {"torch": torch.__version__, "transformers": version("transformers")}
         with written_whole(path.parent) as (file, names):
             file.write(json.dumps(told, indent=2).encode())
             names.append(META)
