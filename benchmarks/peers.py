@@ -12,8 +12,11 @@ grid, which flatters both alike.
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 from benchmarks.outcome import Mark, Outcome
-from benchmarks.workplace import Workplace
+from benchmarks.workplace import Workplace, spend
 from gemma_nli.config import FeaturesConfig, RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
@@ -44,7 +47,8 @@ def run(place: Workplace) -> Outcome:
     spent = place.run_sweep(file)
     ours, result = spent.answer, spent.answer["result"]
     best = result["best"]["metrics"]
-    peer = _grid_search(place, many)
+    store = place.work / "ours" / "storage" / "features"
+    peer = spend([sys.executable, "-m", "benchmarks.peers", str(place.data), str(store), str(many)]).answer
     return Outcome(
         [
             Mark("our seconds over GridSearchCV's", ours["warm_seconds"] / peer["seconds"]),
@@ -62,15 +66,16 @@ def run(place: Workplace) -> Outcome:
     )
 
 
-def _grid_search(place: Workplace, many: int) -> dict[str, Any]:
+def grid_search(data: Path, store: Path, many: int) -> dict[str, Any]:
+    """In a process of its own: joblib's workers do not mix with a parent that collects its orphans."""
     config = RunConfig().with_settings(
-        {"data.data_dir": str(place.data), "model.name": str(minilm_folder()), "model.max_length": 128}
+        {"data.data_dir": str(data), "model.name": str(minilm_folder()), "model.max_length": 128}
     )
-    corpus = load_corpus(place.data)
+    corpus = load_corpus(data)
     pairs = build_pairs(corpus, config.data)
     rows = pairs.rows_used(1.0)
     request = feature_request(config, corpus, pairs, rows)
-    block = FeatureStore(place.work / "ours" / "storage" / "features", FeaturesConfig()).load(request)
+    block = FeatureStore(store, FeaturesConfig()).load(request)
     vectors = block.views["mean"][block.rows_of(request.digests)]
     labels = pairs.label_N[rows]
     at = {int(row): place for place, row in enumerate(rows)}
@@ -87,3 +92,7 @@ def _grid_search(place: Workplace, many: int) -> dict[str, Any]:
     search.fit(vectors, labels)
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "f1": float(search.best_score_), "best": search.best_params_}
+
+
+if __name__ == "__main__":
+    print(json.dumps(grid_search(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))))
