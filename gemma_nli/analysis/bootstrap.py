@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gemma_nli.training.metrics import decisions, roc_auc
+from gemma_nli.training.metrics import average_precision, decisions, roc_auc
 
-Metric = Literal["f1", "accuracy", "precision", "recall", "auc"]
+Metric = Literal["f1", "accuracy", "precision", "recall", "auc", "ap"]
 COUNTED = ("f1", "accuracy", "precision", "recall")
-METRICS = (*COUNTED, "auc")
+METRICS = (*COUNTED, "auc", "ap")
 Floats = NDArray[np.float64]
 _CHUNK_CELLS = 4_000_000  # (draw, pair) cells held at a time
 
@@ -81,6 +81,14 @@ class PostBootstrap:
         """The score as it is: of decisions (N,) for a counted metric, of scores (N,) for auc."""
         return float(np.nanmean([_score(values_N[fold.rows_R], fold.labels_R, metric) for fold in self.folds]))
 
+    def widened(self, draws_S: Floats, center: float) -> Floats:
+        """Draws of a difference spread by sqrt(P / (P - K)): a bootstrap of few clusters is too narrow by that.
+
+        Source: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.2 (narrowness bias).
+        """
+        posts = len(self._of_post)
+        return np.asarray(center + (draws_S - center) * np.sqrt(posts / max(posts - len(self.folds), 1)))
+
     def draws(self, values_N: NDArray[Any], metric: Metric, left_out: bool = False) -> Floats:
         """(S,) the score in each draw; `left_out`: of the posts that a draw left out instead."""
         return self.many(values_N[:, None], metric, left_out)[:, 0]
@@ -91,8 +99,8 @@ class PostBootstrap:
         for fold in self.folds:
             weights_SP = (fold.weights_SP == 0).astype(np.float32) if left_out else fold.weights_SP
             values_RT = values_NT[fold.rows_R]
-            of_fold = _counted(fold, weights_SP, values_RT, metric) if metric in COUNTED else None
-            score_ST = of_fold if of_fold is not None else _aucs(fold, weights_SP, values_RT)
+            measure = _counted if metric in COUNTED else _ranking
+            score_ST = measure(fold, weights_SP, values_RT, metric)
             known_ST = ~np.isnan(score_ST)
             total_ST += np.where(known_ST, score_ST, 0.0)
             used_ST = used_ST + known_ST
@@ -102,7 +110,8 @@ class PostBootstrap:
 def _score(values_R: NDArray[Any], labels_R: NDArray[np.bool_], metric: Metric) -> float:
     if metric in COUNTED:
         return float(decisions(values_R.astype(bool), labels_R.astype(np.int8))[metric])
-    return float(roc_auc(np.asarray(values_R, dtype=np.float64)[None], labels_R.astype(np.int8))[0])
+    ranking = roc_auc if metric == "auc" else average_precision
+    return float(ranking(np.asarray(values_R, dtype=np.float64)[None], labels_R.astype(np.int8))[0])
 
 
 def _counted(fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[Any], metric: Metric) -> Floats:
@@ -128,28 +137,47 @@ def _counted(fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[An
     return np.asarray(np.divide(top, bottom, out=np.zeros_like(hit_ST), where=bottom > 0))
 
 
-def _aucs(fold: _Fold, weights_SP: NDArray[np.float32], scores_RT: NDArray[Any]) -> Floats:
-    """(S, T) weighted areas under the ROC curve, ties counted half."""
+def _ranking(fold: _Fold, weights_SP: NDArray[np.float32], scores_RT: NDArray[Any], metric: Metric) -> Floats:
+    """(S, T) weighted areas under the ROC curve (ties counted half), or average precisions (ties taken as one step)."""
     draws, columns = len(weights_SP), scores_RT.shape[1]
     area_ST = np.empty((draws, columns))
     size = max(1, _CHUNK_CELLS // max(1, len(scores_RT)))
     for begin in range(0, draws, size):
         weights_SR = weights_SP[begin : begin + size][:, fold.post_R]
         for column in range(columns):
-            area_ST[begin : begin + size, column] = _weighted_auc(scores_RT[:, column], fold.labels_R, weights_SR)
+            positive_SG, negative_SG = _by_score(scores_RT[:, column], fold.labels_R, weights_SR)
+            of_column = _weighted_auc if metric == "auc" else _weighted_ap
+            area_ST[begin : begin + size, column] = of_column(positive_SG, negative_SG)
     return area_ST
 
 
-def _weighted_auc(
+def _by_score(
     scores_R: NDArray[Any], labels_R: NDArray[np.bool_], weights_SR: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """(S,) of one column of scores."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(S, G) weights of positives and of negatives at each of the G distinct scores, lowest first."""
     order_R = np.argsort(scores_R, kind="stable")
-    sorted_R = scores_R[order_R]
+    sorted_R, real_R = scores_R[order_R], labels_R[order_R]
+    sorted_SR = weights_SR[:, order_R]
+    if len(sorted_R) == len(np.unique(sorted_R)):
+        return sorted_SR * real_R, sorted_SR * ~real_R
     starts_G = np.flatnonzero(np.r_[True, sorted_R[1:] != sorted_R[:-1]])
-    sorted_SR = weights_SR[:, order_R].astype(np.float64)
-    positive_SG = np.add.reduceat(sorted_SR * labels_R[order_R], starts_G, axis=1)
-    negative_SG = np.add.reduceat(sorted_SR * ~labels_R[order_R], starts_G, axis=1)
-    below_SG = negative_SG.cumsum(1) - negative_SG / 2
-    area_S, pairs_S = (positive_SG * below_SG).sum(1), positive_SG.sum(1) * negative_SG.sum(1)
+    positive_SG = np.add.reduceat(sorted_SR * real_R, starts_G, axis=1)
+    return positive_SG, np.add.reduceat(sorted_SR * ~real_R, starts_G, axis=1)
+
+
+def _weighted_auc(positive_SG: NDArray[np.float32], negative_SG: NDArray[np.float32]) -> Floats:
+    """(S,) NaN where a class has no weight."""
+    negatives_SG = negative_SG.cumsum(1, dtype=np.float64)
+    below_SG = negatives_SG - negative_SG / 2
+    area_S, pairs_S = (positive_SG * below_SG).sum(1), positive_SG.sum(1) * negatives_SG[:, -1]
     return np.asarray(np.divide(area_S, pairs_S, out=np.full(len(area_S), np.nan), where=pairs_S > 0))
+
+
+def _weighted_ap(positive_SG: NDArray[np.float32], negative_SG: NDArray[np.float32]) -> Floats:
+    """(S,) NaN without a positive."""
+    hits_SG = positive_SG[:, ::-1].cumsum(1, dtype=np.float64)
+    named_SG = hits_SG + negative_SG[:, ::-1].cumsum(1, dtype=np.float64)
+    precision_SG = np.divide(hits_SG, named_SG, out=np.zeros_like(hits_SG), where=named_SG > 0)
+    total_S = hits_SG[:, -1]
+    sum_S = (precision_SG * positive_SG[:, ::-1]).sum(1)
+    return np.asarray(np.divide(sum_S, total_S, out=np.full(len(total_S), np.nan), where=total_S > 0))

@@ -99,7 +99,8 @@ def paired_bootstrap(
             raise ValueError(f"predictions_{name} must be decisions (0 or 1) for {metric}: apply the threshold first")
     score_a, score_b = (bootstrap.observed(values, metric) for values in both)
     drawn = bootstrap.many(np.stack(both, axis=1), metric)
-    return difference_of_draws(drawn[:, 0] - drawn[:, 1], score_a, score_b, level, "paired bootstrap over posts")
+    draws_S = bootstrap.widened(drawn[:, 0] - drawn[:, 1], score_a - score_b)
+    return difference_of_draws(draws_S, score_a, score_b, level, "paired bootstrap over posts")
 
 
 def difference_of_draws(

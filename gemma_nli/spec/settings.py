@@ -48,7 +48,9 @@ class WarmStart(Settings):
 class SearchSettings(Settings):
     algorithm: Literal["grid", "random", "optuna"] = Field(default="grid", description="how the space is walked")
     sampler: Literal["tpe", "random", "cmaes", "gp", "nsga2"] = Field(default="tpe", description="Optuna's sampler")
-    num_trials: int = Field(default=20, ge=1, le=100_000, description="trials over all resumes")
+    num_trials: int = Field(
+        default=20, ge=1, le=100_000, description="trials over all resumes, for each compared value"
+    )
     time_budget: float | None = Field(default=None, gt=0, description="seconds until no trial goes on")
     seed: int = Field(default=42, ge=0, lt=2**32, description="seed of random and optuna")
     storage: str | None = Field(

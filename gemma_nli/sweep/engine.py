@@ -60,8 +60,7 @@ class _Run:
 
     def __init__(self, ready: Prepared, folder: SweepFolder, watch: Callable[[Board], None] | None) -> None:
         self.ready, self.folder, self.spec = ready, folder, ready.spec
-        total = len(ready.cells) or self.spec.search.num_trials
-        self.board = Board(self.spec.metric, self.spec.mode, total)
+        self.board = Board(self.spec.metric, self.spec.mode, len(ready.cells) or self.spec.total_trials)
         self.seconds = dict.fromkeys(("encode", "tune", "finalize"), 0.0)
         self.encoded: list[EncodeReport] = []
         self.unregistered: str | None = None

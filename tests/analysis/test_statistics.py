@@ -107,7 +107,7 @@ def test_repeating_every_pair_in_its_post_tells_nothing_new() -> None:
     assert (two.low, two.high) == pytest.approx((one.low, one.high), abs=1e-9)
 
 
-@pytest.mark.parametrize("metric", ["f1", "accuracy", "precision", "recall", "auc"])
+@pytest.mark.parametrize("metric", ["f1", "accuracy", "precision", "recall", "auc", "ap"])
 def test_a_draw_scores_as_scikit_learn_does_on_the_drawn_rows(metric: str) -> None:
     from sklearn import metrics
 
@@ -117,9 +117,10 @@ def test_a_draw_scores_as_scikit_learn_does_on_the_drawn_rows(metric: str) -> No
     scores = np.round(labels + rng.normal(size=60), 1)
     folds = np.repeat([1, 2], 30)
     bootstrap = PostBootstrap(posts, labels, repetitions=5, seed=3, folds=folds)
-    values = scores if metric == "auc" else scores > 0.5
+    values = scores if metric in ("auc", "ap") else scores > 0.5
     by = {"f1": metrics.f1_score, "accuracy": metrics.accuracy_score, "precision": metrics.precision_score}
     by |= {"recall": metrics.recall_score, "auc": metrics.roc_auc_score}
+    by |= {"ap": metrics.average_precision_score}
     for left_out in (False, True):
         drawn = bootstrap.draws(values, metric, left_out)  # type: ignore[arg-type]
         for draw in range(5):
