@@ -24,6 +24,7 @@ from gemma_nli.training.inputs import VectorInputs, feature_request, load_inputs
 from gemma_nli.training.metrics import best_threshold
 
 Floats = NDArray[np.float64]
+ONE_WORD = "word"  # so that a vocabulary is never empty, not even of posts without a word
 Scorer = Callable[[NDArray[np.int64]], Floats]  # rows of the PairTable -> (R,) scores
 
 
@@ -60,13 +61,9 @@ def tfidf(evidence: Evidence) -> Baseline:
     texts = [evidence.corpus.posts[post] for post in pairs.post_ids]
 
     def fit(plan: FoldPlan) -> Scorer:
-        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=50_000)
-        seen = np.unique(pairs.post_N[plan.fit])
-        try:
-            vectorizer.fit([texts[post] for post in seen])
-            words_PV = vectorizer.transform(texts)
-        except ValueError:  # no word occurs twice: single words then
-            words_PV = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\S+").fit(texts).transform(texts)
+        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000)
+        vectorizer.fit([texts[post] for post in np.unique(pairs.post_N[plan.fit])] + [ONE_WORD])
+        words_PV = vectorizer.transform(texts)
         score_PC = np.empty((len(texts), len(pairs.criterion_ids)))
         for criterion in range(len(pairs.criterion_ids)):
             rows = plan.fit[pairs.criterion_N[plan.fit] == criterion]
@@ -99,7 +96,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
             "model.unfreeze_last_n": None,
         }
     )
-    rows = np.arange(len(evidence.pairs))
+    rows = evidence.pairs.rows_used(config.data.negative_ratio)
     try:
         request = feature_request(config, evidence.corpus, evidence.pairs, rows)
         store = FeatureStore(evidence.storage / "features", config.features)
@@ -117,7 +114,8 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
         unit_MH = unit_MH / np.maximum(np.linalg.norm(unit_MH, axis=1, keepdims=True), 1e-12)
         sides.append((unit_MH, place_N.cpu().numpy()))
     (post_MH, post_N), (criterion_MH, criterion_N) = sides
-    cosine_N = np.einsum("nh,nh->n", post_MH[post_N], criterion_MH[criterion_N])
+    cosine_N = np.full(len(evidence.pairs), np.nan)
+    cosine_N[rows] = np.einsum("rh,rh->r", post_MH[post_N[rows]], criterion_MH[criterion_N[rows]])
     decided, scored = _over_folds(evidence, config, lambda plan: lambda rows: np.asarray(cosine_N[rows]))
     return Baseline("cosine of the encoder's vectors", "post and criterion encoded apart, mean-pooled", decided, scored)
 

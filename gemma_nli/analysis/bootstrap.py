@@ -81,7 +81,7 @@ class PostBootstrap:
         """The score as it is: of decisions (N,) for a counted metric, of scores (N,) for auc."""
         return float(np.nanmean([_score(values_N[fold.rows_R], fold.labels_R, metric) for fold in self.folds]))
 
-    def widened(self, draws_S: Floats, center: float) -> Floats:
+    def widened(self, draws_S: Floats, center: float | Floats) -> Floats:
         """Draws of a difference spread by sqrt(P / (P - K)): a bootstrap of few clusters is too narrow by that.
 
         Source: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.2 (narrowness bias).

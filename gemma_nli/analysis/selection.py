@@ -8,17 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.analysis.bootstrap import Metric
+from gemma_nli.analysis.bootstrap import Metric, PostBootstrap
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.statistics import Difference, difference_of_draws
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-REPETITIONS = 1000
+REPETITIONS = 2000
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Draws:
     inside_ST: Floats
     outside_ST: Floats
     score_T: Floats
+    bootstrap: PostBootstrap
 
     @classmethod
     def of(cls, evidence: Evidence, repetitions: int = REPETITIONS, seed: int = 0) -> Draws:
@@ -60,7 +62,7 @@ class Draws:
             repetitions = int(np.clip(repetitions * 3e5 / max(cells, 1), 200, repetitions))
         bootstrap, values_NT = evidence.bootstrap(repetitions, seed), evidence.values(metric).T
         inside_ST, outside_ST = bootstrap.many(values_NT, metric), bootstrap.many(values_NT, metric, left_out=True)
-        return cls(metric, inside_ST, outside_ST, evidence.scores(metric))
+        return cls(metric, inside_ST, outside_ST, evidence.scores(metric), bootstrap)
 
     def winners(self, places: Sequence[int] | None = None) -> NDArray[np.int64]:
         """(S,) which of `places` (all trials) is best on the posts drawn; of equals the first."""
@@ -75,8 +77,20 @@ class Draws:
 
     def difference(self, place_a: int, place_b: int, level: float = LEVEL) -> Difference:
         """Of two given trials: a paired bootstrap over posts."""
-        d_S = self.inside_ST[:, place_a] - self.inside_ST[:, place_b]
-        return difference_of_draws(d_S, float(self.score_T[place_a]), float(self.score_T[place_b]), level)
+        a, b = float(self.score_T[place_a]), float(self.score_T[place_b])
+        d_S = self.bootstrap.widened(self.inside_ST[:, place_a] - self.inside_ST[:, place_b], a - b)
+        return difference_of_draws(d_S, a, b, level, "paired bootstrap over posts")
+
+    def difference_from(self, values_N: NDArray[Any], score: float, level: float = LEVEL) -> Difference:
+        """The tuned best of all trials less something that was not chosen (a baseline), on the same posts left out.
+
+        Args:
+            values_N: its decisions, or scores where the metric takes them.
+            score: its score as it is.
+        """
+        own_S = self.chosen_outside()
+        other_S = self.bootstrap.draws(values_N, self.metric, left_out=True)
+        return difference_of_draws(own_S - other_S, float(np.nanmean(own_S)), score, level, "BBC-CV")
 
     def difference_of_tuned(self, places_a: Sequence[int], places_b: Sequence[int], level: float = LEVEL) -> Difference:
         """Best of one group less best of another, each chosen on the posts drawn and measured on those left out.

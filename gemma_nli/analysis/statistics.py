@@ -111,8 +111,10 @@ def difference_of_draws(
     if not len(real_S):
         return Difference(score_a - score_b, math.nan, math.nan, math.nan, level, score_a, score_b, method)
     low, high = np.quantile(real_S, [(1 - level) / 2, (1 + level) / 2])
-    tail = min((real_S <= 0).sum(), (real_S >= 0).sum())
+    tail, spread = min((real_S <= 0).sum(), (real_S >= 0).sum()), float(real_S.std())
     p_value = min(1.0, 2 * (float(tail) + 1) / (len(real_S) + 1))
+    if tail == 0 and spread > 0:  # so few draws cannot say how rare zero is: then the normal tail does
+        p_value = min(p_value, float(2 * stats.norm.sf(abs(float(real_S.mean())) / spread)))
     return Difference(score_a - score_b, float(low), float(high), p_value, level, score_a, score_b, method)
 
 

@@ -17,7 +17,7 @@ def _draws(decision_TN: np.ndarray, y: np.ndarray, posts: np.ndarray, folds: np.
     bootstrap = PostBootstrap(posts, y, 300, seed, folds)
     inside, outside = bootstrap.many(decision_TN.T, "f1"), bootstrap.many(decision_TN.T, "f1", left_out=True)
     scores = np.array([bootstrap.observed(row, "f1") for row in decision_TN])
-    return Draws("f1", inside, outside, scores)
+    return Draws("f1", inside, outside, scores, bootstrap)
 
 
 def _sweep(rng: np.random.Generator, trials: int, rate: float) -> tuple[np.ndarray, ...]:
