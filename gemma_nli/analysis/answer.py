@@ -174,22 +174,22 @@ def _first_sentence(
     budget = "" if sizes[-1] == 1 else f", each tuned over {budget}"
     nearest = contrasts[0]
     if len(contrasts) == 1 and nearest.shown:
-        return f"{leader.name} beats {nearest.other} ({setting}) by {points(nearest.tuned)} {score}{budget}."
+        return f"{leader.name} beats {nearest.other} ({setting}) by {points(nearest.tuned, score)}{budget}."
     if verdict == "shown":
         return (
             f"{leader.name} beats every other {setting}: the nearest, {nearest.other}, by "
-            f"{points(nearest.tuned)} {score}{budget}."
+            f"{points(nearest.tuned, score)}{budget}."
         )
     if verdict == "partly":
         beaten = _listed([contrast.other for contrast in contrasts if contrast.shown])
         level = next(contrast for contrast in contrasts if not contrast.shown)
         return (
             f"{leader.name} is the best {setting} and beats {beaten}, but cannot be told from {level.other}: "
-            f"the difference is {points(level.tuned)} {score}{budget}."
+            f"the difference is {points(level.tuned, score)}{budget}."
         )
     return (
         f"No {setting} is shown to be better: {leader.name} leads {nearest.other} by "
-        f"{points(nearest.tuned)} {score}{budget}."
+        f"{points(nearest.tuned, score)}{budget}."
     )
 
 
@@ -226,9 +226,10 @@ def short(key: str) -> str:
     return key.rsplit(".", 1)[-1]
 
 
-def points(difference: Difference) -> str:
-    """`0.031 (95% interval 0.012 to 0.050)`."""
-    return f"{difference.value:.3f} ({difference.level:.0%} interval {difference.low:.3f} to {difference.high:.3f})"
+def points(difference: Difference, score: str) -> str:
+    """`0.031 F1 (95% interval 0.012 to 0.050)`."""
+    low, high = f"{difference.low:.3f}", f"{difference.high:.3f}"
+    return f"{difference.value:.3f} {score} ({difference.level:.0%} interval {low} to {high})"
 
 
 def p_text(p: float) -> str:

@@ -37,7 +37,9 @@ def color(index: int, alpha: float = 1.0) -> str:
 
 def lay_out(figure: go.Figure, height: int, x: str = "", y: str = "", legend: bool = False) -> go.Figure:
     figure.update_layout(height=height, margin={"l": 8, "r": 12, "t": 28, "b": 8}, showlegend=legend)
-    figure.update_layout(legend={"orientation": "h", "y": -0.25, "x": 0})
+    figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
+    if legend:
+        figure.update_layout(margin={"t": 44})
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     if x:

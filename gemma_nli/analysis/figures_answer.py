@@ -22,19 +22,6 @@ def answer_figure(findings: Findings) -> Figure | None:
     names = [label(arm.name) for arm in shown]
     honest = [arm.honest for arm in shown]
     figure = go.Figure()
-    for line, baseline in enumerate(findings.baselines):
-        figure.add_vline(x=baseline.score, line={"dash": "dot", "color": color(line + 3, 0.8), "width": 1.5})
-        figure.add_annotation(
-            x=baseline.score,
-            y=1.0 - 0.0 * line,
-            yref="paper",
-            text=label(baseline.name),
-            showarrow=False,
-            textangle=-90,
-            xanchor="right",
-            yanchor="top",
-            font={"size": 10, "color": color(line + 3)},
-        )
     low, high = [h.value - h.low for h in honest], [h.high - h.value for h in honest]
     figure.add_scatter(
         x=[h.value for h in honest],
@@ -53,6 +40,14 @@ def answer_figure(findings: Findings) -> Figure | None:
         marker={"size": 11, "symbol": "circle-open", "color": WINNER, "line": {"width": 2}},
         hovertemplate=f"%{{y}}: %{{x:.3f}} {score}<extra>raw</extra>",
     )
+    figure.add_scatter(
+        x=[baseline.score for baseline in findings.baselines],
+        y=[label(baseline.name) for baseline in findings.baselines],
+        mode="markers",
+        name="baseline",
+        marker={"size": 10, "symbol": "diamond", "color": color(7)},
+        hovertemplate=f"%{{y}}: %{{x:.3f}} {score}<extra>baseline</extra>",
+    )
     figure.update_yaxes(autorange="reversed", type="category")
     rows: list[tuple[str, ...]] = [("value", "trials", "honest", "low", "high", "raw best")]
     rows += [
@@ -62,7 +57,7 @@ def answer_figure(findings: Findings) -> Figure | None:
     alt = f"Honest {score} of each {findings.answer.setting}: " + "; ".join(
         f"{arm.name} {h.value:.3f} ({h.low:.3f} to {h.high:.3f})" for arm, h in zip(shown, honest, strict=True)
     )
-    lay_out(figure, 150 + 48 * len(shown), score, legend=True)
+    lay_out(figure, 110 + 40 * (len(shown) + len(findings.baselines)), score, legend=True)
     note = "Filled: what choosing this value and tuning the rest is worth on posts that did not choose. Open: the best "
     return Figure(
         "answer", "The compared values", alt, figure, tuple(rows), note + "trial's own score. Dotted: baselines."
@@ -127,7 +122,8 @@ def curves_figure(findings: Findings) -> Figure | None:
         f"{c.val_f1_KE.shape[1]} epochs"
         for c in curves
     )
-    lay_out(figure, 340, "epoch", legend=True)
+    lay_out(figure, 360, "epoch", legend=True)
+    figure.update_layout(legend={"y": 1.14}, margin={"t": 64})
     note = "Lines: mean of the folds; bands: their lowest and highest. F1 here is at threshold 0.5."
     return Figure("curves", "Learning curves", alt, figure, tuple(rows), note)
 

@@ -156,7 +156,7 @@ def _warnings(
         if not baseline.ahead.low > 0:
             lines.append(
                 f"The winner does not beat the baseline {baseline.name} beyond doubt: it is ahead by "
-                f"{points(baseline.ahead)} {score}."
+                f"{points(baseline.ahead, score)}."
             )
     if confirmation is not None and not confirmation.order_held:
         lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.told}.")
@@ -181,7 +181,7 @@ def _warnings(
         if effect.edge is not None:
             lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; try further.")
         elif not effect.matters and effect.spread.high < 0.02:
-            lines.append(f"{name} never mattered here: {points(effect.spread)} {score} between its best and worst.")
+            lines.append(f"{name} never mattered here: {points(effect.spread, score)} between its best and worst.")
     lost = [trial for trial in evidence.trials if trial.place is None]
     if lost:
         states = sorted({trial.state if trial.state != "finished" else "diverged" for trial in lost})
@@ -226,14 +226,22 @@ def _commands(evidence: Evidence) -> tuple[str, ...]:
     return (*lines, "gemma-nli train --config config.yaml", f"gemma-nli report {' '.join(names)}")
 
 
-def honest_facts(honest: HonestScore) -> dict[str, Any]:
-    """The winner's honest score as `--json` and MLflow's tags tell it."""
+def facts_of(findings: Findings) -> dict[str, Any]:
+    """The answer as `--json` and MLflow's tags tell it."""
+    honest = findings.honest
     return {
-        "metric": honest.metric,
-        "raw": honest.raw,
-        "honest": honest.value,
-        "low": honest.low,
-        "high": honest.high,
-        "level": honest.level,
-        "candidates": honest.candidates,
+        "winner": findings.winner_key,
+        "verdict": findings.answer.verdict,
+        "answer": [findings.answer.first, findings.answer.second],
+        "honest": {
+            "metric": honest.metric,
+            "raw": honest.raw,
+            "honest": honest.value,
+            "low": honest.low,
+            "high": honest.high,
+            "level": honest.level,
+            "candidates": honest.candidates,
+        },
+        "baselines": {baseline.name: baseline.score for baseline in findings.baselines},
+        "warnings": list(findings.warnings),
     }

@@ -19,6 +19,9 @@ POLICY = (
 )
 """No address at all may be asked; plotly's parallel coordinates compile their shaders' code."""
 
+WIDE = ("parallel", "effects", "scatter", "curves")
+"""Figures of several panels, which a phone scrolls sideways."""
+
 
 def esc(text: object) -> str:
     return html.escape(str(text), quote=True)
@@ -100,7 +103,7 @@ def _figure(figure: Figure) -> str:
         lines = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in figure.rows[1:])
         table = "<details><summary>The numbers</summary><div class='scroll'><table>"
         table += f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></details>"
-    wide = " class='wide'" if figure.name == "parallel" else ""
+    wide = " class='wide'" if figure.name in WIDE else ""
     return (
         f"<figure><figcaption>{esc(figure.title)}</figcaption>"
         f'<div{wide}><div class="plot" id="plot-{figure.name}" role="img" aria-label="{esc(figure.alt)}" '
@@ -120,7 +123,7 @@ def _table(table: TableOf, sortable: bool = False) -> str:
     lines = []
     for place, row in enumerate(table.rows):
         cells = "".join(
-            f"<td{' class=n' if cell.number else ' class=wrap' if len(cell.text) > 60 else ''}"
+            f"<td{' class=n' if cell.number else ' class=wrap' if len(cell.text) > 32 else ''}"
             + (f' data-v="{esc(cell.by)}"' if cell.number or cell.by else "")
             + f">{esc(cell.text)}</td>"
             for cell in row

@@ -121,7 +121,8 @@ def _confirmed(findings: Findings) -> Section | None:
     lead = f"The leaders again on {confirmation.repeats} fresh fold drawings and training seeds: their order {held}."
     if confirmation.first_ahead is not None:
         lead += (
-            f" The first is ahead of the second by {points(confirmation.first_ahead)} there (corrected resampled t)."
+            f" The first is ahead of the second by {points(confirmation.first_ahead, findings.metric_name)} there "
+            "(corrected resampled t)."
         )
     return Section("confirmed", "Confirmed", lead, (("", confirmation_table(findings)),))
 

@@ -46,10 +46,10 @@ def leaderboard_table(findings: Findings) -> TableOf:
     """Rank, settings, scores; trials that cannot be told from the winner are marked."""
     keys, several = findings.evidence.varied, len(findings.evidence.names) > 1
     score = findings.metric_name
-    header = ["#", *(["sweep"] if several else []), *(short(key) for key in keys), score, "std over folds"]
+    header = ["#", *(["sweep"] if several else []), *(short(key) for key in keys), score, "std"]
     header += ["F1"] if score != "F1" else []
     header += ["AUC"] if score != "AUC" else []
-    header += ["behind the winner", "95% at once", "note"]
+    header += ["behind", "95% at once", "note"]
     lines, marked = [], set()
     for place, row in enumerate(findings.rows[:MAX_ROWS]):
         line = [count(row.rank) if row.rank else Words("-", "", True), *([word(row.sweep)] if several else [])]

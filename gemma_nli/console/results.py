@@ -40,6 +40,8 @@ def show_result(result: SweepResult, spec: SweepSpec, board: Board | None) -> No
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
         console.print(f"registered [bold]{name}[/bold] version {version}, alias {result.registered['alias']}")
+    if result.report:
+        show_report(result.report)
     for note in result.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     if ranked:
@@ -84,6 +86,19 @@ def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
         if not store.is_server:
             commands.append(f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(store.shown)}")
     return commands
+
+
+def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
+    """The answer, what speaks against it, and where the rest is."""
+    console = Console()
+    console.print()
+    for place, sentence in enumerate(report["answer"]):
+        console.print(Text(sentence, style="bold" if place == 0 else ""))
+    for warning in report["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    if unsent:
+        console.print(Text(f"note: {unsent}", style="yellow"))
+    console.print(Text(f"report: {report['html']}"), soft_wrap=True)
 
 
 def show_plan(plan: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def _sweep_keys() -> list[str]:
     return [key for key in setting_names(SweepSpec) if not key.startswith(("base", "compare"))] + _SECTIONS
 
 
-_SECTIONS = ["search", "search.warm_start", "scheduler", "resources", "finalize"]
+_SECTIONS = ["search", "search.warm_start", "scheduler", "resources", "finalize", "report"]
 
 
 def _base(tree: dict[str, Any], overrides: Mapping[str, Any], problems: Problems) -> RunConfig | None:

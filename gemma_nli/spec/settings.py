@@ -120,10 +120,22 @@ class Resources(Settings):
         return self
 
 
+class ConfirmSettings(Settings):
+    top: int = Field(default=3, ge=1, le=50, description="leaders that run again")
+    repeats: int = Field(default=4, ge=1, le=50, description="fresh fold drawings and training seeds for each of them")
+
+
+class ReportSettings(Settings):
+    enabled: bool = Field(default=True, description="write report.html and report.md at the sweep's end")
+
+
 class FinalizeSettings(Settings):
     enabled: bool = Field(default=True, description="refit the best trial on all pairs and register it")
     model_name: Slug | None = Field(default=None, description="else gemma_nli_{output.experiment_name}")
     alias: str = Field(default="candidate", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="of the new version")
+    confirm: ConfirmSettings | None = Field(
+        default=None, description="run the leaders again on fresh folds and seeds, to see whether their order holds"
+    )
 
     @field_validator("alias")
     @classmethod

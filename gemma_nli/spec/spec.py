@@ -22,6 +22,7 @@ from gemma_nli.spec.settings import (
     F1,
     FinalizeSettings,
     Objective,
+    ReportSettings,
     Resources,
     SchedulerSettings,
     SearchSettings,
@@ -49,6 +50,7 @@ class SweepSpec(Settings):
     metric: str = Field(default=F1, description="what decides the best trial")
     mode: Literal["max", "min"] = Field(default="max", description="whether more or less of the metric is better")
     finalize: FinalizeSettings = FinalizeSettings()
+    report: ReportSettings = ReportSettings()
     storage: str = Field(
         default_factory=lambda: str(home() / "storage"), min_length=1, description="folder of journals and features"
     )

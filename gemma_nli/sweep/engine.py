@@ -21,8 +21,10 @@ from gemma_nli.sweep.cluster import encode_all, ray_failed, ray_session
 from gemma_nli.sweep.finalize import Finalized, finalize
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.kept_report import Reported, honest_tags
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
+from gemma_nli.sweep.reporting import try_report
 from gemma_nli.sweep.resources import TrialResources, decide_resources
 from gemma_nli.sweep.result import SweepResult
 from gemma_nli.sweep.schedulers import FoldScheduler, build_scheduler
@@ -61,9 +63,11 @@ class _Run:
     def __init__(self, ready: Prepared, folder: SweepFolder, watch: Callable[[Board], None] | None) -> None:
         self.ready, self.folder, self.spec = ready, folder, ready.spec
         self.board = Board(self.spec.metric, self.spec.mode, len(ready.cells) or self.spec.total_trials)
-        self.seconds = dict.fromkeys(("encode", "tune", "finalize"), 0.0)
+        self.seconds = dict.fromkeys(("encode", "tune", "report", "finalize"), 0.0)
         self.encoded: list[EncodeReport] = []
         self.unregistered: str | None = None
+        self.report: Reported | None = None
+        self.unreported: str | None = None
         self.interrupts = Interrupts()
         if watch is not None:
             watch(self.board)
@@ -220,6 +224,7 @@ class _Run:
 
     def _finalize(self, recorder: Recorder) -> Finalized | None:
         best = self.board.best()
+        self._report()
         if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
             return None
         self.board.enter("finalizing")
@@ -227,12 +232,19 @@ class _Run:
         record = read_trial(self.ready.storage, best.key)
         assert record is not None, "the board shows finished trials only"
         try:
-            return finalize(self.ready, record, recorder)
+            return finalize(self.ready, record, recorder, tags=honest_tags(self.report.facts if self.report else {}))
         except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None
         finally:
             self.seconds["finalize"] = time.monotonic() - began
+
+    def _report(self) -> None:
+        if self.spec.report.enabled:
+            self.board.enter("reporting")
+            began = time.monotonic()
+            self.report, self.unreported = try_report(self.ready, self.folder)
+            self.seconds["report"] = time.monotonic() - began
 
     def _result(self, recorder: Recorder, finalized: Finalized | None, total: float) -> SweepResult:
         best = self.board.best()
@@ -257,4 +269,6 @@ class _Run:
             interrupted=self.interrupts.count > 0,
             unregistered=self.unregistered,
             pareto=pareto_front(self.ready),
+            notes=[self.unreported] if self.unreported else [],
+            report=self.report.told() if self.report else None,
         )

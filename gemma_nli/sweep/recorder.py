@@ -7,12 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gemma_nli.errors import TrackingError
 from gemma_nli.journal import read_trial
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.kept_report import honest_tags, kept_report
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.projecting import artifacts_of_sweep, params_of_sweep, project_trial
 from gemma_nli.sweep.result import SweepResult
@@ -144,7 +146,12 @@ class Recorder:
             tags["gemma_nli.best_trial_key"] = best["key"]
             if best["metrics"].get(metric) is not None:
                 metrics["sweep/best"] = best["metrics"][metric]
-        self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags)
+        kept = kept_report(self.folder)
+        artifacts: dict[str, Path | bytes] = {}
+        if kept is not None:
+            artifacts = {kept.html.name: kept.html, kept.markdown.name: kept.markdown}
+            tags |= honest_tags(kept.facts)
+        self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags, artifacts)
 
     def _sweep(self) -> SweepProjection:
         ready = self.ready
