@@ -180,8 +180,9 @@ def _warnings(
         name = effect.key
         if effect.edge is not None:
             lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; try further.")
-        elif not effect.matters and effect.spread.high < 0.02:
-            lines.append(f"{name} never mattered here: {points(effect.spread, score)} between its best and worst.")
+        elif not effect.matters:
+            told = f"{points(effect.spread, score)} between its best and its worst value"
+            lines.append(f"{name} never mattered here, as far as can be told: {told}.")
     lost = [trial for trial in evidence.trials if trial.place is None]
     if lost:
         states = sorted({trial.state if trial.state != "finished" else "diverged" for trial in lost})
