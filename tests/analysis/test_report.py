@@ -65,13 +65,11 @@ def test_each_line_of_the_leaderboard_is_recomputed(reported: Report, records: d
 
 
 def test_the_honest_score_is_recomputed_draw_by_draw(reported: Report, records: dict[str, TrialRecord]) -> None:
-    """The draws of posts are taken from the report's own bootstrap; choosing and scoring is done anew, for 40 of
-    them.
-    """
+    """The draws of posts are taken from the report's own bootstrap; choosing and scoring is done anew, for 8 of them."""
     evidence, bootstrap = reported.findings.evidence, reported.findings.draws.bootstrap
     keys = [trial.key for trial in evidence.complete]
     outside = []
-    for draw in range(40):
+    for draw in range(8):
         inside_T, outside_T = np.zeros(len(keys)), np.zeros(len(keys))
         for index, fold in enumerate(bootstrap.folds, start=1):
             weight_R = fold.weights_SP[draw][fold.post_R]
@@ -82,7 +80,7 @@ def test_the_honest_score_is_recomputed_draw_by_draw(reported: Report, records: 
                 left = weight_R == 0
                 outside_T[place] += metrics.f1_score(of_fold.labels[left], chosen[left]) / 4
         outside.append(outside_T[int(inside_T.argmax())])
-    np.testing.assert_allclose(outside, reported.findings.draws.chosen_outside()[:40], atol=1e-6)
+    np.testing.assert_allclose(outside, reported.findings.draws.chosen_outside()[:8], atol=1e-6)
     all_S = reported.findings.draws.chosen_outside()
     honest = reported.findings.honest
     assert honest.value == pytest.approx(all_S.mean())

@@ -29,17 +29,17 @@ def _sweep(rng: np.random.Generator, trials: int, rate: float) -> tuple[np.ndarr
 
 
 def test_the_best_of_many_equal_trials_is_too_good_and_the_corrected_score_is_not() -> None:
-    """Over 40 sweeps of 60 trials: the corrected bias is under a fifth of the raw one, and the intervals hold."""
+    """Over 20 sweeps of 60 trials: the corrected bias is under a fifth of the raw one, and the intervals hold."""
     rng = np.random.default_rng(0)
     raw, corrected, held = [], [], 0
-    for seed in range(40):
+    for seed in range(20):
         found = honest_score(_draws(*_sweep(rng, 60, 0.7), seed=seed))
         raw.append(found.raw - 0.7)
         corrected.append(found.value - 0.7)
         held += found.low <= 0.7 <= found.high
     assert np.mean(raw) > 0.03
     assert abs(np.mean(corrected)) < np.mean(raw) / 5, (np.mean(raw), np.mean(corrected))
-    assert held >= 36  # 95% intervals
+    assert held >= 18  # 95% intervals
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_more_trials_alone_win_nothing() -> None:
     """Forty equal trials against one: the raw bests differ, the tuned difference does not."""
     rng = np.random.default_rng(2)
     raw, honest = [], []
-    for seed in range(30):
+    for seed in range(20):
         draws = _draws(*_sweep(rng, 41, 0.7), seed=seed)
         raw.append(draws.score_T[:40].max() - draws.score_T[40])
         honest.append(draws.difference_of_tuned(range(40), [40]).value)
