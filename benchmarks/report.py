@@ -1,8 +1,8 @@
 """What the report of a large sweep costs: 1,000 trials x about 2,600 pairs, in a process of its own.
 
 The trials are simulated (`simulated_sweep.py`): real corpus, folds and journals, probabilities around a known skill.
-The report is `write_report` of the evidence read from the journals, imports included; the cosine baseline is left out, as
-no vectors are stored. Memory is the process's peak resident set.
+The report is `write_report` of the evidence read from the journals, imports included; the cosine baseline is left out,
+as no vectors are stored. Memory is the process's peak resident set.
 """
 
 from __future__ import annotations

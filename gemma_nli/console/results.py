@@ -132,6 +132,11 @@ def show_best(best: BestTrial) -> None:
         if value is not None:
             table.add_row(name, f"{value:.4f}")
     console.print(table)
+    if best.honest is not None:
+        worth = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
+        console.print(
+            f"honest {short(best.metric)} {worth}, as the best of {best.honest['candidates']}", highlight=False
+        )
     for note in best.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     console.print("run it again:")

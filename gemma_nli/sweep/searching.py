@@ -34,7 +34,7 @@ def build_searcher(
     Args:
         stopped: why a scheduler stopped the trial of a key, or None.
     """
-    if ready.spec.search.algorithm != "optuna":
+    if ready.cells or ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
     known = _Known(ready, folder, board, post)
     study = _open_studies(ready, known)

@@ -65,7 +65,9 @@ def test_each_line_of_the_leaderboard_is_recomputed(reported: Report, records: d
 
 
 def test_the_honest_score_is_recomputed_draw_by_draw(reported: Report, records: dict[str, TrialRecord]) -> None:
-    """The draws of posts are taken from the report's own bootstrap; choosing and scoring is done anew, for 8 of them."""
+    """The draws of posts are taken from the report's own bootstrap; choosing and scoring is done anew, for 8 of
+    them.
+    """
     evidence, bootstrap = reported.findings.evidence, reported.findings.draws.bootstrap
     keys = [trial.key for trial in evidence.complete]
     outside = []
