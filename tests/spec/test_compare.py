@@ -78,8 +78,8 @@ def test_nothing_need_be_tuned() -> None:
         ({"compare": {}}, "compare: must name settings and the values to compare"),
         ({"compare": {"model.poling": {"grid": [1]}}}, "compare.model.poling: unknown setting"),
         (
-            {"compare": {"model.dropout": {"uniform": [0, 0.5]}}},
-            "compare.model.dropout: uniform [0, 0.5] lists no values",
+            {"compare": {"model.dropout": {"uniform": [0, 0.5]}}, "tune": None},
+            "compare.model.dropout: uniform [0.0, 0.5] lists no values",
         ),
         ({"tune": {"model.pooling_strategy": {"grid": ["cls"]}}}, "is compared; a setting is either compared or tuned"),
         ({"tune": {"training.learning_rate": {"grid": []}}}, "tune.training.learning_rate.grid: must be a list"),
