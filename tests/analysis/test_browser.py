@@ -16,7 +16,17 @@ from gemma_nli.spec.spec import SweepSpec
 
 pytestmark = pytest.mark.browser
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-unsafe-swiftshader"]
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-unsafe-swiftshader",
+)
 Open = Callable[..., Any]
 
 
@@ -61,7 +71,7 @@ def errors_of(driver: Any) -> list[str]:
 
 
 def asked_of(driver: Any) -> set[str]:
-    """Every address that was asked for."""
+    """The scheme of every address that was asked for."""
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     return {url.split(":")[0] for url in sent}
@@ -81,7 +91,7 @@ def test_a_reader_sorts_the_leaderboard(page: str, browse: Open, dark: bool) -> 
 
     unsorted = values()
     button = table.find_elements("css selector", "th button")[column]
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
     button.click()
     assert values() == sorted(unsorted)
     button.click()
@@ -89,7 +99,9 @@ def test_a_reader_sorts_the_leaderboard(page: str, browse: Open, dark: bool) -> 
     head = table.find_elements("css selector", "th")[column]
     assert head.get_attribute("aria-sort") == "descending"
     assert errors_of(driver) == []
-    assert asked_of(driver) <= {"file", "data", "blob"}
+    asked = asked_of(driver)
+    assert "file" in asked
+    assert not asked & {"http", "https", "ws", "wss"}
 
 
 def test_a_figure_tells_its_numbers_under_the_pointer(page: str, browse: Open) -> None:
@@ -98,7 +110,7 @@ def test_a_figure_tells_its_numbers_under_the_pointer(page: str, browse: Open) -
 
     driver = browse(page)
     plot = driver.find_element("id", "plot-budget")
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot)
     point = plot.find_elements("css selector", ".scatterlayer .trace .points path")[3]
     ActionChains(driver).move_to_element(point).perform()
     label = WebDriverWait(driver, 20).until(lambda _: plot.find_elements("css selector", ".hoverlayer .hovertext"))
