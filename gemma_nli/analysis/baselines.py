@@ -77,7 +77,7 @@ def tfidf(evidence: Evidence) -> Baseline:
         return lambda rows: np.asarray(score_PC[pairs.post_N[rows], pairs.criterion_N[rows]])
 
     decided, scored = _over_folds(evidence, config, fit)
-    return Baseline("TF-IDF + logistic regression", "words of the post, one model a criterion", decided, scored)
+    return Baseline("TF-IDF", "words of the post, a logistic regression a criterion", decided, scored)
 
 
 def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
@@ -117,7 +117,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
     cosine_N = np.full(len(evidence.pairs), np.nan)
     cosine_N[rows] = np.einsum("rh,rh->r", post_MH[post_N[rows]], criterion_MH[criterion_N[rows]])
     decided, scored = _over_folds(evidence, config, lambda plan: lambda rows: np.asarray(cosine_N[rows]))
-    return Baseline("cosine of the encoder's vectors", "post and criterion encoded apart, mean-pooled", decided, scored)
+    return Baseline("cosine", "of the encoder's mean-pooled vectors of post and criterion", decided, scored)
 
 
 def _over_folds(

@@ -58,10 +58,11 @@ def answer_figure(findings: Findings) -> Figure | None:
         f"{arm.name} {h.value:.3f} ({h.low:.3f} to {h.high:.3f})" for arm, h in zip(shown, honest, strict=True)
     )
     lay_out(figure, 110 + 40 * (len(shown) + len(findings.baselines)), score, legend=True)
-    note = "Filled: what choosing this value and tuning the rest is worth on posts that did not choose. Open: the best "
-    return Figure(
-        "answer", "The compared values", alt, figure, tuple(rows), note + "trial's own score. Dotted: baselines."
+    note = (
+        "Filled: what choosing this value and tuning the rest is worth on posts that did not choose. Open: the best "
+        "trial's own score. Diamonds: baselines."
     )
+    return Figure("answer", "The compared values", alt, figure, tuple(rows), note)
 
 
 def budget_figure(findings: Findings) -> Figure | None:

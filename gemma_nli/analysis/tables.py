@@ -164,7 +164,7 @@ def slice_table(items: tuple[Slice, ...], first: str) -> TableOf:
 
 def confusion_table(findings: Findings) -> TableOf:
     c = findings.mistakes.confusion
-    header = ("", "called matched", "called not matched")
+    header = ("the pair is", "called matched", "called not matched")
     matched = (word("matched"), count(c["true positives"]), count(c["false negatives"]))
     return TableOf(header, (matched, (word("not matched"), count(c["false positives"]), count(c["true negatives"]))))
 
