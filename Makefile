@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow cluster chaos chaos-short bench lint audit clean
+.PHONY: help install demo test slow browser cluster chaos chaos-short bench lint audit clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test: $(READY)  ## the tests, under 8 minutes on 2 cores
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m 'slow or chaos'
+
+browser: $(READY)  ## the report in a real browser (chromium and chromedriver)
+	$(BIN)/python -m pytest -q -m browser
 
 cluster: $(READY)  ## the tests on several Ray nodes
 	$(BIN)/python -m pytest -q -m cluster

@@ -17,6 +17,7 @@ NAMES = {
     "encode": "padding and speed of encoding; causal prefix reuse",
     "peers": "scikit-learn's GridSearchCV over the same vectors",
     "racing": "what racing folds finds and saves",
+    "report": "seconds and memory of the report of 1,000 trials",
     "finetune": "training the encoder against the best frozen configuration",
 }
 """Each benchmark's module, and what it answers."""

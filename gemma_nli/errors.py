@@ -8,6 +8,7 @@ GemmaNliError            a mistake of the user's, or of the world: printed witho
 ├── FeatureError         the feature store's folder
 ├── JournalError         a trial's record on disk
 ├── TrainingError        a trial that cannot go on (no memory for one pair, no training pairs)
+├── ReportError          evidence that cannot be reported on: nothing finished, or sweeps that cannot be compared
 ├── TrackingError        MLflow: an unknown experiment, an unreachable store
 └── SweepError           a sweep that cannot start or go on
     └── SweepBusyError   another process holds this sweep
@@ -50,6 +51,10 @@ class JournalError(GemmaNliError):
 
 class TrainingError(GemmaNliError):
     """A trial cannot go on."""
+
+
+class ReportError(GemmaNliError):
+    """What was run cannot be reported on as asked."""
 
 
 class TrackingError(GemmaNliError):

@@ -57,7 +57,12 @@ def best(
     from gemma_nli.console.results import show_best
 
     facts = {"run_id": found.run_id, "metric": metric, "value": found.value, "metrics": finite(found.metrics)}
-    facts |= {"config": found.config.model_dump(mode="json"), "command": found.command, "notes": list(found.notes)}
+    facts |= {
+        "config": found.config.model_dump(mode="json"),
+        "command": found.command,
+        "notes": list(found.notes),
+        "honest": found.honest,
+    }
     print_json(as_json, facts)
     if not as_json:
         show_best(found)

@@ -20,6 +20,8 @@ _PHASES = {
     "starting": "opening the sweep",
     "encoding": "encoding texts, once each",
     "tuning": "running trials",
+    "confirming": "running the leaders again on fresh folds and seeds",
+    "reporting": "writing the report",
     "finalizing": "fitting the best on all pairs and registering it",
     "recording": "bringing MLflow up to date",
 }

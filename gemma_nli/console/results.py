@@ -40,6 +40,8 @@ def show_result(result: SweepResult, spec: SweepSpec, board: Board | None) -> No
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
         console.print(f"registered [bold]{name}[/bold] version {version}, alias {result.registered['alias']}")
+    if result.report:
+        show_report(result.report)
     for note in result.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     if ranked:
@@ -86,6 +88,19 @@ def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
     return commands
 
 
+def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
+    """The answer, what speaks against it, and where the rest is."""
+    console = Console()
+    console.print()
+    for place, sentence in enumerate(report["answer"]):
+        console.print(Text(sentence, style="bold" if place == 0 else ""))
+    for warning in report["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    if unsent:
+        console.print(Text(f"note: {unsent}", style="yellow"))
+    console.print(Text(f"report: {report['html']}"), soft_wrap=True)
+
+
 def show_plan(plan: dict[str, Any]) -> None:
     """The plan of `sweep --plan`, a fact a line."""
     console = Console()
@@ -117,6 +132,11 @@ def show_best(best: BestTrial) -> None:
         if value is not None:
             table.add_row(name, f"{value:.4f}")
     console.print(table)
+    if best.honest is not None:
+        worth = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
+        console.print(
+            f"honest {short(best.metric)} {worth}, as the best of {best.honest['candidates']}", highlight=False
+        )
     for note in best.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     console.print("run it again:")

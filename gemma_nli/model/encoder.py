@@ -271,6 +271,11 @@ def _read_config(model: ModelConfig, folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def load_tokenizer(model: ModelConfig) -> Any:
+    """The encoder's tokenizer alone, without its weights."""
+    return _load_tokenizer(model, encoder_folder(model))
+
+
 def _load_tokenizer(model: ModelConfig, folder: Path) -> Any:
     from transformers import AutoTokenizer
 

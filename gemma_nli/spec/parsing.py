@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from gemma_nli.config import RunConfig, check_key, read_yaml, set_dotted, setting_names, validation_lines
-from gemma_nli.errors import GemmaNliError, Problems, SpecError, did_you_mean
+from gemma_nli.config import RunConfig, check_key, set_dotted, setting_names, validation_lines
+from gemma_nli.errors import Problems, SpecError, did_you_mean
 from gemma_nli.masking import mask_credentials
-from gemma_nli.spec.conditions import parse_varied
 from gemma_nli.spec.domain import checked_value, shown
 from gemma_nli.spec.settings import F1
 from gemma_nli.spec.space import SearchSpace
+from gemma_nli.spec.spaces import check_comparison, oddity, parse_comparison, parse_space
 from gemma_nli.spec.spec import SweepSpec
-
-_MAX_NODES, _MAX_DEPTH = 1_000_000, 40
 
 
 def parse_sweep(tree: Any, source: str, overrides: Mapping[str, Any]) -> SweepSpec:
@@ -31,72 +28,30 @@ def parse_sweep(tree: Any, source: str, overrides: Mapping[str, Any]) -> SweepSp
     if not isinstance(tree, Mapping):
         raise SpecError(f"{source}: expected a sweep (name, question, base, space, ...), got {shown(tree)}.")
     for place, part in ((source, tree), ("command line", overrides)):
-        odd = _odd(part)
+        odd = oddity(part)
         if odd:
             raise SpecError(f"{place}: {odd}")
     merged = _copy(tree)
     base_tree = _base_tree(merged.pop("base", {}), problems)
     base_keys = _lay_over(merged, base_tree, overrides, problems)
     base = _base(base_tree, overrides, problems)
-    space = _space(merged.pop("space", None), source, problems)
+    compare, tune = merged.pop("compare", None), merged.pop("tune", None)
+    space, compared = None, tuple[str, ...]()
+    if compare is None and tune is None:
+        space = parse_space(merged.pop("space", None), source, problems)
+    else:
+        space, compared = parse_comparison(compare, tune, "space" in merged, source, problems)
+        merged.pop("space", None)
     parts = _parts(merged, source, overrides, problems)
     _refuse_varied_overrides(base_keys, overrides, space, problems)
     spec = None
     if base is not None and space is not None and parts is not None:
-        spec = SweepSpec.model_validate({**parts, "base": base, "space": space})
+        spec = SweepSpec.model_validate({**parts, "base": base, "space": space, "compare": compared})
         _check_whole(spec, problems)
     problems.lines = [mask_credentials(line) for line in problems.lines]
     problems.raise_if_any(SpecError)
     assert spec is not None
     return spec
-
-
-def find_space(name: str, source: str) -> Path:
-    """The space file `name`: beside the sweep file, in ../search_spaces/ or .. of it, or in the working directory.
-
-    Raises:
-        SpecError: there is none; with the nearest name.
-    """
-    here = Path(source).parent
-    folders = [here, here.parent / "search_spaces", here.parent, Path()]
-    try:
-        wanted = Path(name).expanduser()
-        candidates = [folder / wanted for folder in folders]
-        for path in candidates:
-            if path.is_file() and not (Path(source).is_file() and path.samefile(source)):
-                return path
-        known = {p.name for c in candidates if c.parent.is_dir() for p in c.parent.glob("*.y*ml")}
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SpecError(f"not a file's name: {error}.") from None
-    near = did_you_mean(wanted.name, known - {Path(source).name})
-    raise SpecError(f"no such file '{name}'{near or '; it is looked for beside the sweep file and in search_spaces/.'}")
-
-
-def _odd(value: Any) -> str | None:
-    """Why a YAML tree is no sweep at all: not plain, endless, or too deep; None for a plain one."""
-    stack: list[tuple[str, Any, int]] = [("", value, 0)]
-    seen = 0
-    while stack:
-        where, item, depth = stack.pop()
-        seen += 1
-        if seen > _MAX_NODES or depth > _MAX_DEPTH:
-            return "nested too deep, or too large (an alias inside itself?)."
-        if isinstance(item, Mapping):
-            for key, inner in item.items():
-                if not isinstance(key, str):
-                    return f"{where}{shown(key)}: a name must be text; put it in quotes."
-                stack.append((f"{where}{key}.", inner, depth + 1))
-        elif isinstance(item, (list, tuple)):
-            stack.extend((f"{where.rstrip('.')}[{i}].", inner, depth + 1) for i, inner in enumerate(item))
-        elif isinstance(item, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in item):
-            return f"{where.rstrip('.')}: holds a character that no file or name can hold."
-        elif isinstance(item, int) and abs(item) >= 2**63:
-            return f"{where.rstrip('.')}: the number is too large."
-        elif isinstance(item, float) and not math.isfinite(item):
-            return f"{where.rstrip('.')}: must be a finite number, got {item}."
-        elif not isinstance(item, (str, int, float, bool, type(None), RunConfig, SearchSpace)):
-            return f"{where.rstrip('.')}: a {type(item).__name__} is no setting; put text in quotes."
-    return None
 
 
 def _copy(value: Any) -> Any:
@@ -142,10 +97,10 @@ def _lay_over(
 
 
 def _sweep_keys() -> list[str]:
-    return [key for key in setting_names(SweepSpec) if not key.startswith("base")] + _SECTIONS
+    return [key for key in setting_names(SweepSpec) if not key.startswith(("base", "compare"))] + _SECTIONS
 
 
-_SECTIONS = ["search", "search.warm_start", "scheduler", "resources", "finalize"]
+_SECTIONS = ["search", "search.warm_start", "scheduler", "resources", "finalize", "report"]
 
 
 def _base(tree: dict[str, Any], overrides: Mapping[str, Any], problems: Problems) -> RunConfig | None:
@@ -161,28 +116,6 @@ def _base(tree: dict[str, Any], overrides: Mapping[str, Any], problems: Problems
 
 def _from_user(message: str) -> str:
     return f"{message.rstrip('.')} (command line)."
-
-
-def _space(value: Any, source: str, problems: Problems) -> SearchSpace | None:
-    if isinstance(value, SearchSpace):
-        return value
-    if value is None:
-        problems.add("space", "missing; name a file of search_spaces/, or the settings to vary.")
-        return None
-    prefix, name = "space.", source
-    if isinstance(value, str):
-        try:
-            path = find_space(value, source)
-            prefix, name, value = f"{path}: ", str(path), read_yaml(path)
-            odd = _odd(value)
-            if odd:
-                raise SpecError(f"{path}: {odd}")
-        except GemmaNliError as error:
-            problems.add("space", str(error))
-            return None
-    before = len(problems.lines)
-    varied = parse_varied(value, problems, prefix)
-    return SearchSpace(varied, name) if len(problems.lines) == before else None
 
 
 def _parts(
@@ -213,8 +146,12 @@ def _refuse_varied_overrides(
 
 def _check_whole(spec: SweepSpec, problems: Problems) -> None:
     """What no part can see alone: the space against the algorithm, the base and the warm start; the scheduler."""
+    part = "tune" if spec.compare else "space"
     for key, what in spec.space.algorithm_problems(spec.search.algorithm):
-        problems.add(f"space.{key}", what)
+        if key not in spec.compare:
+            problems.add(f"{part}.{key}", what)
+    if spec.compare:
+        check_comparison(spec, problems)
     if not spec.space.varied and spec.search.algorithm != "grid":
         problems.add("space", f"varies nothing, so search.algorithm {spec.search.algorithm} has nothing to draw.")
     if spec.scheduler.kind != "none":

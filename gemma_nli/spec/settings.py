@@ -48,7 +48,9 @@ class WarmStart(Settings):
 class SearchSettings(Settings):
     algorithm: Literal["grid", "random", "optuna"] = Field(default="grid", description="how the space is walked")
     sampler: Literal["tpe", "random", "cmaes", "gp", "nsga2"] = Field(default="tpe", description="Optuna's sampler")
-    num_trials: int = Field(default=20, ge=1, le=100_000, description="trials over all resumes")
+    num_trials: int = Field(
+        default=20, ge=1, le=100_000, description="trials over all resumes, for each compared value"
+    )
     time_budget: float | None = Field(default=None, gt=0, description="seconds until no trial goes on")
     seed: int = Field(default=42, ge=0, lt=2**32, description="seed of random and optuna")
     storage: str | None = Field(
@@ -118,10 +120,22 @@ class Resources(Settings):
         return self
 
 
+class ConfirmSettings(Settings):
+    top: int = Field(default=3, ge=1, le=50, description="leaders that run again")
+    repeats: int = Field(default=4, ge=1, le=50, description="fresh fold drawings and training seeds for each of them")
+
+
+class ReportSettings(Settings):
+    enabled: bool = Field(default=True, description="write report.html and report.md at the sweep's end")
+
+
 class FinalizeSettings(Settings):
     enabled: bool = Field(default=True, description="refit the best trial on all pairs and register it")
     model_name: Slug | None = Field(default=None, description="else gemma_nli_{output.experiment_name}")
     alias: str = Field(default="candidate", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="of the new version")
+    confirm: ConfirmSettings | None = Field(
+        default=None, description="run the leaders again on fresh folds and seeds, to see whether their order holds"
+    )
 
     @field_validator("alias")
     @classmethod

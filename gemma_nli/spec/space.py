@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from gemma_nli.config import RunConfig, read_yaml, set_dotted, validation_lines
 from gemma_nli.errors import Problems, SpecError
 from gemma_nli.spec.conditions import Varied, parse_varied
-from gemma_nli.spec.domain import Domain, Range, shown
+from gemma_nli.spec.domain import Domain, Range, same, shown
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -87,6 +87,18 @@ class SearchSpace:
     def encoder_settings_vary(self) -> set[str]:
         """The varied `model.*` settings: each of their combinations may need an encoding of its own."""
         return {key for key in self.keys if key.startswith("model.")}
+
+    def given(self, settings: Mapping[str, Any]) -> SearchSpace:
+        """The space that is left to vary where these settings have these values."""
+        left = []
+        for varied in self.varied:
+            fixed = [(key, values) for key, values in varied.when if key in settings]
+            if varied.key in settings or not all(any(same(settings[k], v) for v in values) for k, values in fixed):
+                continue
+            left.append(Varied(varied.key, varied.domain, tuple(c for c in varied.when if c not in fixed)))
+        known = {varied.key for varied in left}
+        alive = tuple(varied for varied in left if all(key in known for key, _ in varied.when))
+        return SearchSpace(alive, self.source)
 
     def tree(self) -> dict[str, Any]:
         """The mapping that makes this space again."""

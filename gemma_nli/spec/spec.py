@@ -6,6 +6,7 @@ for a single run; the path in `space` is looked up beside the sweep file first (
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from gemma_nli.spec.settings import (
     F1,
     FinalizeSettings,
     Objective,
+    ReportSettings,
     Resources,
     SchedulerSettings,
     SearchSettings,
@@ -39,12 +41,16 @@ class SweepSpec(Settings):
     question: str = Field(default="", max_length=5000, description="what the sweep is to answer, in a sentence")
     base: RunConfig = Field(default=RunConfig(), description="every setting that the space does not vary")
     space: SearchSpace = Field(description="a file of search_spaces/, or the settings to vary")
+    compare: tuple[str, ...] = Field(
+        default=(), description="settings of the space that are compared; the others are tuned for each of their values"
+    )
     search: SearchSettings = SearchSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     resources: Resources = Resources()
     metric: str = Field(default=F1, description="what decides the best trial")
     mode: Literal["max", "min"] = Field(default="max", description="whether more or less of the metric is better")
     finalize: FinalizeSettings = FinalizeSettings()
+    report: ReportSettings = ReportSettings()
     storage: str = Field(
         default_factory=lambda: str(home() / "storage"), min_length=1, description="folder of journals and features"
     )
@@ -88,6 +94,30 @@ class SweepSpec(Settings):
         """What the search optimizes: the sweep's metric unless `search.objectives` names several."""
         return self.search.objectives or (Objective(metric=self.metric, mode=self.mode),)
 
+    def arms(self) -> list[tuple[dict[str, Any], SweepSpec]]:
+        """Each combination of compared values with the sweep that tunes the rest for it; one of all where none is.
+
+        Every arm has the same search: sampler, seed and number of trials.
+        """
+        if not self.compare:
+            return [({}, self)]
+        domains = [self.space.domain(key) for key in self.compare]
+        found = []
+        for values in itertools.product(*(domain.corners for domain in domains if domain is not None)):
+            fixed = dict(zip(self.compare, values, strict=True))
+            base = self.space.configure(self.base, fixed)
+            arm = self.model_copy(update={"base": base, "space": self.space.given(fixed), "compare": ()})
+            arm._cells = None
+            found.append((fixed, arm))
+        return found
+
+    @property
+    def total_trials(self) -> int:
+        """How many trials the whole sweep has, where that is known before it runs: at most so many for optuna."""
+        if self.search.algorithm == "optuna":
+            return self.search.num_trials * len(self.arms())
+        return len(self.cells())
+
     def cells(self) -> list[Cell]:
         """The cells of a grid, or the draws of a random search (more draws begin with the same ones).
 
@@ -100,7 +130,11 @@ class SweepSpec(Settings):
             if self.search.algorithm == "grid":
                 self._cells = self.space.cells(self.base)
             else:
-                self._cells = self.space.draw(self.base, self.search.num_trials, self.search.seed)
+                self._cells = [
+                    Cell({**fixed, **cell.settings}, cell.config)
+                    for fixed, arm in self.arms()
+                    for cell in arm.space.draw(arm.base, self.search.num_trials, self.search.seed)
+                ]
         return self._cells
 
     def to_yaml(self, masked: bool = True) -> str:
@@ -108,6 +142,12 @@ class SweepSpec(Settings):
         tree = self.model_dump(mode="json")
         if self.search.algorithm == "grid":
             del tree["search"]["num_trials"]
+        space, compared = tree.pop("space"), tree.pop("compare")
+        if compared:
+            tree |= {"compare": {key: space[key] for key in compared}}
+            tree |= {"tune": {key: domain for key, domain in space.items() if key not in compared}}
+        else:
+            tree["space"] = space
         return yaml.safe_dump(_mask_tree(tree) if masked else tree, sort_keys=False, allow_unicode=True, width=100)
 
 

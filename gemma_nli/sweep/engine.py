@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ray import tune
 from ray.exceptions import RayError
 
 from gemma_nli.errors import TrackingError
@@ -16,21 +14,20 @@ from gemma_nli.features import EncodeReport
 from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
-from gemma_nli.sweep.callback import LiveSweep, SweepCallback, register_live, unregister_live
 from gemma_nli.sweep.cluster import encode_all, ray_failed, ray_session
+from gemma_nli.sweep.confirming import confirming_rounds, run_rounds
 from gemma_nli.sweep.finalize import Finalized, finalize
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.kept_report import Reported, honest_tags
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
+from gemma_nli.sweep.reporting import try_report
 from gemma_nli.sweep.resources import TrialResources, decide_resources
 from gemma_nli.sweep.result import SweepResult
-from gemma_nli.sweep.schedulers import FoldScheduler, build_scheduler
-from gemma_nli.sweep.search import CellSearcher, StudySearcher
-from gemma_nli.sweep.searching import build_searcher, pareto_front
-from gemma_nli.sweep.sharing import SharedBlock, TrialContext
-from gemma_nli.sweep.trainable import CvTrial
-from gemma_nli.tracking.hardware import environment_tags
+from gemma_nli.sweep.searching import pareto_front
+from gemma_nli.sweep.sharing import SharedBlock
+from gemma_nli.sweep.tuning import Tuning
 
 log = logging.getLogger(__name__)
 Display = Callable[[Board], Any]
@@ -60,11 +57,12 @@ class _Run:
 
     def __init__(self, ready: Prepared, folder: SweepFolder, watch: Callable[[Board], None] | None) -> None:
         self.ready, self.folder, self.spec = ready, folder, ready.spec
-        total = len(ready.cells) or self.spec.search.num_trials
-        self.board = Board(self.spec.metric, self.spec.mode, total)
-        self.seconds = dict.fromkeys(("encode", "tune", "finalize"), 0.0)
+        self.board = Board(self.spec.metric, self.spec.mode, len(ready.cells) or self.spec.total_trials)
+        self.seconds = dict.fromkeys(("encode", "tune", "report", "finalize"), 0.0)
         self.encoded: list[EncodeReport] = []
         self.unregistered: str | None = None
+        self.report: Reported | None = None
+        self.unreported: str | None = None
         self.interrupts = Interrupts()
         if watch is not None:
             watch(self.board)
@@ -102,14 +100,17 @@ class _Run:
 
     def _work(self, recorder: Recorder) -> Finalized | None:
         """Encode and tune what waits, then finalize; Ray starts only if something needs it."""
-        waiting = list(self.ready.waiting)
-        if self.ready.cells and not waiting:
+        done = bool(self.ready.cells) and not self.ready.waiting
+        again = confirming_rounds(self.ready, self.board) if done else []
+        if done and not again:
             return self._finalize(recorder)
         with ray_session():
-            resources = decide_resources(self.ready)
-            blocks = self._encode()
+            resources = decide_resources(again[0] if done else self.ready)
             with self.interrupts:
-                self._tune(recorder, resources, blocks)
+                if not done:
+                    self._tune(recorder, resources, self._encode())
+                if not self.interrupts.count:
+                    self._confirm(recorder, resources)
             if self.interrupts.count:
                 return None
             return self._finalize(recorder)
@@ -127,100 +128,26 @@ class _Run:
     def _tune(self, recorder: Recorder, resources: TrialResources, blocks: tuple[SharedBlock, ...]) -> None:
         self.board.enter("tuning")
         began = time.monotonic()
-        context = TrialContext(
-            base=self.spec.base,
-            corpus=self.ready.corpus,
-            pairs=self.ready.pairs,
-            storage=self.ready.storage,
-            objective=self.spec.metric,
-            cpus=resources.cpu,
-            tags={**environment_tags(), "gemma_nli.computed_by": self.ready.sweep_id},
-            blocks=blocks,
-        )
-        known = list(self.ready.records.values())
-        if not self.ready.cells:
-            found = [read_trial(self.ready.storage, key) for key in self.folder.cells()]
-            known = [record for record in found if record is not None]
-        scheduler = build_scheduler(self.spec, self.ready.storage, self.ready.pairs, known)
-
-        def stopped(key: str) -> str | None:
-            decision = scheduler.stopped.get(key) if scheduler is not None else None
-            return decision.reason if decision is not None else None
-
-        searcher = build_searcher(self.ready, self.folder, self.board, recorder.post, stopped)
-        again: dict[str, dict[str, Any]] = {}
-
-        def run_again(key: str, attempts: int) -> bool:
-            """Ray gives up on a trial whose process dies while it is still being set up, whatever max_failures says."""
-            before = self.ready.records.get(key)
-            if attempts - (before.attempts if before is not None else 0) > self.spec.resources.max_failures:
-                return False
-            again[key] = self.board.cells[key].settings
-            return True
-
-        slow = (
-            any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
-            or not self.spec.base.model.freeze_encoder
-        )
-        register_live(
-            self.ready.sweep_id,
-            LiveSweep(self.board, self.ready.storage, self.ready.pairs, recorder.post, slow, stopped, run_again),
-        )
         try:
-            self._fit(context, searcher, scheduler, resources)
-            for _ in range(self.spec.resources.max_failures):
-                left = [{"key": key, "settings": settings} for key, settings in again.items()]
-                if not left or self.interrupts.count or self._time_is_up(began):
-                    break
-                again.clear()
-                self._fit(context, CellSearcher(left), scheduler, resources)
+            Tuning(self.ready, self.folder, self.board, recorder.post, self.interrupts, resources).run(blocks)
         finally:
-            searcher.close()
-            unregister_live(self.ready.sweep_id)
             self.seconds["tune"] = time.monotonic() - began
 
-    def _time_is_up(self, began: float) -> bool:
-        budget = self.spec.search.time_budget
-        return budget is not None and time.monotonic() - began >= budget
-
-    def _fit(
-        self,
-        context: TrialContext,
-        searcher: CellSearcher | StudySearcher,
-        scheduler: FoldScheduler | None,
-        resources: TrialResources,
-    ) -> None:
-        self.folder.clear_ray()
-        self.interrupts.on_first(searcher.stop)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, resources.concurrent))
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(CvTrial, context=context), resources.request()),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=searcher.limit,
-                max_concurrent_trials=resources.concurrent,
-                time_budget_s=self.spec.search.time_budget,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=str(self.folder.path / "ray"),
-                callbacks=[SweepCallback(self.ready.sweep_id, self.spec.base.experiment)],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=self.spec.resources.max_failures),
-                verbose=0,
-            ),
-        )
+    def _confirm(self, recorder: Recorder, resources: TrialResources) -> None:
+        """The leaders again, each repeat on its own fold drawing; beside the board, as no candidates."""
+        rounds = confirming_rounds(self.ready, self.board)
+        if not rounds:
+            return
+        self.board.enter("confirming")
+        began = time.monotonic()
         try:
-            tuner.fit()
-        except RayError as error:
-            raise ray_failed(error) from None
+            run_rounds(rounds, self.folder, recorder.post, self.interrupts, resources)
         finally:
-            self.folder.clear_ray()
+            self.seconds["confirm"] = time.monotonic() - began
 
     def _finalize(self, recorder: Recorder) -> Finalized | None:
         best = self.board.best()
+        self._report()
         if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
             return None
         self.board.enter("finalizing")
@@ -228,12 +155,19 @@ class _Run:
         record = read_trial(self.ready.storage, best.key)
         assert record is not None, "the board shows finished trials only"
         try:
-            return finalize(self.ready, record, recorder)
+            return finalize(self.ready, record, recorder, tags=honest_tags(self.report.facts if self.report else {}))
         except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None
         finally:
             self.seconds["finalize"] = time.monotonic() - began
+
+    def _report(self) -> None:
+        if self.spec.report.enabled:
+            self.board.enter("reporting")
+            began = time.monotonic()
+            self.report, self.unreported = try_report(self.ready, self.folder)
+            self.seconds["report"] = time.monotonic() - began
 
     def _result(self, recorder: Recorder, finalized: Finalized | None, total: float) -> SweepResult:
         best = self.board.best()
@@ -258,4 +192,6 @@ class _Run:
             interrupted=self.interrupts.count > 0,
             unregistered=self.unregistered,
             pareto=pareto_front(self.ready),
+            notes=[self.unreported] if self.unreported else [],
+            report=self.report.told() if self.report else None,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,16 @@ class Refit:
 
 
 def finalize(
-    ready: Prepared, record: TrialRecord, recorder: Recorder, resources: TrialResources | None = None
+    ready: Prepared,
+    record: TrialRecord,
+    recorder: Recorder,
+    resources: TrialResources | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Finalized:
     """Refit and register a finished trial; a trial that is registered already is left as it is.
+
+    Args:
+        tags: what else the new version is to say of itself (its honest score).
 
     Raises:
         TrackingError: the registry cannot be reached; the sweep's trials are safe, and running it again finalizes.
@@ -76,6 +84,7 @@ def finalize(
     else:
         bundle = refit_bundle(refit, ready.corpus, ready.pairs, ready.storage, target)
     tags = {
+        **(tags or {}),
         "gemma_nli.trial_key": record.key,
         "gemma_nli.fold_fingerprint": record.fold_fingerprint,
         "gemma_nli.data_fingerprint": ready.corpus.fingerprint,

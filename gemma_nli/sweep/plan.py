@@ -26,7 +26,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
     cpus, gpus, gpu_gib = _machine()
     resources = choose(ready, cpus, gpus, gpu_gib)
     configs = configs_to_run(ready)
-    total = len(ready.cells) or spec.search.num_trials
+    total = len(ready.cells) or spec.total_trials
     estimate = estimate_memory(hungriest(configs)) if configs else None
     return {
         "name": spec.name,

@@ -7,12 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.errors import TrackingError
-from gemma_nli.journal import read_trial
+from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.kept_report import honest_tags, kept_report
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.projecting import artifacts_of_sweep, params_of_sweep, project_trial
 from gemma_nli.sweep.result import SweepResult
@@ -36,6 +39,7 @@ class Recorder:
         self.sweep_run_id: str | None = None
         self.tracker: MlflowTracker | None = None
         self.outbox: Outbox | None = None
+        self._drawn: dict[str, PairTable] = {}
 
     def open(self) -> None:
         """Find or make the sweep's run.
@@ -60,10 +64,19 @@ class Recorder:
         record = read_trial(self.ready.storage, key)
         if record is None:
             return None
-        trial = project_trial(record, self.ready.corpus, self.ready.pairs, self.folder.shared, self.ready.sweep_id)
+        pairs, shared = self._pairs_of(record)
+        trial = project_trial(record, self.ready.corpus, pairs, shared, self.ready.sweep_id)
         if record.state == "running":
             trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)
         return self.tracker.sync_trial(self.sweep_run_id, trial)
+
+    def _pairs_of(self, record: TrialRecord) -> tuple[PairTable, Path]:
+        """The pairs a trial was measured on and the folder of their files; a confirming trial has drawn its own."""
+        if record.fold_fingerprint == self.ready.pairs.fingerprint:
+            return self.ready.pairs, self.folder.shared
+        if record.fold_fingerprint not in self._drawn:
+            self._drawn[record.fold_fingerprint] = build_pairs(self.ready.corpus, record.config.data)
+        return self._drawn[record.fold_fingerprint], self.folder.shared / record.fold_fingerprint[:16]
 
     def run_id_of(self, key: str) -> str | None:
         """The MLflow run of a trial, None while MLflow does not have it."""
@@ -144,7 +157,12 @@ class Recorder:
             tags["gemma_nli.best_trial_key"] = best["key"]
             if best["metrics"].get(metric) is not None:
                 metrics["sweep/best"] = best["metrics"][metric]
-        self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags)
+        kept = kept_report(self.folder)
+        artifacts: dict[str, Path | bytes] = {}
+        if kept is not None:
+            artifacts = {kept.html.name: kept.html, kept.markdown.name: kept.markdown}
+            tags |= honest_tags(kept.facts)
+        self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags, artifacts)
 
     def _sweep(self) -> SweepProjection:
         ready = self.ready

@@ -13,7 +13,8 @@ from gemma_nli.sweep.board import CellStatus
 class SweepResult:
     """`seconds`: total, encode, tune, finalize. `texts`: encoded now, reused from the store. `ran`: trials run now.
 
-    `undelivered`: updates that MLflow has not got; `unregistered`: why the best trial is no model version yet.
+    `report`: where it is and what it says. `undelivered`: updates that MLflow has not got; `unregistered`: why the
+    best trial is no model version yet.
     """
 
     sweep_id: str
@@ -32,6 +33,7 @@ class SweepResult:
     unregistered: str | None = None
     notes: list[str] = field(default_factory=list)
     pareto: list[dict[str, Any]] = field(default_factory=list)
+    report: dict[str, Any] | None = None
 
     @property
     def exit_status(self) -> int:
@@ -60,5 +62,6 @@ class SweepResult:
             "undelivered": self.undelivered,
             "unregistered": self.unregistered,
             "notes": self.notes,
+            "report": self.report,
             **({"pareto": self.pareto} if self.pareto else {}),
         }

@@ -11,6 +11,7 @@ from gemma_nli.masking import MASK
 from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.finalize import finalize
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
+from gemma_nli.sweep.kept_report import honest_tags, kept_report
 from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.recorder import Recorder, flush
 
@@ -60,4 +61,6 @@ def flush_sweep(name: str) -> tuple[int, int]:
 def _register(ready: Prepared, folder: SweepFolder, recorder: Recorder) -> dict[str, Any] | None:
     best = folder.result()["best"]
     record = read_trial(ready.storage, best["key"]) if best else None
-    return finalize(ready, record, recorder).registered if record is not None else None
+    kept = kept_report(folder)
+    tags = honest_tags(kept.facts) if kept is not None else {}
+    return finalize(ready, record, recorder, tags=tags).registered if record is not None else None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from gemma_nli.config import check_value
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.journal import read_trial
+from gemma_nli.search.arms import ArmStudies
 from gemma_nli.search.study import Proposal, SweepStudy, study_url
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
@@ -31,11 +34,10 @@ def build_searcher(
     Args:
         stopped: why a scheduler stopped the trial of a key, or None.
     """
-    if ready.spec.search.algorithm != "optuna":
+    if ready.cells or ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
     known = _Known(ready, folder, board, post)
-    study = SweepStudy(ready.spec, ready.sweep_id, study_url(ready.spec, ready.folder), known)
-    study.add_earlier(_earlier(ready))
+    study = _open_studies(ready, known)
 
     def config_of(proposal: Proposal) -> dict[str, Any]:
         key = ready.key_of(proposal.config)
@@ -43,6 +45,27 @@ def build_searcher(
         return {"key": key, "settings": proposal.settings}
 
     return StudySearcher(study, ready.pairs.num_folds, config_of, stopped)
+
+
+def _open_studies(ready: Prepared, known: _Known) -> SweepStudy | ArmStudies:
+    """The sweep's study; where settings are compared, one for each of their values, named after them."""
+    url, earlier = study_url(ready.spec, ready.folder), list(_earlier(ready))
+    if not ready.spec.compare:
+        study = SweepStudy(ready.spec, ready.sweep_id, url, known)
+        study.add_earlier(earlier)
+        return study
+    arms = []
+    for fixed, arm in ready.spec.arms():
+        name = f"{ready.sweep_id} {json.dumps(fixed, sort_keys=True)}"
+        study = SweepStudy(arm, name, url, partial(_known_of_arm, known, fixed))
+        same = [(settings, values) for settings, values in earlier if fixed.items() <= settings.items()]
+        study.add_earlier(same)
+        arms.append((fixed, study))
+    return ArmStudies(arms)
+
+
+def _known_of_arm(known: _Known, fixed: dict[str, Any], settings: dict[str, Any]) -> dict[str, float] | None:
+    return known({**fixed, **settings})
 
 
 class _Known:

@@ -40,6 +40,7 @@ class BestTrial:
     config_path: Path
     command: str  # a shell line that runs it again
     notes: tuple[str, ...] = ()  # what a reader of the figure should know
+    honest: dict[str, Any] | None = None  # value, low, high, candidates: free of the luck of being chosen
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def best_trial(
         if math.isnan(value):
             raise TrackingError(f"experiment '{experiment}': metric '{metric}' is NaN in every finished trial.")
         config, path = _config_of(place.client, best)
+        honest = _honest(place.client, best, name)
     return BestTrial(
         run_id=best.info.run_id,
         run_name=best.info.run_name,
@@ -133,7 +135,20 @@ def best_trial(
         config_path=path,
         command=_command(config, path),
         notes=tuple(notes),
+        honest=honest,
     )
+
+
+def _honest(client: MlflowClient, best: Run, metric: str) -> dict[str, Any] | None:
+    """What its sweep's report found the best trial to be worth; None without one, or for another metric or trial."""
+    parent = best.data.tags.get("mlflow.parentRunId")
+    tags = client.get_run(parent).data.tags if parent else {}
+    if tags.get("gemma_nli.honest_trial_key") != best.data.tags.get(TRIAL_KEY):
+        return None
+    if metric != safe_name(f"cv_aggregate/mean_{tags['gemma_nli.honest_metric']}"):
+        return None
+    numbers = {name: float(tags[f"gemma_nli.honest_{name}"]) for name in ("value", "low", "high")}
+    return {**numbers, "candidates": int(tags["gemma_nli.honest_candidates"])}
 
 
 def list_trials(
@@ -191,11 +206,12 @@ def _newest_finished(place: _Place, scope: dict[str, str], sweep_id: str | None)
         if sweep_id and place.first(tags_filter({KIND: "sweep", SWEEP_ID: sweep_id})) is None:
             raise _unknown_sweep(place, sweep_id)
         raise TrackingError(f"experiment '{place.name}': no trial has finished yet.")
-    if sweep_id:
-        return newest
-    for sweep in place.runs(tags_filter({KIND: "sweep"}), ("attributes.start_time DESC",), page=20):
-        own = tags_filter(scope | {SWEEP_ID: sweep.data.tags.get(SWEEP_ID, "")})
-        trial = place.first(f"{own} and {FINISHED}")
+    wanted = {KIND: "sweep"} | ({SWEEP_ID: sweep_id} if sweep_id else {})
+    for sweep in place.runs(tags_filter(wanted), ("attributes.start_time DESC",), page=20):
+        own = scope | {SWEEP_ID: sweep.data.tags.get(SWEEP_ID, "")}
+        if FOLD_FINGERPRINT in sweep.data.tags:  # its confirming trials are on other folds, and no candidates
+            own[FOLD_FINGERPRINT] = sweep.data.tags[FOLD_FINGERPRINT]
+        trial = place.first(f"{tags_filter(own)} and {FINISHED}")
         if trial is not None:
             return trial
     return newest

@@ -1,0 +1,65 @@
+"""A sweep whose trials were never trained: real files, folds and journals, probabilities drawn around a known skill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemma_nli.corpus.pairs import build_pairs
+from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.journal import TrialJournal, trial_key
+from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.prepare import identify_sweep
+from gemma_nli.training.fold import measure, plan_fold
+from gemma_nli.training.metrics import curves
+from gemma_nli.training.results import summarize
+
+Skill = Callable[[Mapping[str, Any]], float]
+
+
+def simulate_sweep(spec: SweepSpec, skill: Skill, epochs: int = 4, seed: int = 0) -> str:
+    """Write every cell of a grid or random sweep as a finished trial; the sweep's id.
+
+    Args:
+        skill: of a cell's settings, how far the logits of matched pairs lie above the others, in standard deviations.
+    """
+    corpus = load_corpus(spec.base.data.data_dir)
+    pairs = build_pairs(corpus, spec.base.data)
+    storage, sweep_id = Path(spec.storage), identify_sweep(spec, pairs)
+    rng = np.random.default_rng(seed)
+    hard_N = rng.normal(size=len(pairs))  # some pairs are hard for every trial
+    cells: dict[str, dict[str, Any]] = {}
+    for cell in spec.cells():
+        key = trial_key(cell.config, pairs.fingerprint, "simulated")
+        cells[key] = cell.settings
+        folds = []
+        for fold in range(1, pairs.num_folds + 1):
+            plan = plan_fold(cell.config, pairs, fold)
+            logits = [
+                _logits(pairs.label_N[rows], hard_N[rows], skill(cell.settings), epochs, rng)
+                for rows in (plan.evaluation, plan.selection)
+            ]
+            history = {"train_loss": list(np.linspace(0.7, 0.3, epochs))}
+            history |= {name: v.tolist() for name, v in curves(logits[0], pairs.label_N[plan.evaluation]).items()}
+            inner = logits[1] if plan.chosen_by == "inner" else None
+            folds.append(measure(pairs, plan, history, logits[0], inner, epochs, "finished"))
+        journal = TrialJournal(storage, key)
+        journal.start(cell.config, pairs.fingerprint, "simulated", pairs.num_folds)
+        journal.add_folds(folds)
+        journal.finish(summarize(folds, pairs))
+    folder = SweepFolder(storage / "sweeps" / sweep_id)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.begin(sweep_id, spec.name, spec.to_yaml(), storage)
+    folder.add_cells(cells)
+    return sweep_id
+
+
+def _logits(label_R: np.ndarray, hard_R: np.ndarray, skill: float, epochs: int, rng: np.random.Generator) -> np.ndarray:
+    """(E, R) growing better over the epochs."""
+    own_ER = rng.normal(size=(epochs, len(label_R)))
+    gain_E1 = np.linspace(0.4, 1.0, epochs)[:, None] * skill
+    return np.asarray(gain_E1 * (2 * label_R - 1.0) + 0.8 * hard_R + 0.8 * own_ER, dtype=np.float32)

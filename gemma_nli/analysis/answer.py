@@ -1,0 +1,242 @@
+"""The answer in two sentences: which compared value wins when each is tuned alike, by how much, and how sure that
+is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gemma_nli.analysis.effects import Effect, grouped
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.selection import LEVEL, BudgetCurve, Draws, HonestScore, expected_best, honest_score
+from gemma_nli.analysis.statistics import (
+    Difference,
+    Posterior,
+    corrected_resampled_t,
+    correlated_bayes,
+    delong,
+    holm,
+    mcnemar,
+)
+from gemma_nli.spec.domain import shown
+
+ROPE = 0.01
+"""A difference of a point of F1 (or AUC) is of no practical weight."""
+MANY = 12
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A compared value (or combination), its trials, and the best of them."""
+
+    name: str
+    places: tuple[int, ...]
+    best: int
+    honest: HonestScore
+    curve: BudgetCurve
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The leading arm against another, each at its best.
+
+    `tuned` counts in that the best was chosen; the others compare the two chosen trials as they are: `fixed`
+    over posts, `folds` and `belief` over trainings, `accuracy` by McNemar, `auc` by DeLong.
+    """
+
+    leader: str
+    other: str
+    tuned: Difference
+    p_adjusted: float
+    fixed: Difference
+    folds: Difference
+    belief: Posterior
+    accuracy: Difference
+    auc: Difference
+
+    @property
+    def shown(self) -> bool:
+        return self.p_adjusted < 1 - LEVEL and self.tuned.value > 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`verdict`: shown (one value beats every other), partly (some of them), open, or alone (nothing to compare)."""
+
+    setting: str
+    chosen_by: Literal["compare", "only", "largest", "none"]
+    arms: tuple[Arm, ...]
+    contrasts: tuple[Contrast, ...]
+    verdict: Literal["shown", "partly", "open", "alone"]
+    first: str
+    second: str
+
+
+def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall: HonestScore) -> Answer:
+    """What the sweep says about its compared settings; without any, about the setting that mattered most.
+
+    Values are ranked by their honest scores, the first is contrasted with each other one, and the p-values of these
+    contrasts are adjusted together.
+    """
+    setting, chosen_by, groups = _groups(evidence, effects)
+    score = METRIC_NAMES[draws.metric]
+    worth = _worth(evidence, overall, score)
+    if len(groups) < 2:
+        trials = len(evidence.complete)
+        only = "is the only trial" if trials == 1 else f"is the best of {trials} trials"
+        first = f"Nothing was compared: {evidence_text(evidence, evidence.winner)} {only}."
+        return Answer(setting, "none", (), (), "alone", first, worth[0].upper() + worth[1:])
+    arms = tuple(sorted((_arm(name, places, draws) for name, places in groups), key=lambda arm: -arm.honest.value))
+    contrasts = _contrasts(evidence, draws, arms)
+    losers = [contrast for contrast in contrasts if contrast.shown]
+    verdict: Literal["shown", "partly", "open"] = (
+        "shown" if len(losers) == len(contrasts) else "partly" if losers else "open"
+    )
+    first = _first_sentence(setting, arms, contrasts, verdict, score)
+    return Answer(setting, chosen_by, arms, contrasts, verdict, first, _how_sure(contrasts, verdict, score) + worth)
+
+
+METRIC_NAMES = {
+    "f1": "F1",
+    "auc": "AUC",
+    "ap": "average precision",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+}
+
+
+def _groups(
+    evidence: Evidence, effects: list[Effect]
+) -> tuple[str, Literal["compare", "only", "largest"], list[tuple[str, list[int]]]]:
+    if evidence.compared:
+        return " and ".join(short(key) for key in evidence.compared), "compare", _combinations(evidence)
+    if not effects:
+        return "", "only", []
+    key = effects[0].key
+    return short(key), "only" if len(evidence.varied) == 1 else "largest", grouped(evidence, key)
+
+
+def _combinations(evidence: Evidence) -> list[tuple[str, list[int]]]:
+    """Every combination of compared values that has a finished trial."""
+    by_key = [grouped(evidence, key) for key in evidence.compared]
+    found = []
+    for combination in itertools.product(*by_key):
+        places = sorted(set.intersection(*(set(places) for _, places in combination)))
+        if places:
+            found.append((" with ".join(name for name, _ in combination), places))
+    return found
+
+
+def _arm(name: str, places: list[int], draws: Draws) -> Arm:
+    best = max(places, key=lambda place: draws.score_T[place])
+    curve = expected_best(draws.score_T[places])
+    return Arm(name, tuple(places), best, honest_score(draws, places), curve)
+
+
+def _contrasts(evidence: Evidence, draws: Draws, arms: tuple[Arm, ...]) -> tuple[Contrast, ...]:
+    leader, others = arms[0], arms[1:]
+    tuned = [draws.difference_of_tuned(leader.places, other.places) for other in others]
+    adjusted, _ = holm([difference.p_value for difference in tuned])
+    fold_TK, share = evidence.fold_scores(draws.metric), 1 / (evidence.pairs.num_folds - 1)
+    label_N, post_N = evidence.label_N, evidence.post_N
+    found = []
+    for other, difference, p in zip(others, tuned, adjusted, strict=True):
+        a, b = fold_TK[leader.best], fold_TK[other.best]
+        real = ~(np.isnan(a) | np.isnan(b))
+        decided = evidence.decision_TN[[leader.best, other.best]]
+        ranked = evidence.probability_TN[[leader.best, other.best]]
+        found.append(
+            Contrast(
+                leader=leader.name,
+                other=other.name,
+                tuned=difference,
+                p_adjusted=p,
+                fixed=draws.difference(leader.best, other.best),
+                folds=corrected_resampled_t(a[real], b[real], share),
+                belief=correlated_bayes(a[real], b[real], share, ROPE),
+                accuracy=mcnemar(label_N, decided[0], decided[1], post_N),
+                auc=delong(label_N, ranked[0], ranked[1], post_N),
+            )
+        )
+    return tuple(found)
+
+
+def _first_sentence(
+    setting: str, arms: tuple[Arm, ...], contrasts: tuple[Contrast, ...], verdict: str, score: str
+) -> str:
+    leader, sizes = arms[0], sorted({len(arm.places) for arm in arms})
+    budget = f"{sizes[0]} trials" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} trials"
+    budget = "" if sizes[-1] == 1 else f", each tuned over {budget}"
+    nearest = contrasts[0]
+    if len(contrasts) == 1 and nearest.shown:
+        return f"{leader.name} beats {nearest.other} ({setting}) by {points(nearest.tuned, score)}{budget}."
+    if verdict == "shown":
+        return (
+            f"{leader.name} beats every other {setting}: the nearest, {nearest.other}, by "
+            f"{points(nearest.tuned, score)}{budget}."
+        )
+    if verdict == "partly":
+        beaten = _listed([contrast.other for contrast in contrasts if contrast.shown])
+        level = next(contrast for contrast in contrasts if not contrast.shown)
+        return (
+            f"{leader.name} is the best {setting} and beats {beaten}, but cannot be told from {level.other}: "
+            f"the difference is {points(level.tuned, score)}{budget}."
+        )
+    return (
+        f"No {setting} is shown to be better: {leader.name} leads {nearest.other} by "
+        f"{points(nearest.tuned, score)}{budget}."
+    )
+
+
+def _how_sure(contrasts: tuple[Contrast, ...], verdict: str, score: str) -> str:
+    nearest = contrasts[0] if verdict != "partly" else next(c for c in contrasts if not c.shown)
+    belief, most = nearest.belief, {}
+    most = {
+        "that it is better by more than": belief.better,
+        "that the difference is below": belief.equal,
+        "that it is worse by more than": belief.worse,
+    }
+    chance = max(most, key=lambda name: most[name])
+    adjusted = "Holm-adjusted p" if len(contrasts) > 1 else "p"
+    return (
+        f"How sure: {adjusted} {p_text(nearest.p_adjusted)} over posts, and over trainings a chance of "
+        f"{most[chance]:.0%} {chance} {ROPE:g} {score}; "
+    )
+
+
+def _worth(evidence: Evidence, overall: HonestScore, score: str) -> str:
+    return (
+        f"the best trial ({evidence_text(evidence, evidence.winner)}) is honestly worth {overall.value:.3f} {score} "
+        f"({overall.low:.3f} to {overall.high:.3f}), where its own score says {overall.raw:.3f}."
+    )
+
+
+def evidence_text(evidence: Evidence, place: int) -> str:
+    settings = evidence.complete[place].settings
+    named = [f"{short(k)} {shown(settings[k])}" for k in evidence.varied if settings.get(k) is not None]
+    return ", ".join(named) or "the base"
+
+
+def short(key: str) -> str:
+    return key.rsplit(".", 1)[-1]
+
+
+def points(difference: Difference, score: str) -> str:
+    """`0.031 F1 (95% interval 0.012 to 0.050)`."""
+    low, high = f"{difference.low:.3f}", f"{difference.high:.3f}"
+    return f"{difference.value:.3f} {score} ({difference.level:.0%} interval {low} to {high})"
+
+
+def p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > MANY:
+        return f"{len(names)} others"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,144 @@
+"""What costs nothing: baselines on the same folds and pairs, their thresholds chosen as the trials' are.
+
+Letters: N evaluation pairs, P posts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from gemma_nli.analysis.bootstrap import Metric
+from gemma_nli.analysis.evidence import Evidence, score_rows
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.errors import EncoderError
+from gemma_nli.features import FeatureStore
+from gemma_nli.training.fold import FoldPlan, plan_fold
+from gemma_nli.training.inputs import VectorInputs, feature_request, load_inputs
+from gemma_nli.training.metrics import best_threshold
+
+Floats = NDArray[np.float64]
+ONE_WORD = "word"  # so that a vocabulary is never empty, not even of posts without a word
+Scorer = Callable[[NDArray[np.int64]], Floats]  # rows of the PairTable -> (R,) scores
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Scored pair by pair, so that it can be compared with a trial; `score_N` is constant where it ranks nothing."""
+
+    name: str
+    about: str
+    decision_N: NDArray[np.bool_]
+    score_N: Floats
+
+    def score(self, evidence: Evidence, metric: Metric) -> float:
+        """Mean over folds, as a trial's."""
+        values_N = self.score_N if metric in ("auc", "ap") else self.decision_N
+        folds = range(1, evidence.pairs.num_folds + 1)
+        at = [evidence.fold_N == fold for fold in folds]
+        return float(np.nanmean([score_rows(values_N[None, f], evidence.label_N[f], metric)[0] for f in at]))
+
+
+def always_positive(evidence: Evidence) -> Baseline:
+    rows = len(evidence.rows_N)
+    return Baseline(
+        "always positive", "calls every pair matched", np.ones(rows, dtype=bool), np.full(rows, 0.5, dtype=np.float64)
+    )
+
+
+def tfidf(evidence: Evidence) -> Baseline:
+    """TF-IDF of words and word pairs, one logistic regression a criterion, fitted on each fold's training pairs.
+
+    A criterion without both classes among them gets its share of positives.
+    """
+    config, pairs = evidence.spec.base, evidence.pairs
+    texts = [evidence.corpus.posts[post] for post in pairs.post_ids]
+
+    def fit(plan: FoldPlan) -> Scorer:
+        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000)
+        vectorizer.fit([texts[post] for post in np.unique(pairs.post_N[plan.fit])] + [ONE_WORD])
+        words_PV = vectorizer.transform(texts)
+        score_PC = np.empty((len(texts), len(pairs.criterion_ids)))
+        for criterion in range(len(pairs.criterion_ids)):
+            rows = plan.fit[pairs.criterion_N[plan.fit] == criterion]
+            labels = pairs.label_N[rows]
+            if len(np.unique(labels)) < 2:
+                score_PC[:, criterion] = (labels.sum() + 0.5) / (len(labels) + 1)
+                continue
+            model = LogisticRegression(C=10.0, solver="liblinear", random_state=0)
+            model.fit(words_PV[pairs.post_N[rows]], labels)
+            score_PC[:, criterion] = model.predict_proba(words_PV)[:, 1]
+        return lambda rows: np.asarray(score_PC[pairs.post_N[rows], pairs.criterion_N[rows]])
+
+    decided, scored = _over_folds(evidence, config, fit)
+    return Baseline("TF-IDF", "words of the post, a logistic regression a criterion", decided, scored)
+
+
+def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
+    """Cosine of the encoder's mean-pooled vectors of post and criterion, a threshold being all that is learned.
+
+    Args:
+        encode: compute vectors that the store lacks; without, None where it lacks some or the encoder is not here.
+    """
+    base = evidence.spec.base
+    config = base.with_settings(
+        {
+            "model.pair_encoding": "separate",
+            "model.pooling_strategy": "mean",
+            "model.freeze_encoder": True,
+            "model.lora": None,
+            "model.unfreeze_last_n": None,
+        }
+    )
+    rows = evidence.pairs.rows_used(config.data.negative_ratio)
+    try:
+        request = feature_request(config, evidence.corpus, evidence.pairs, rows)
+        store = FeatureStore(evidence.storage / "features", config.features)
+        if not encode and (not (store.root / request.key).is_dir() or store.missing(request)):
+            return None
+        inputs = load_inputs(config, evidence.corpus, evidence.pairs, rows, store)
+    except EncoderError:
+        if encode:
+            raise
+        return None
+    assert isinstance(inputs, VectorInputs), "mean pooling is not learned"
+    sides = []
+    for vectors_MH, place_N in inputs.sides:
+        unit_MH = vectors_MH.float().cpu().numpy()
+        unit_MH = unit_MH / np.maximum(np.linalg.norm(unit_MH, axis=1, keepdims=True), 1e-12)
+        sides.append((unit_MH, place_N.cpu().numpy()))
+    (post_MH, post_N), (criterion_MH, criterion_N) = sides
+    cosine_N = np.full(len(evidence.pairs), np.nan)
+    cosine_N[rows] = np.einsum("rh,rh->r", post_MH[post_N[rows]], criterion_MH[criterion_N[rows]])
+    decided, scored = _over_folds(evidence, config, lambda plan: lambda rows: np.asarray(cosine_N[rows]))
+    return Baseline("cosine", "of the encoder's mean-pooled vectors of post and criterion", decided, scored)
+
+
+def _over_folds(
+    evidence: Evidence, config: RunConfig, fit: Callable[[FoldPlan], Scorer]
+) -> tuple[NDArray[np.bool_], Floats]:
+    """(N,) decisions and (N,) scores; each fold's threshold has the best F1 on pairs of its training posts."""
+    pairs: PairTable = evidence.pairs
+    of_row = np.full(len(pairs), np.nan)
+    chosen = np.zeros(len(pairs), dtype=bool)
+    inner = config.with_settings({"training.epoch_selection": "inner"})
+    for fold in range(1, pairs.num_folds + 1):
+        plan = plan_fold(inner, pairs, fold)
+        scorer = fit(plan)
+        tuned_on = plan.selection if len(plan.selection) else plan.fit
+        threshold, _ = best_threshold(scorer(tuned_on), pairs.label_N[tuned_on])
+        of_row[plan.evaluation] = scorer(plan.evaluation)
+        chosen[plan.evaluation] = of_row[plan.evaluation] >= threshold
+    return chosen[evidence.rows_N], of_row[evidence.rows_N]
+
+
+def measure_baselines(evidence: Evidence, encode: bool = False) -> list[Baseline]:
+    """All that can be measured here, the simplest first."""
+    found = [always_positive(evidence), tfidf(evidence), cosine(evidence, encode)]
+    return [baseline for baseline in found if baseline is not None]

@@ -1,0 +1,89 @@
+"""Whether the leaders kept their order on fresh fold drawings and training seeds (`finalize.confirm`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.statistics import Difference, corrected_resampled_t
+
+FRESH = ("data.fold_seed", "training.seed")
+"""What a confirming trial changes; everything else is its leader's."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A leader: its score in the sweep, and its mean in each repeat, (R,)."""
+
+    key: str
+    settings: dict[str, object]
+    swept: float
+    repeat_R: NDArray[np.float64]
+
+    @property
+    def mean(self) -> float:
+        return float(self.repeat_R.mean())
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Leaders in the sweep's order. `first_ahead`: the first less the second over all folds of all repeats."""
+
+    leaders: tuple[Confirmed, ...]
+    repeats: int
+    first_ahead: Difference | None
+
+    @property
+    def order_held(self) -> bool:
+        means = [leader.mean for leader in self.leaders]
+        return means == sorted(means, reverse=True)
+
+    @property
+    def told(self) -> str:
+        return ", ".join(f"{leader.swept:.3f} became {leader.mean:.3f}" for leader in self.leaders)
+
+
+def confirm(evidence: Evidence) -> Confirmation | None:
+    """The confirming trials that have ended, grouped by leader; None where there are none (or none is whole yet)."""
+    metric, scores_T = evidence.ranked_by, evidence.scores()
+    leaders: dict[str, tuple[int, dict[tuple[int, int], list[float]]]] = {}
+    by_settings = {_same(evidence, trial.settings): place for place, trial in enumerate(evidence.complete)}
+    for settings, record in evidence.confirmations:
+        place = by_settings.get(_same(evidence, settings))
+        if place is None or record.state != "finished" or any(not fold.metrics for fold in record.folds.values()):
+            continue
+        _, repeats = leaders.setdefault(evidence.complete[place].key, (place, {}))
+        drawn = (record.config.data.fold_seed, record.config.training.seed)
+        repeats[drawn] = [record.folds[fold].metrics[metric] for fold in sorted(record.folds)]
+    if not leaders:
+        return None
+    ordered = sorted(leaders.items(), key=lambda item: -scores_T[item[1][0]])
+    shared = set.intersection(*(set(repeats) for _, (_, repeats) in ordered))
+    if not shared:
+        return None
+    found = tuple(
+        Confirmed(
+            key,
+            evidence.complete[place].settings,
+            float(scores_T[place]),
+            np.array([np.nanmean(repeats[drawn]) for drawn in sorted(shared)]),
+        )
+        for key, (place, repeats) in ordered
+    )
+    ahead = None
+    if len(ordered) > 1:
+        folds = [np.concatenate([repeats[drawn] for drawn in sorted(shared)]) for _, (_, repeats) in ordered[:2]]
+        ahead = corrected_resampled_t(folds[0], folds[1], 1 / (evidence.pairs.num_folds - 1))
+    return Confirmation(found, len(shared), ahead)
+
+
+def _same(evidence: Evidence, settings: Mapping[str, Any]) -> str:
+    """What a leader and its confirming trials have in common."""
+    kept = {key: settings.get(key) for key in evidence.spec.space.keys if key not in FRESH}
+    return json.dumps({key: value for key, value in kept.items() if value is not None}, sort_keys=True)

@@ -1,0 +1,245 @@
+"""What each setting did: marginal means with intervals, importance, interactions, and ranges that end too early.
+
+Letters: T trials, S draws.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.selection import LEVEL, Draws
+from gemma_nli.analysis.statistics import Difference, difference_of_draws, holm
+from gemma_nli.spec.domain import Domain, Range, shown
+
+Floats = NDArray[np.float64]
+BINS = 4
+MAX_LEVELS = 12
+
+
+@dataclass(frozen=True)
+class Level:
+    """A value of a setting (or a stretch of its range) and the trials that have it."""
+
+    name: str
+    places: tuple[int, ...]
+    mean: float
+    low: float
+    high: float
+    best: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """`spread`: best level's marginal mean less the worst level's; `matters`: that it is not nothing, by Holm."""
+
+    key: str
+    levels: tuple[Level, ...]
+    spread: Difference
+    p_adjusted: float
+    importance: dict[str, float]
+    edge: str | None = None
+
+    @property
+    def matters(self) -> bool:
+        return self.p_adjusted < 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How far the cell means of two settings lie from the sum of their effects; `size` has the noise taken off."""
+
+    keys: tuple[str, str]
+    size: float
+    names: tuple[tuple[str, ...], tuple[str, ...]]
+    mean_IJ: Floats
+    count_IJ: NDArray[np.int64]
+
+
+def main_effects(evidence: Evidence, draws: Draws) -> list[Effect]:
+    """One a setting that took at least two values, the most important first."""
+    importance = importances(evidence)
+    found: list[tuple[str, list[Level], Difference]] = []
+    for key in evidence.varied:
+        levels = [_level(name, places, draws) for name, places in grouped(evidence, key)]
+        if len(levels) < 2:
+            continue
+        top, bottom = max(levels, key=lambda level: level.mean), min(levels, key=lambda level: level.mean)
+        d_S = _mean(draws.inside_ST, top.places) - _mean(draws.inside_ST, bottom.places)
+        spread = difference_of_draws(d_S, top.mean, bottom.mean, LEVEL, "bootstrap of marginal means")
+        found.append((key, levels, spread))
+    adjusted, _ = holm([spread.p_value for _, _, spread in found])
+    effects = [
+        Effect(
+            key,
+            tuple(levels),
+            spread,
+            p,
+            {name: values[key] for name, values in importance.items() if key in values},
+            edge_of(evidence, key),
+        )
+        for (key, levels, spread), p in zip(found, adjusted, strict=True)
+    ]
+    return sorted(effects, key=lambda e: -e.importance.get("fANOVA", e.spread.value))
+
+
+def _level(name: str, places: Sequence[int], draws: Draws) -> Level:
+    mean_S = _mean(draws.inside_ST, places)
+    low, high = np.nanquantile(mean_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    scores = draws.score_T[list(places)]
+    return Level(name, tuple(places), float(scores.mean()), float(low), float(high), float(scores.max()))
+
+
+def _mean(inside_ST: Floats, places: Sequence[int]) -> Floats:
+    return np.asarray(inside_ST[:, list(places)].mean(1))
+
+
+def grouped(evidence: Evidence, key: str) -> list[tuple[str, list[int]]]:
+    """(name, places) of each value of a setting in order; a wide range is cut into quarters of its trials."""
+    by_value: dict[str, tuple[Any, list[int]]] = {}
+    for place, trial in enumerate(evidence.complete):
+        value = trial.settings.get(key)
+        if value is None and not _null_is_a_value(evidence, key):
+            continue  # a conditional setting that does not apply
+        by_value.setdefault(repr(value), (value, []))[1].append(place)
+    values = [value for value, _ in by_value.values()]
+    if values and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        ordered = sorted(by_value.values(), key=lambda item: float(item[0]))
+        if len(ordered) > MAX_LEVELS or (len(ordered) > BINS and isinstance(_domain(evidence, key), Range)):
+            return _quarters(ordered)
+        return [(shown(value), places) for value, places in ordered]
+    domain = _domain(evidence, key)
+    order = [repr(v) for v in domain.corners] if domain is not None and not isinstance(domain, Range) else []
+    names = sorted(by_value, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [(shown(by_value[name][0]), by_value[name][1]) for name in names]
+
+
+def _null_is_a_value(evidence: Evidence, key: str) -> bool:
+    domain = _domain(evidence, key)
+    return domain is not None and domain.contains(None)
+
+
+def _quarters(ordered: list[tuple[Any, list[int]]]) -> list[tuple[str, list[int]]]:
+    spread = [(value, place) for value, places in ordered for place in places]
+    parts = np.array_split(np.arange(len(spread)), BINS)
+    named = []
+    for part in parts:
+        low, high = spread[part[0]][0], spread[part[-1]][0]
+        named.append((f"{low:.3g} to {high:.3g}", [spread[i][1] for i in part]))
+    return named
+
+
+def _domain(evidence: Evidence, key: str) -> Domain | None:
+    return evidence.spec.space.domain(key)
+
+
+def importances(evidence: Evidence) -> dict[str, dict[str, float]]:
+    """Share of the score's variance by setting: fANOVA over all trials, PED-ANOVA over what sets the best apart.
+
+    Only settings that every trial has are judged. Empty where there are fewer than four trials or nothing differs.
+
+    Source: Hutter et al. 2014, "An Efficient Approach for Assessing Hyperparameter Importance"; Watanabe et al. 2023,
+    "PED-ANOVA" (optuna.importance has both).
+    """
+    scores_T = evidence.scores()
+    keys = [key for key in evidence.varied if _everywhere(evidence, key)]
+    if len(scores_T) < 4 or float(np.ptp(scores_T)) == 0 or not keys:
+        return {}
+    study = _study(evidence, keys, scores_T)
+    evaluators = {
+        "fANOVA": optuna.importance.FanovaImportanceEvaluator(seed=0, n_trees=32),
+        "PED-ANOVA": optuna.importance.PedAnovaImportanceEvaluator(),
+    }
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # optuna marks PED-ANOVA as experimental
+        for name, evaluator in evaluators.items():
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            found[name] = {key: float(share) for key, share in shares.items() if math.isfinite(share)}
+    return found
+
+
+def _everywhere(evidence: Evidence, key: str) -> bool:
+    values = [trial.settings.get(key) for trial in evidence.complete]
+    return len({repr(v) for v in values}) > 1 and (None not in values or _null_is_a_value(evidence, key))
+
+
+def _study(evidence: Evidence, keys: list[str], scores_T: Floats) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    distributions: dict[str, Any] = {}
+    to_param: dict[str, Any] = {}
+    for key in keys:
+        domain, values = _domain(evidence, key), [trial.settings[key] for trial in evidence.complete]
+        if domain is not None and all(domain.contains(value) for value in values):
+            distributions[key], to_param[key] = domain.distribution(), domain.to_param
+        else:
+            names = sorted({repr(value) for value in values})
+            distributions[key], to_param[key] = optuna.distributions.CategoricalDistribution(names), repr
+    trials = [
+        optuna.trial.create_trial(
+            params={key: to_param[key](trial.settings[key]) for key in keys},
+            distributions=distributions,
+            value=float(score),
+        )
+        for trial, score in zip(evidence.complete, scores_T, strict=True)
+    ]
+    study.add_trials(trials)
+    return study
+
+
+def interactions(evidence: Evidence, draws: Draws) -> list[Interaction]:
+    """Pairs of settings whose every combination was tried, the largest interaction first."""
+    groups = {key: grouped(evidence, key) for key in evidence.varied}
+    usable = {key: levels for key, levels in groups.items() if 2 <= len(levels) <= MAX_LEVELS}
+    found = []
+    for first, second in itertools.islice(itertools.combinations(usable, 2), 60):
+        cells = [[sorted(set(a) & set(b)) for _, b in usable[second]] for _, a in usable[first]]
+        count_IJ = np.array([[len(places) for places in row] for row in cells])
+        if count_IJ.min() == 0:
+            continue
+        observed_IJ = np.array([[draws.score_T[places].mean() for places in row] for row in cells])
+        drawn_SIJ = np.stack([np.stack([_mean(draws.inside_ST, p) for p in row], axis=1) for row in cells], axis=1)
+        noise = float(_beyond_sum(drawn_SIJ).var(0).mean())
+        size = math.sqrt(max(float((_beyond_sum(observed_IJ[None])[0] ** 2).mean()) - noise, 0.0))
+        names = tuple(n for n, _ in usable[first]), tuple(n for n, _ in usable[second])
+        found.append(Interaction((first, second), size, names, observed_IJ, count_IJ))
+    return sorted(found, key=lambda interaction: -interaction.size)
+
+
+def _beyond_sum(mean_SIJ: Floats) -> Floats:
+    """What is left of cell means when row and column effects are taken off."""
+    rows, columns = mean_SIJ.mean(2, keepdims=True), mean_SIJ.mean(1, keepdims=True)
+    return np.asarray(mean_SIJ - rows - columns + mean_SIJ.mean((1, 2), keepdims=True))
+
+
+def edge_of(evidence: Evidence, key: str) -> str | None:
+    """`low` or `high` where the winner's value lies at an end of a numeric range (or of its three or more values)."""
+    value = evidence.complete[evidence.winner].settings.get(key)
+    domain = _domain(evidence, key)
+    if domain is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    corners = [v for v in domain.corners if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if isinstance(domain, Range):
+        low, high = float(domain.low), float(domain.high)
+        scale = math.log if domain.log else float
+        share = (scale(value) - scale(low)) / (scale(high) - scale(low))
+        return "low" if share < 0.05 else "high" if share > 0.95 else None
+    if len(corners) < 3 or len(corners) < len(domain.corners):
+        return None
+    return "low" if value == min(corners) else "high" if value == max(corners) else None
+
+
+def settings_text(settings: Mapping[str, Any], keys: Sequence[str] | None = None) -> str:
+    """`pooling_strategy mean, learning_rate 0.001`, settings that do not apply left out."""
+    chosen = keys if keys is not None else list(settings)
+    return ", ".join(f"{k.split('.')[-1]} {shown(settings[k])}" for k in chosen if settings.get(k) is not None)

@@ -1,0 +1,275 @@
+"""A sweep's journals as matrices: every finished trial's out-of-fold probability of every evaluation pair.
+
+Letters: T trials with all folds, N evaluation pairs (fold by fold), K folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma_nli.analysis.bootstrap import Metric, PostBootstrap
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.errors import ReportError
+from gemma_nli.journal import TrialRecord, read_trial
+from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.training.metrics import average_precision, decisions, roc_auc
+from gemma_nli.training.results import FINISHED
+
+Floats = NDArray[np.float64]
+BY_METRIC: dict[str, Metric] = {
+    "cv_aggregate/mean_f1": "f1",
+    "cv_aggregate/mean_auc": "auc",
+    "cv_aggregate/mean_ap": "ap",
+    "cv_aggregate/mean_accuracy": "accuracy",
+    "cv_aggregate/mean_precision": "precision",
+    "cv_aggregate/mean_recall": "recall",
+}
+"""What a sweep may be decided by and the bootstrap can measure again; any other is analysed by F1, with a warning."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a leaderboard shows of a trial; `place` is its row of the matrices, None where it lacks a fold."""
+
+    key: str
+    sweep: str
+    settings: dict[str, Any]
+    state: str
+    folds_done: int
+    metrics: dict[str, float]
+    place: int | None = None
+    note: str = ""
+
+
+@dataclass
+class Evidence:
+    """All that the analysis looks at. Several sweeps on one set of pairs are one evidence."""
+
+    names: list[str]
+    questions: list[str]
+    spec: SweepSpec
+    corpus: Corpus
+    pairs: PairTable
+    storage: Path
+    trials: list[Trial]
+    rows_N: NDArray[np.int64]
+    probability_TN: NDArray[np.float32]
+    threshold_TK: Floats
+    varied: list[str]
+    compared: list[str] = field(default_factory=list)
+    confirmations: list[tuple[dict[str, Any], TrialRecord]] = field(default_factory=list)
+    sweep_ids: list[str] = field(default_factory=list)
+
+    @property
+    def ranked_by(self) -> Metric:
+        return BY_METRIC.get(self.spec.metric, "f1")
+
+    @cached_property
+    def complete(self) -> list[Trial]:
+        """The trials of the matrices, in their order."""
+        return sorted((t for t in self.trials if t.place is not None), key=lambda t: t.place or 0)
+
+    @cached_property
+    def fold_N(self) -> NDArray[np.int16]:
+        return np.asarray(self.pairs.fold_N[self.rows_N])
+
+    @cached_property
+    def label_N(self) -> NDArray[np.int8]:
+        return np.asarray(self.pairs.label_N[self.rows_N])
+
+    @cached_property
+    def post_N(self) -> NDArray[np.int32]:
+        return np.asarray(self.pairs.post_N[self.rows_N])
+
+    @cached_property
+    def decision_TN(self) -> NDArray[np.bool_]:
+        """Each trial's decisions at the thresholds that its training folds chose."""
+        chosen_TN = np.empty(self.probability_TN.shape, dtype=bool)
+        for fold in range(1, self.pairs.num_folds + 1):
+            at = self.fold_N == fold
+            # as the trial itself compared them: a float32 probability with a float64 threshold
+            chosen_TN[:, at] = self.probability_TN[:, at].astype(np.float64) >= self.threshold_TK[:, fold - 1, None]
+        return chosen_TN
+
+    def fold_scores(self, metric: Metric) -> Floats:
+        """(T, K) computed again from the stored predictions."""
+        scores_TK = np.empty(self.threshold_TK.shape)
+        for fold in range(1, self.pairs.num_folds + 1):
+            at = self.fold_N == fold
+            scores_TK[:, fold - 1] = score_rows(self.values(metric)[:, at], self.label_N[at], metric)
+        return scores_TK
+
+    def scores(self, metric: Metric | None = None) -> Floats:
+        """(T,) means over folds; a fold of one class has no AUC and is left out."""
+        return np.asarray(np.nanmean(self.fold_scores(metric or self.ranked_by), axis=1))
+
+    def values(self, metric: Metric) -> NDArray[Any]:
+        """(T, N) what a metric is measured on: decisions, or probabilities where no threshold enters."""
+        return self.probability_TN if metric in ("auc", "ap") else self.decision_TN
+
+    def bootstrap(self, repetitions: int, seed: int = 0) -> PostBootstrap:
+        """Draws of posts within folds, the same for all trials."""
+        return PostBootstrap(self.post_N, self.label_N, repetitions, seed, self.fold_N)
+
+    def record(self, key: str) -> TrialRecord:
+        """A trial's whole journal, for learning curves and how to run it again."""
+        record = read_trial(self.storage, key)
+        if record is None:
+            raise ReportError(f"{self.storage}: the journal of trial {key} is gone; run the sweep again.")
+        return record
+
+    @cached_property
+    def winner(self) -> int:
+        """The row of the best trial; of equals the first by key, as on the board."""
+        scores_T = self.scores()
+        return min(range(len(scores_T)), key=lambda t: (-scores_T[t], self.complete[t].key))
+
+
+def score_rows(values_TN: NDArray[Any], label_N: NDArray[np.int8], metric: Metric) -> Floats:
+    """(T,) one fold's score of each row."""
+    if metric == "auc":
+        return roc_auc(values_TN.astype(np.float64), label_N)
+    if metric == "ap":
+        return average_precision(values_TN.astype(np.float64), label_N)
+    return np.asarray(decisions(values_TN.astype(bool), label_N)[metric])
+
+
+def gather(
+    spec: SweepSpec,
+    corpus: Corpus,
+    pairs: PairTable,
+    storage: Path,
+    cells: Mapping[str, Mapping[str, Any]],
+    sweep_id: str = "",
+) -> Evidence:
+    """The evidence of one sweep's journals; cells that have not run yet are passed over.
+
+    Raises:
+        ReportError: no trial has finished.
+    """
+    rows_N = np.concatenate([pairs.evaluation_rows(fold) for fold in range(1, pairs.num_folds + 1)])
+    probabilities: list[NDArray[np.float32]] = []
+    thresholds: list[list[float]] = []
+    trials: list[Trial] = []
+    confirmations: list[tuple[dict[str, Any], TrialRecord]] = []
+    for key, settings in cells.items():
+        record = read_trial(storage, key)
+        if record is None:
+            continue
+        if record.fold_fingerprint != pairs.fingerprint:
+            confirmations.append((dict(settings), record))
+            continue
+        whole = _whole(record, pairs, rows_N) if record.state == "finished" else None
+        place = len(probabilities) if whole is not None else None
+        if whole is not None:
+            probabilities.append(whole)
+            thresholds.append([record.folds[fold].threshold for fold in range(1, pairs.num_folds + 1)])
+        trials.append(_trial(record, spec, {**record.config.flat(), **settings}, place))
+    if not probabilities:
+        raise ReportError(f"sweep '{spec.name}': no trial has finished all folds yet, so there is nothing to report.")
+    return Evidence(
+        names=[spec.name],
+        questions=[spec.question],
+        spec=spec,
+        corpus=corpus,
+        pairs=pairs,
+        storage=storage,
+        trials=trials,
+        rows_N=rows_N,
+        probability_TN=np.stack(probabilities),
+        threshold_TK=np.array(thresholds),
+        varied=list(spec.space.keys),
+        compared=list(spec.compare),
+        confirmations=confirmations,
+        sweep_ids=[sweep_id],
+    )
+
+
+def _whole(record: TrialRecord, pairs: PairTable, rows_N: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """(N,) of a trial that has measured every evaluation pair, else None (a fold diverged)."""
+    of_row = np.full(len(pairs), np.nan, dtype=np.float32)
+    for fold in record.folds.values():
+        if fold.status == FINISHED:
+            of_row[fold.rows] = fold.probabilities
+    found_N = of_row[rows_N]
+    return None if np.isnan(found_N).any() else found_N
+
+
+def _trial(record: TrialRecord, spec: SweepSpec, settings: dict[str, Any], place: int | None) -> Trial:
+    note = record.reason or (record.error or "").strip().split("\n")[-1][:200]
+    if record.state == "finished" and place is None:
+        note = "a fold diverged"
+    kept = {key: settings.get(key) for key in spec.space.keys}
+    return Trial(record.key, spec.name, kept, record.state, len(record.folds), record.metrics(), place, note)
+
+
+def merge(parts: list[Evidence]) -> Evidence:
+    """One evidence of several sweeps; what differs between any two of their trials is what varies.
+
+    Raises:
+        ReportError: their corpora, evaluation pairs or metrics differ: their scores are not one measurement.
+    """
+    first = parts[0]
+    for other in parts[1:]:
+        both = f"sweeps '{first.names[0]}' and '{other.names[0]}'"
+        if other.pairs.corpus_fingerprint != first.pairs.corpus_fingerprint:
+            raise ReportError(f"{both} are over different corpora, so their scores cannot be compared.")
+        if other.pairs.fingerprint != first.pairs.fingerprint:
+            raise ReportError(
+                f"{both} are measured on different folds or pairs (data.num_folds, fold_seed or eval_negative_ratio), "
+                "so their scores cannot be compared."
+            )
+        if other.spec.metric != first.spec.metric:
+            raise ReportError(f"{both} are decided by {first.spec.metric} and {other.spec.metric}; ask for one.")
+    if len(parts) == 1:
+        return first
+    seen: dict[str, tuple[Evidence, Trial]] = {}
+    for part in parts:
+        for trial in part.trials:
+            if trial.key not in seen or seen[trial.key][1].place is None:
+                seen[trial.key] = (part, trial)
+    configs = {key: comparable(part.record(key).config) for key, (part, _) in seen.items()}
+    keys = list(dict.fromkeys(key for config in configs.values() for key in config))
+    varied = [key for key in keys if len({repr(config.get(key)) for config in configs.values()}) > 1]
+    trials: list[Trial] = []
+    rows: list[NDArray[np.float32]] = []
+    thresholds: list[Floats] = []
+    for key, (part, trial) in seen.items():
+        place = len(rows) if trial.place is not None else None
+        if trial.place is not None:
+            rows.append(part.probability_TN[trial.place])
+            thresholds.append(part.threshold_TK[trial.place])
+        settings = {name: configs[key].get(name) for name in varied}
+        trials.append(
+            Trial(key, trial.sweep, settings, trial.state, trial.folds_done, trial.metrics, place, trial.note)
+        )
+    return Evidence(
+        names=[name for part in parts for name in part.names],
+        questions=[question for part in parts for question in part.questions if question],
+        spec=first.spec,
+        corpus=first.corpus,
+        pairs=first.pairs,
+        storage=first.storage,
+        trials=trials,
+        rows_N=first.rows_N,
+        probability_TN=np.stack(rows),
+        threshold_TK=np.stack(thresholds),
+        varied=varied,
+        compared=[key for key in first.compared if all(key in part.compared for part in parts)],
+        confirmations=[found for part in parts for found in part.confirmations],
+        sweep_ids=[sweep_id for part in parts for sweep_id in part.sweep_ids],
+    )
+
+
+def comparable(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide a trial's numbers, with the encoder's name."""
+    return {"model.name": config.model.name, **config.canonical()}

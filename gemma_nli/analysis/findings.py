@@ -1,0 +1,248 @@
+"""Everything a report says, found once: page and markdown only write it down."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from gemma_nli.analysis.answer import METRIC_NAMES, Answer, find_answer, points
+from gemma_nli.analysis.baselines import measure_baselines
+from gemma_nli.analysis.calibration import Calibration, calibrate
+from gemma_nli.analysis.confirmation import Confirmation, confirm
+from gemma_nli.analysis.effects import Effect, Interaction, interactions, main_effects
+from gemma_nli.analysis.evidence import BY_METRIC, Evidence
+from gemma_nli.analysis.leaderboard import Row, leaderboard
+from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
+from gemma_nli.analysis.selection import Draws, HonestScore, honest_score
+from gemma_nli.analysis.statistics import Difference
+from gemma_nli.journal import TrialRecord
+
+RARE = 10
+PACKAGES = ("gemma-nli", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
+CURVES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class BaselineFinding:
+    """`ahead`: how far the tuned winner is ahead of it, measured on posts that did not choose the winner."""
+
+    name: str
+    about: str
+    score: float
+    f1: float
+    auc: float
+    ahead: Difference
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """(K, E) of each fold, cut to the shortest; `selected`: the epoch that each fold was measured at."""
+
+    name: str
+    val_f1_KE: np.ndarray
+    train_loss_KE: np.ndarray
+    selected: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    evidence: Evidence
+    draws: Draws
+    answer: Answer
+    honest: HonestScore
+    baselines: tuple[BaselineFinding, ...]
+    rows: tuple[Row, ...]
+    effects: tuple[Effect, ...]
+    interactions: tuple[Interaction, ...]
+    curves: tuple[LearningCurve, ...]
+    mistakes: Mistakes
+    calibration: Calibration
+    confirmation: Confirmation | None
+    warnings: tuple[str, ...]
+    reproduce: Mapping[str, str]
+    commands: tuple[str, ...]
+    config_yaml: str
+
+    @property
+    def metric_name(self) -> str:
+        return METRIC_NAMES[self.draws.metric]
+
+    @property
+    def winner_key(self) -> str:
+        return self.evidence.complete[self.evidence.winner].key
+
+
+def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
+    """All findings of a sweep.
+
+    Args:
+        encode: compute the vectors that the cosine baseline lacks.
+        seed: of the bootstrap; the same seed finds the same numbers.
+    """
+    draws = Draws.of(evidence, seed=seed)
+    overall = honest_score(draws)
+    effects = main_effects(evidence, draws)
+    answer = find_answer(evidence, draws, effects, overall)
+    baselines = _baselines(evidence, draws, encode)
+    record = evidence.record(evidence.complete[evidence.winner].key)
+    mistakes = find_mistakes(evidence, evidence.winner, record.config)
+    confirmation = confirm(evidence)
+    rows = leaderboard(evidence, draws)
+    return Findings(
+        evidence=evidence,
+        draws=draws,
+        answer=answer,
+        honest=overall,
+        baselines=baselines,
+        rows=tuple(rows),
+        effects=tuple(effects),
+        interactions=tuple(interactions(evidence, draws)),
+        curves=_learning_curves(evidence, answer, record),
+        mistakes=mistakes,
+        calibration=calibrate(evidence.probability_TN[evidence.winner], evidence.label_N, evidence.fold_N),
+        confirmation=confirmation,
+        warnings=tuple(_warnings(evidence, answer, overall, baselines, effects, mistakes, confirmation)),
+        reproduce=_provenance(evidence, record),
+        commands=_commands(evidence),
+        config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+    )
+
+
+def _baselines(evidence: Evidence, draws: Draws, encode: bool) -> tuple[BaselineFinding, ...]:
+    found = []
+    for baseline in measure_baselines(evidence, encode):
+        score = baseline.score(evidence, draws.metric)
+        values = baseline.score_N if draws.metric in ("auc", "ap") else baseline.decision_N
+        ahead = draws.difference_from(values, score)
+        f1, auc = baseline.score(evidence, "f1"), baseline.score(evidence, "auc")
+        found.append(BaselineFinding(baseline.name, baseline.about, score, f1, auc, ahead))
+    return tuple(found)
+
+
+def _learning_curves(evidence: Evidence, answer: Answer, winner: TrialRecord) -> tuple[LearningCurve, ...]:
+    """Of the best trial of each arm (the winner's alone where nothing is compared)."""
+    named = [(arm.name, evidence.complete[arm.best].key) for arm in answer.arms[:CURVES_SHOWN]]
+    named = named or [("the best trial", winner.key)]
+    found = []
+    for name, key in named:
+        record = winner if key == winner.key else evidence.record(key)
+        folds = [fold for _, fold in sorted(record.folds.items())]
+        epochs = min(fold.epochs for fold in folds)
+        val, loss = (np.array([f.history[m][:epochs] for f in folds]) for m in ("val_f1", "train_loss"))
+        found.append(LearningCurve(name, val, loss, tuple(fold.selected_epoch for fold in folds)))
+    return tuple(found)
+
+
+def _warnings(
+    evidence: Evidence,
+    answer: Answer,
+    overall: HonestScore,
+    baselines: tuple[BaselineFinding, ...],
+    effects: list[Effect],
+    mistakes: Mistakes,
+    confirmation: Confirmation | None,
+) -> list[str]:
+    """What a reader should know before believing the answer, the gravest first."""
+    score = METRIC_NAMES[overall.metric]
+    lines = []
+    for baseline in baselines:
+        if not baseline.ahead.low > 0:
+            lines.append(
+                f"The winner does not beat the baseline {baseline.name} beyond doubt: it is ahead by "
+                f"{points(baseline.ahead, score)}."
+            )
+    if confirmation is not None and not confirmation.order_held:
+        lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.told}.")
+    if evidence.spec.metric not in BY_METRIC:
+        lines.append(
+            f"The sweep is decided by {evidence.spec.metric}, which cannot be measured again on resampled posts; this "
+            "report ranks by mean F1."
+        )
+    if evidence.spec.base.training.epoch_selection == "best":
+        lines.append("training.epoch_selection is best: each fold's epoch was chosen on the pairs that measure it.")
+    if overall.optimism > 0.01:
+        lines.append(
+            f"Winner's curse: of {overall.candidates} trials the best scores {overall.raw:.3f}, of which "
+            f"{overall.optimism:.3f} is luck of the choice."
+        )
+    sizes = {len(arm.places) for arm in answer.arms}
+    if len(sizes) > 1:
+        told = ", ".join(f"{arm.name} {len(arm.places)}" for arm in answer.arms)
+        lines.append(f"The compared values had unequal budgets of trials ({told}); see the budget curve.")
+    for effect in effects:
+        name = effect.key
+        if effect.edge is not None:
+            lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; try further.")
+        elif not effect.matters:
+            told = f"{points(effect.spread, score)} between its best and its worst value"
+            lines.append(f"{name} never mattered here, as far as can be told: {told}.")
+    lost = [trial for trial in evidence.trials if trial.place is None]
+    if lost:
+        states = sorted({trial.state if trial.state != "finished" else "diverged" for trial in lost})
+        counts = ", ".join(
+            f"{sum((t.state if t.state != 'finished' else 'diverged') == state for t in lost)} {state}"
+            for state in states
+        )
+        lines.append(f"Not every trial could be compared: {counts}.")
+    rare = [item.name for item in mistakes.criteria if item.support < RARE * evidence.pairs.num_folds / 5]
+    if rare:
+        lines.append(f"Criteria with hardly a positive pair, whose F1 says little: {', '.join(rare)}.")
+    return lines
+
+
+def _provenance(evidence: Evidence, record: TrialRecord) -> dict[str, str]:
+    ratio = evidence.spec.base.data.eval_negative_ratio
+    facts = {
+        "sweep": ", ".join(f"{n} ({i})" for n, i in zip(evidence.names, evidence.sweep_ids, strict=True)),
+        "winning trial": record.key,
+        "corpus fingerprint": evidence.pairs.corpus_fingerprint,
+        "fold fingerprint": evidence.pairs.fingerprint,
+        "encoder fingerprint": record.encoder_fingerprint,
+        "evaluation": f"{len(evidence.rows_N)} pairs of {len(np.unique(evidence.post_N))} posts in "
+        f"{evidence.pairs.num_folds} folds, negatives a positive: {ratio}",
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    commit = record.tags.get("mlflow.source.git.commit") or record.tags.get("git_commit")
+    return {**facts, **({"commit": commit} if commit else {})}
+
+
+def _commands(evidence: Evidence) -> tuple[str, ...]:
+    names = [shlex.quote(name) for name in evidence.names]
+    experiment = shlex.quote(evidence.spec.base.experiment)
+    lines = [f"gemma-nli resume {name}" for name in names]
+    if evidence.spec.base.mlflow.enabled:
+        lines.append(f"gemma-nli best --experiment {experiment}")
+    return (*lines, "gemma-nli train --config config.yaml", f"gemma-nli report {' '.join(names)}")
+
+
+def facts_of(findings: Findings) -> dict[str, Any]:
+    """The answer as `--json` and MLflow's tags tell it."""
+    honest = findings.honest
+    return {
+        "winner": findings.winner_key,
+        "verdict": findings.answer.verdict,
+        "answer": [findings.answer.first, findings.answer.second],
+        "honest": {
+            "metric": honest.metric,
+            "raw": honest.raw,
+            "honest": honest.value,
+            "low": honest.low,
+            "high": honest.high,
+            "level": honest.level,
+            "candidates": honest.candidates,
+        },
+        "baselines": {baseline.name: baseline.score for baseline in findings.baselines},
+        "warnings": list(findings.warnings),
+    }

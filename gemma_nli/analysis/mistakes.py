@@ -1,0 +1,186 @@
+"""Where the winner errs: criteria, slices of posts and pairs, and its most certain mistakes, by pair id.
+
+Letters: N evaluation pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma_nli.analysis.bootstrap import PostBootstrap
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import ANNOTATED, SAMPLED, pair_texts
+from gemma_nli.errors import EncoderError
+from gemma_nli.model.encoder import load_tokenizer
+from gemma_nli.training.metrics import decisions, roc_auc
+
+Floats = NDArray[np.float64]
+SHOWN_MISTAKES = 10
+REPETITIONS = 500
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the evaluation pairs, over all folds at once; NaN where a score is not defined."""
+
+    name: str
+    pairs: int
+    support: int
+    f1: float
+    low: float
+    high: float
+    precision: float
+    recall: float
+    accuracy: float
+    auc: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A pair on which the winner was sure and wrong. `text` only where data.log_text allows it."""
+
+    pair_id: str
+    label: int
+    probability: float
+    threshold: float
+    source: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    confusion: dict[str, int]
+    f1_at_half: float
+    thresholds: tuple[float, ...]
+    criteria: tuple[Slice, ...]
+    slices: dict[str, tuple[Slice, ...]]
+    surest: tuple[Mistake, ...]
+
+
+def find_mistakes(evidence: Evidence, place: int, config: RunConfig) -> Mistakes:
+    """The error analysis of one trial.
+
+    Args:
+        place: the trial's row.
+        config: its configuration, for the tokens that its encoder keeps.
+    """
+    chosen_N, label_N = evidence.decision_TN[place], evidence.label_N.astype(bool)
+    counts = {
+        "true positives": int((chosen_N & label_N).sum()),
+        "false positives": int((chosen_N & ~label_N).sum()),
+        "false negatives": int((~chosen_N & label_N).sum()),
+        "true negatives": int((~chosen_N & ~label_N).sum()),
+    }
+    criterion_N = evidence.pairs.criterion_N[evidence.rows_N]
+    criteria = tuple(
+        slice_of(evidence, place, criterion_N == index, name)
+        for index, name in enumerate(evidence.pairs.criterion_ids)
+        if (criterion_N == index).any()
+    )
+    halves = [
+        float(decisions(evidence.probability_TN[place, at].astype(np.float64) >= 0.5, evidence.label_N[at])["f1"])
+        for at in (evidence.fold_N == fold for fold in range(1, evidence.pairs.num_folds + 1))
+    ]
+    return Mistakes(
+        confusion=counts,
+        f1_at_half=float(np.mean(halves)),
+        thresholds=tuple(float(t) for t in evidence.threshold_TK[place]),
+        criteria=criteria,
+        slices=_slices(evidence, place, config),
+        surest=_surest(evidence, place, config),
+    )
+
+
+def slice_of(evidence: Evidence, place: int, here_N: NDArray[np.bool_], name: str) -> Slice:
+    """The winner's scores on the pairs `here_N`; the interval of F1 by a bootstrap over their posts."""
+    labels, chosen = evidence.label_N[here_N], evidence.decision_TN[place, here_N]
+    at = decisions(chosen, labels)
+    positives = int(labels.sum())
+    low = high = f1 = precision = recall = math.nan
+    if positives:
+        f1, precision, recall = (float(at[metric]) for metric in ("f1", "precision", "recall"))
+        drawn_S = PostBootstrap(evidence.post_N[here_N], labels, REPETITIONS).draws(chosen, "f1")
+        low, high = (float(q) for q in np.quantile(drawn_S, [0.025, 0.975]))
+    auc = float(roc_auc(evidence.probability_TN[place, here_N].astype(np.float64)[None], labels)[0])
+    return Slice(name, int(here_N.sum()), positives, f1, low, high, precision, recall, float(at["accuracy"]), auc)
+
+
+def _slices(evidence: Evidence, place: int, config: RunConfig) -> dict[str, tuple[Slice, ...]]:
+    """Post length, the negatives' source, and how many criteria a post shows."""
+    groups: dict[str, list[tuple[str, NDArray[np.bool_]]]] = {}
+    cut_N = truncated(evidence, config)
+    if cut_N is not None:
+        length = config.model.max_length
+        groups["post length"] = [(f"whole in {length} tokens", ~cut_N), (f"cut at {length} tokens", cut_N)]
+    source_N, positive_N = evidence.pairs.source_N[evidence.rows_N], evidence.label_N == 1
+    groups["negatives"] = [
+        ("annotated negatives", source_N == ANNOTATED),
+        ("sampled negatives", source_N == SAMPLED),
+    ]
+    shows_P = np.bincount(evidence.pairs.post_N, weights=evidence.pairs.label_N, minlength=len(evidence.pairs.post_ids))
+    shows_N = shows_P[evidence.post_N]
+    groups["criteria a post shows"] = [
+        ("none", shows_N == 0),
+        ("one", shows_N == 1),
+        ("two", shows_N == 2),
+        ("three or more", shows_N >= 3),
+    ]
+    assert not (positive_N & (source_N != 0)).any(), "a positive pair has no negative's source"
+    return {
+        title: tuple(slice_of(evidence, place, here_N, name) for name, here_N in parts if here_N.any())
+        for title, parts in groups.items()
+    }
+
+
+def truncated(evidence: Evidence, config: RunConfig) -> NDArray[np.bool_] | None:
+    """(N,) whether the encoder saw only a part of the post; None where its tokenizer is not on this machine."""
+    try:
+        tokenizer = load_tokenizer(config.model)
+    except EncoderError:
+        return None
+    posts, criteria = list(evidence.corpus.posts.values()), list(evidence.corpus.criteria.values())
+    special = tokenizer.num_special_tokens_to_add(pair=config.model.pair_encoding == "joint")
+    of_post, of_criterion = (
+        np.array([len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]])
+        for texts in (posts, criteria)
+    )
+    tokens_N = of_post[evidence.post_N] + special
+    if config.model.pair_encoding == "joint":
+        tokens_N = tokens_N + of_criterion[evidence.pairs.criterion_N[evidence.rows_N]]
+    return np.asarray(tokens_N > config.model.max_length)
+
+
+def _surest(evidence: Evidence, place: int, config: RunConfig) -> tuple[Mistake, ...]:
+    """Half of them false positives, half false negatives, where there are so many of each."""
+    probability_N, label_N = evidence.probability_TN[place], evidence.label_N
+    wrong_N = evidence.decision_TN[place] != (label_N == 1)
+    fold_threshold_N = evidence.threshold_TK[place][evidence.fold_N - 1]
+    sureness_N = np.where(label_N == 1, 1 - probability_N, probability_N)
+    order = np.argsort(-sureness_N, kind="stable")
+    picked = [
+        place_N
+        for side in (0, 1)
+        for place_N in [i for i in order if wrong_N[i] and label_N[i] == side][:SHOWN_MISTAKES]
+    ]
+    rows = evidence.rows_N[picked] if picked else np.zeros(0, dtype=np.int64)
+    texts = [""] * len(picked)
+    if config.data.log_text and picked:
+        premises, hypotheses = pair_texts(evidence.corpus, evidence.pairs, rows)
+        texts = [f"{premise} / {hypothesis}" for premise, hypothesis in zip(premises, hypotheses, strict=True)]
+    sources = ("positive", "annotated", "sampled")
+    return tuple(
+        Mistake(
+            pair_id,
+            int(label_N[i]),
+            float(probability_N[i]),
+            float(fold_threshold_N[i]),
+            sources[int(evidence.pairs.source_N[row])],
+            text,
+        )
+        for pair_id, i, row, text in zip(evidence.pairs.pair_ids(rows), picked, rows, texts, strict=True)
+    )

@@ -1,0 +1,204 @@
+"""The report's tables as rows of words, so that page and markdown say the same."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from gemma_nli.analysis.answer import p_text, short
+from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.mistakes import Slice
+from gemma_nli.spec.domain import shown
+
+MAX_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Words:
+    """A cell: what is read, and what it is sorted by."""
+
+    text: str
+    by: str = ""
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class TableOf:
+    header: tuple[str, ...]
+    rows: tuple[tuple[Words, ...], ...]
+    marked: frozenset[int] = field(default_factory=frozenset)
+    note: str = ""
+
+
+def number(value: float, digits: int = 3) -> Words:
+    return Words("-", "", True) if math.isnan(value) else Words(f"{value:.{digits}f}", f"{value:.6f}", True)
+
+
+def count(value: int) -> Words:
+    return Words(str(value), str(value), True)
+
+
+def word(text: object) -> Words:
+    return Words(str(text))
+
+
+def leaderboard_table(findings: Findings) -> TableOf:
+    """Rank, settings, scores; trials that cannot be told from the winner are marked."""
+    keys, several = findings.evidence.varied, len(findings.evidence.names) > 1
+    score = findings.metric_name
+    header = ["#", *(["sweep"] if several else []), *(short(key) for key in keys), score, "std"]
+    header += ["F1"] if score != "F1" else []
+    header += ["AUC"] if score != "AUC" else []
+    header += ["behind", "95% at once", "note"]
+    lines, marked = [], set()
+    for place, row in enumerate(findings.rows[:MAX_ROWS]):
+        line = [count(row.rank) if row.rank else Words("-", "", True), *([word(row.sweep)] if several else [])]
+        for key in keys:
+            value = row.settings.get(key)
+            numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+            line.append(Words(shown(value), str(value) if numeric else shown(value), numeric))
+        line += [number(row.score), number(row.std)]
+        line += [number(row.f1)] if score != "F1" else []
+        line += [number(row.auc)] if score != "AUC" else []
+        interval = "" if math.isnan(row.low) or row.rank == 1 else f"{row.low:.3f} to {row.high:.3f}"
+        line += [
+            number(row.behind),
+            word(interval),
+            word(row.note if row.state == "finished" else f"{row.state} {row.note}"),
+        ]
+        lines.append(tuple(line))
+        if row.level_with_winner and row.rank != 1:
+            marked.add(place)
+    left = len(findings.rows) - len(lines)
+    note = f"{left} more trials are in MLflow." if left > 0 else ""
+    return TableOf(tuple(header), tuple(lines), frozenset(marked), note)
+
+
+def contrast_table(findings: Findings) -> TableOf:
+    """The leader against each other value by every test."""
+    belief_header = ("better", "equal", "worse")
+    header = ("against", "lead, tuned", "95% interval", "p (Holm)", "same two trials", "over trainings", *belief_header)
+    rows = []
+    for c in findings.answer.contrasts:
+        belief = c.belief
+        rows.append(
+            (
+                word(c.other),
+                number(c.tuned.value),
+                word(f"{c.tuned.low:.3f} to {c.tuned.high:.3f}"),
+                Words(p_text(c.p_adjusted), f"{c.p_adjusted:.6f}", True),
+                word(f"{c.fixed.value:.3f} ({c.fixed.low:.3f} to {c.fixed.high:.3f})"),
+                word(f"{c.folds.value:.3f} ({c.folds.low:.3f} to {c.folds.high:.3f})"),
+                *(Words(f"{p:.0%}", f"{p:.6f}", True) for p in (belief.better, belief.equal, belief.worse)),
+                word(f"{c.accuracy.value:.3f}, p {p_text(c.accuracy.p_value)}"),
+                word(f"{c.auc.value:.3f}, p {p_text(c.auc.p_value)}"),
+            )
+        )
+    return TableOf((*header, "accuracy (McNemar)", "AUC (DeLong)"), tuple(rows))
+
+
+def baseline_table(findings: Findings) -> TableOf:
+    score = findings.metric_name
+    header = ("baseline", "what it does", "F1", "AUC", f"winner ahead, {score}", "95% interval", "beyond doubt")
+    rows = [
+        (
+            word(b.name),
+            word(b.about),
+            number(b.f1),
+            number(b.auc),
+            number(b.ahead.value),
+            word(f"{b.ahead.low:.3f} to {b.ahead.high:.3f}"),
+            word("yes" if b.ahead.low > 0 else "no"),
+        )
+        for b in findings.baselines
+    ]
+    return TableOf(header, tuple(rows))
+
+
+def effect_table(findings: Findings) -> TableOf:
+    header = (
+        "setting",
+        "best value on average",
+        "worst",
+        "between them",
+        "95% interval",
+        "p (Holm)",
+        "fANOVA",
+        "PED-ANOVA",
+    )
+    rows = []
+    for effect in findings.effects:
+        levels = sorted(effect.levels, key=lambda level: -level.mean)
+        rows.append(
+            (
+                word(effect.key),
+                word(levels[0].name),
+                word(levels[-1].name),
+                number(effect.spread.value),
+                word(f"{effect.spread.low:.3f} to {effect.spread.high:.3f}"),
+                Words(p_text(effect.p_adjusted), f"{effect.p_adjusted:.6f}", True),
+                *(number(effect.importance.get(name, math.nan), 2) for name in ("fANOVA", "PED-ANOVA")),
+            )
+        )
+    return TableOf(header, tuple(rows))
+
+
+def slice_table(items: tuple[Slice, ...], first: str) -> TableOf:
+    header = (first, "pairs", "positive", "F1", "95% interval", "precision", "recall", "accuracy", "AUC")
+    rows = [
+        (
+            word(item.name),
+            count(item.pairs),
+            count(item.support),
+            number(item.f1),
+            word("" if math.isnan(item.low) else f"{item.low:.3f} to {item.high:.3f}"),
+            number(item.precision),
+            number(item.recall),
+            number(item.accuracy),
+            number(item.auc),
+        )
+        for item in items
+    ]
+    return TableOf(header, tuple(rows))
+
+
+def confusion_table(findings: Findings) -> TableOf:
+    c = findings.mistakes.confusion
+    header = ("the pair is", "called matched", "called not matched")
+    matched = (word("matched"), count(c["true positives"]), count(c["false negatives"]))
+    return TableOf(header, (matched, (word("not matched"), count(c["false positives"]), count(c["true negatives"]))))
+
+
+def mistake_table(findings: Findings) -> TableOf:
+    surest, with_text = findings.mistakes.surest, any(m.text for m in findings.mistakes.surest)
+    header = ("pair", "is", "probability of matched", "threshold", "source", *(("text",) if with_text else ()))
+    rows = [
+        (
+            word(m.pair_id),
+            word("matched" if m.label else "not matched"),
+            number(m.probability, 4),
+            number(m.threshold),
+            word(m.source),
+            *((word(m.text),) if with_text else ()),
+        )
+        for m in surest
+    ]
+    return TableOf(header, tuple(rows))
+
+
+def confirmation_table(findings: Findings) -> TableOf:
+    """The leaders on fresh folds and seeds."""
+    assert findings.confirmation is not None
+    keys = findings.evidence.varied
+    header = ("leader", *(short(key) for key in keys), "in the sweep", "again, mean", "again, each")
+    rows = [
+        (
+            count(rank),
+            *(word(shown(leader.settings.get(key))) for key in keys),
+            number(leader.swept),
+            number(leader.mean),
+            word(", ".join(f"{value:.3f}" for value in leader.repeat_R)),
+        )
+        for rank, leader in enumerate(findings.confirmation.leaders, start=1)
+    ]
+    return TableOf(header, tuple(rows))

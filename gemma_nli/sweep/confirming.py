@@ -1,0 +1,73 @@
+"""The leaders once more, on fresh fold drawings and training seeds: was their order luck? (`finalize.confirm`)
+
+Confirming trials are trials of the same sweep, with journals, runs and keys of their own. Their pairs are drawn anew,
+so they are compared among themselves, never with the sweep's, and are no candidates for the best.
+"""
+
+from __future__ import annotations
+
+from ray.exceptions import RayError
+
+from gemma_nli.corpus.pairs import build_pairs
+from gemma_nli.journal import read_trial
+from gemma_nli.spec.settings import SchedulerSettings
+from gemma_nli.spec.space import Cell
+from gemma_nli.sweep.board import Board
+from gemma_nli.sweep.callback import Postman
+from gemma_nli.sweep.cluster import encode_all, ray_failed
+from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.prepare import Prepared, feature_requests
+from gemma_nli.sweep.resources import TrialResources
+from gemma_nli.sweep.tuning import Tuning
+
+_STRIDE = 1000
+"""Between fold seeds: a drawing uses the few seeds above its own for the inner splits."""
+
+
+def confirming_rounds(ready: Prepared, board: Board) -> list[Prepared]:
+    """What the leaders' repeats lack: one sweep a repeat, its cells the leaders; empty where all are done."""
+    confirm = ready.spec.finalize.confirm
+    if confirm is None:
+        return []
+    leaders = [cell.settings for cell in board.ranked()[: confirm.top]]
+    rounds = [_round(ready, leaders, repeat) for repeat in range(1, confirm.repeats + 1)]
+    return [each for each in rounds if each.waiting]
+
+
+def _round(ready: Prepared, leaders: list[dict[str, object]], repeat: int) -> Prepared:
+    """Every leader on one fresh drawing of the folds, with one fresh training seed each."""
+    fold_seed = ready.spec.base.data.fold_seed + repeat * _STRIDE
+    base = ready.spec.base.with_settings({"data.fold_seed": fold_seed})
+    search = ready.spec.search.model_copy(update={"time_budget": None})
+    spec = ready.spec.model_copy(update={"base": base, "scheduler": SchedulerSettings(), "search": search})
+    pairs = build_pairs(ready.corpus, base.data)
+    again = Prepared(spec, ready.corpus, pairs, ready.sweep_id, ready.folder, {})
+    for settings in leaders:
+        own = ready.spec.space.configure(ready.spec.base, settings)
+        fresh = {"data.fold_seed": fold_seed, "training.seed": (own.training.seed + repeat) % 2**32}
+        config = own.with_settings(fresh)
+        again.cells[again.key_of(config)] = Cell({**settings, **fresh}, config)
+    for key in again.cells:
+        record = read_trial(ready.storage, key)
+        if record is not None:
+            again.records[key] = record
+    return again
+
+
+def run_rounds(
+    rounds: list[Prepared], folder: SweepFolder, post: Postman, interrupts: Interrupts, resources: TrialResources
+) -> None:
+    """Run them one after the other, until done or interrupted."""
+    for ready in rounds:
+        if interrupts.count:
+            return
+        folder.add_cells({key: cell.settings for key, cell in ready.cells.items()})
+        board = Board(ready.spec.metric, ready.spec.mode, len(ready.cells))
+        for key, cell in ready.waiting.items():
+            board.add(key, cell.settings)
+        try:
+            blocks, _ = encode_all(feature_requests(ready), ready.storage, ready.spec.base.features)
+        except RayError as error:
+            raise ray_failed(error) from None
+        Tuning(ready, folder, board, post, interrupts, resources).run(blocks)

@@ -1,0 +1,137 @@
+"""Trials on Ray Tune: a prepared sweep's waiting cells (or what its study proposes) run, watched and told."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayError
+
+from gemma_nli.journal import read_trial
+from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.board import Board
+from gemma_nli.sweep.callback import LiveSweep, Postman, SweepCallback, register_live, unregister_live
+from gemma_nli.sweep.cluster import ray_failed
+from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.prepare import Prepared
+from gemma_nli.sweep.resources import TrialResources
+from gemma_nli.sweep.schedulers import FoldScheduler, build_scheduler
+from gemma_nli.sweep.search import CellSearcher, StudySearcher
+from gemma_nli.sweep.searching import build_searcher
+from gemma_nli.sweep.sharing import SharedBlock, TrialContext
+from gemma_nli.sweep.trainable import CvTrial
+from gemma_nli.tracking.hardware import environment_tags
+
+
+@dataclass
+class Tuning:
+    """One fleet of trials. `post` is told the key of each trial that has news."""
+
+    ready: Prepared
+    folder: SweepFolder
+    board: Board
+    post: Postman
+    interrupts: Interrupts
+    resources: TrialResources
+
+    @property
+    def spec(self) -> SweepSpec:
+        return self.ready.spec
+
+    def run(self, blocks: tuple[SharedBlock, ...]) -> None:
+        """Start what waits and follow it to its end, or to the user's interrupt."""
+        began = time.monotonic()
+        context = TrialContext(
+            base=self.spec.base,
+            corpus=self.ready.corpus,
+            pairs=self.ready.pairs,
+            storage=self.ready.storage,
+            objective=self.spec.metric,
+            cpus=self.resources.cpu,
+            tags={**environment_tags(), "gemma_nli.computed_by": self.ready.sweep_id},
+            blocks=blocks,
+        )
+        known = list(self.ready.records.values())
+        if not self.ready.cells:
+            found = [read_trial(self.ready.storage, key) for key in self.folder.cells()]
+            folds = self.ready.pairs.fingerprint
+            known = [record for record in found if record is not None and record.fold_fingerprint == folds]
+        scheduler = build_scheduler(self.spec, self.ready.storage, self.ready.pairs, known)
+
+        def stopped(key: str) -> str | None:
+            decision = scheduler.stopped.get(key) if scheduler is not None else None
+            return decision.reason if decision is not None else None
+
+        searcher = build_searcher(self.ready, self.folder, self.board, self.post, stopped)
+        again: dict[str, dict[str, Any]] = {}
+
+        def run_again(key: str, attempts: int) -> bool:
+            """Ray gives up on a trial whose process dies while it is still being set up, whatever max_failures says."""
+            before = self.ready.records.get(key)
+            if attempts - (before.attempts if before is not None else 0) > self.spec.resources.max_failures:
+                return False
+            again[key] = self.board.cells[key].settings
+            return True
+
+        slow = (
+            any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
+            or not self.spec.base.model.freeze_encoder
+        )
+        register_live(
+            self.ready.sweep_id,
+            LiveSweep(self.board, self.ready.storage, self.ready.pairs, self.post, slow, stopped, run_again),
+        )
+        try:
+            self._fit(context, searcher, scheduler)
+            for _ in range(self.spec.resources.max_failures):
+                left = [{"key": key, "settings": settings} for key, settings in again.items()]
+                if not left or self.interrupts.count or self._time_is_up(began):
+                    break
+                again.clear()
+                self._fit(context, CellSearcher(left), scheduler)
+        finally:
+            searcher.close()
+            unregister_live(self.ready.sweep_id)
+
+    def _time_is_up(self, began: float) -> bool:
+        budget = self.spec.search.time_budget
+        return budget is not None and time.monotonic() - began >= budget
+
+    def _fit(
+        self,
+        context: TrialContext,
+        searcher: CellSearcher | StudySearcher,
+        scheduler: FoldScheduler | None,
+    ) -> None:
+        self.folder.clear_ray()
+        self.interrupts.on_first(searcher.stop)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, self.resources.concurrent))
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(CvTrial, context=context), self.resources.request()),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=searcher.limit,
+                max_concurrent_trials=self.resources.concurrent,
+                time_budget_s=self.spec.search.time_budget,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(self.folder.path / "ray"),
+                callbacks=[SweepCallback(self.ready.sweep_id, self.spec.base.experiment)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=self.spec.resources.max_failures),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except RayError as error:
+            raise ray_failed(error) from None
+        finally:
+            self.folder.clear_ray()

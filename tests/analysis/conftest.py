@@ -1,0 +1,69 @@
+"""A simulated sweep (real files and journals, no training) whose truth is known, and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.simulated_sweep import simulate_sweep
+from gemma_nli.analysis.evidence import Evidence, gather
+from gemma_nli.corpus.pairs import build_pairs
+from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.folder import SweepFolder
+
+HOSTILE = "<script>alert('q')</script> & \"quotes\" | `bars`"
+
+
+def tree_of(folder: Path, corpus: Path, encoder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "simulated",
+        "question": f"Does pooling matter? {HOSTILE}",
+        "base": {
+            "data": {"data_dir": str(corpus), "num_folds": 4},
+            "model": {"name": str(encoder), "max_length": 24},
+            "mlflow": {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}"},
+        },
+        "compare": {"model.pooling_strategy": {"grid": ["mean", "cls", "max"]}},
+        "tune": {
+            "training.learning_rate": {"grid": ["1e-4", "1e-3", "1e-2"]},
+            "model.dropout": {"grid": [0.0, 0.1]},
+        },
+        "storage": str(folder / "storage"),
+        **changes,
+    }
+
+
+def skill_of(settings: Any) -> float:
+    """Mean is a good deal better than the others, which are equal; a higher rate is better; dropout does nothing."""
+    better = {"mean": 0.55, "cls": 0.0, "max": 0.0}[settings["model.pooling_strategy"]]
+    return 0.45 + better + {1e-4: 0.0, 1e-3: 0.1, 1e-2: 0.2}[settings["training.learning_rate"]]
+
+
+def evidence_of(spec: SweepSpec, sweep_id: str) -> Evidence:
+    corpus = load_corpus(spec.base.data.data_dir)
+    storage = Path(spec.storage)
+    cells = SweepFolder(storage / "sweeps" / sweep_id).cells()
+    return gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id)
+
+
+@pytest.fixture(scope="session")
+def analysis_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("analysis_corpus")
+    write_synthetic(folder, num_posts=200, seed=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def simulated(
+    tmp_path_factory: pytest.TempPathFactory, analysis_corpus: Path, tiny_bert: Path
+) -> tuple[SweepSpec, Evidence]:
+    """18 trials over three compared poolings."""
+    folder = tmp_path_factory.mktemp("simulated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+        spec = SweepSpec.from_mapping(tree_of(folder, analysis_corpus, tiny_bert), source="simulated.yaml")
+        return spec, evidence_of(spec, simulate_sweep(spec, skill_of))

@@ -1,0 +1,89 @@
+"""Baselines are measured as trials are: same pairs, nothing learned from the posts they are measured on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemma_nli.analysis.baselines import cosine, measure_baselines, tfidf
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.findings import find
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.spec.spec import SweepSpec
+
+
+def test_tfidf_learns_nothing_from_the_fold_it_is_measured_on(simulated: tuple[SweepSpec, Evidence]) -> None:
+    """Other labels in fold 1 leave the scores of fold 1's pairs as they were, and change those of others."""
+    evidence = simulated[1]
+    before = tfidf(evidence).score_N
+    label_N = evidence.pairs.label_N.copy()
+    mine = evidence.pairs.fold_N == 1
+    label_N[mine] = np.random.default_rng(0).permutation(label_N[mine])
+    changed = dataclasses.replace(evidence, pairs=dataclasses.replace(evidence.pairs, label_N=label_N))
+    after = tfidf(changed).score_N
+    np.testing.assert_array_equal(before[evidence.fold_N == 1], after[evidence.fold_N == 1])
+    assert (before[evidence.fold_N == 2] != after[evidence.fold_N == 2]).any()
+
+
+def test_the_cosine_needs_stored_vectors_or_leave_to_encode(
+    simulated: tuple[SweepSpec, Evidence], tmp_path: Path
+) -> None:
+    evidence = dataclasses.replace(simulated[1], storage=tmp_path)
+    assert cosine(evidence) is None
+    assert len(measure_baselines(evidence)) == 2
+    found = cosine(evidence, encode=True)
+    assert found is not None
+    assert np.isfinite(found.score_N).all()
+    assert np.abs(found.score_N).max() <= 1 + 1e-6
+    again = cosine(evidence)  # the vectors are stored now
+    assert again is not None
+    np.testing.assert_allclose(again.score_N, found.score_N)
+
+
+def test_a_winner_that_words_beat_is_headlined(simulated: tuple[SweepSpec, Evidence]) -> None:
+    """Posts that say what they show: TF-IDF is all but perfect, and the report says so first."""
+    evidence = simulated[1]
+    pairs = evidence.pairs
+    words: dict[int, list[str]] = {}
+    for post, criterion in zip(pairs.post_N[pairs.label_N == 1], pairs.criterion_N[pairs.label_N == 1], strict=True):
+        words.setdefault(int(post), []).append(pairs.criterion_ids[criterion].replace("_", ""))
+    posts = {name: " ".join(words.get(i, ["none"])) for i, name in enumerate(pairs.post_ids)}
+    corpus = Corpus(posts, evidence.corpus.criteria, evidence.corpus.annotations)
+    findings = find(dataclasses.replace(evidence, corpus=corpus))
+    assert findings.baselines[1].f1 > 0.9
+    assert "does not beat the baseline TF-IDF" in findings.warnings[0]
+    assert "always positive" not in "".join(findings.warnings)
+
+
+def test_no_text_of_a_mistake_is_shown_unless_allowed(simulated: tuple[SweepSpec, Evidence]) -> None:
+    from gemma_nli.analysis.mistakes import find_mistakes
+
+    evidence = simulated[1]
+    config = evidence.record(evidence.complete[0].key).config
+    assert not any(mistake.text for mistake in find_mistakes(evidence, 0, config).surest)
+    allowed = config.with_settings({"data.log_text": True})
+    told = find_mistakes(evidence, 0, allowed).surest
+    assert told
+    for mistake in told:
+        post, criterion = mistake.pair_id.split("::")
+        assert mistake.text == f"{evidence.corpus.posts[post]} / {evidence.corpus.criteria[criterion]}"
+
+
+@pytest.mark.parametrize("length", [4000, 8])
+def test_posts_that_were_cut_are_a_slice_of_their_own(simulated: tuple[SweepSpec, Evidence], length: int) -> None:
+    from gemma_nli.analysis.mistakes import truncated
+    from gemma_nli.model.encoder import load_tokenizer
+
+    evidence = simulated[1]
+    config = evidence.record(evidence.complete[0].key).config.with_settings({"model.max_length": length})
+    cut_N = truncated(evidence, config)
+    assert cut_N is not None
+    tokenizer = load_tokenizer(config.model)
+    posts, criteria = list(evidence.corpus.posts.values()), list(evidence.corpus.criteria.values())
+    for place in range(0, len(cut_N), 40):
+        row = evidence.rows_N[place]
+        pair = posts[evidence.pairs.post_N[row]], criteria[evidence.pairs.criterion_N[row]]
+        assert cut_N[place] == (len(tokenizer(*pair)["input_ids"]) > length)

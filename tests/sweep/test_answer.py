@@ -1,0 +1,139 @@
+"""A sweep that compares, confirms and reports, on a real local Ray and a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from gemma_nli.journal import read_trial
+from gemma_nli.sweep.engine import run_sweep
+from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.result import SweepResult
+from gemma_nli.tracking.queries import best_trial
+from tests.sweep.conftest import little_tree, spec_of
+
+
+def comparing(folder: Path, corpus: Path, encoder: Path) -> dict[str, Any]:
+    tree = little_tree(folder, corpus, encoder)
+    del tree["space"]
+    tree["base"]["training"]["num_epochs"] = 2
+    return {
+        **tree,
+        "name": "comparing",
+        "compare": {"model.pooling_strategy": {"grid": ["mean", "cls"]}},
+        "tune": {"training.learning_rate": {"loguniform": [1e-4, 1e-2]}},
+        "search": {"algorithm": "optuna", "num_trials": 2},
+        "report": {"enabled": True},
+        "finalize": {"confirm": {"top": 2, "repeats": 2}},
+    }
+
+
+@pytest.fixture(scope="module")
+def compared(
+    local_ray: None, tmp_path_factory: pytest.TempPathFactory, small_corpus: Path, tiny_bert: Path
+) -> tuple[dict[str, Any], SweepResult, Path]:
+    folder = tmp_path_factory.mktemp("compared")
+    tree = comparing(folder, small_corpus, tiny_bert)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+        return tree, run_sweep(spec_of(tree)), folder
+
+
+def _cells(tree: dict[str, Any], result: SweepResult) -> dict[str, dict[str, Any]]:
+    return SweepFolder(Path(tree["storage"]) / "sweeps" / result.sweep_id).cells()
+
+
+def test_each_compared_value_is_tuned_with_the_same_budget(compared: tuple[dict[str, Any], SweepResult, Path]) -> None:
+    tree, result, _ = compared
+    assert result.exit_status == 0
+    assert result.trials["finished"] == 4
+    swept = [s["model.pooling_strategy"] for s in _cells(tree, result).values() if "data.fold_seed" not in s]
+    assert sorted(swept) == ["cls", "cls", "mean", "mean"]
+
+
+def test_the_leaders_are_confirmed_on_fresh_folds_as_trials_of_the_sweep(
+    compared: tuple[dict[str, Any], SweepResult, Path],
+) -> None:
+    tree, result, _ = compared
+    again = {key: s for key, s in _cells(tree, result).items() if "data.fold_seed" in s}
+    assert len(again) == 4
+    records = [read_trial(Path(tree["storage"]), key) for key in again]
+    assert all(record is not None and record.state == "finished" for record in records)
+    drawings = {record.fold_fingerprint for record in records if record is not None}
+    assert len(drawings) == 2
+    seeds = {(s["data.fold_seed"], s["training.seed"]) for s in again.values()}
+    assert seeds == {(1042, 43), (2042, 44)}
+    text = Path(result.report["markdown"]).read_text() if result.report else ""
+    assert "The leaders again on 2 fresh fold drawings" in text
+    for record in records:
+        assert record is not None
+        assert f"{record.aggregates['cv_aggregate/mean_f1']:.3f}" in text.split("## Confirmed")[1].split("## ")[0]
+
+
+def test_the_best_is_no_confirming_trial_and_tells_its_honest_score(
+    compared: tuple[dict[str, Any], SweepResult, Path],
+) -> None:
+    tree, result, _ = compared
+    found = best_trial("little", tracking_uri=tree["base"]["mlflow"]["tracking_uri"])
+    assert result.best is not None
+    assert result.report is not None
+    assert found.run_id == result.best_run_id
+    assert found.value == result.best.objective
+    assert found.honest is not None
+    assert found.honest["value"] == result.report["honest"]["honest"]
+    assert found.honest["candidates"] == 4
+
+
+def test_the_report_and_the_honest_score_are_in_mlflow(compared: tuple[dict[str, Any], SweepResult, Path]) -> None:
+    tree, result, folder = compared
+    client = MlflowClient(tree["base"]["mlflow"]["tracking_uri"])
+    assert result.sweep_run_id is not None
+    assert {"report.html", "report.md"} <= {file.path for file in client.list_artifacts(result.sweep_run_id)}
+    sent = client.download_artifacts(result.sweep_run_id, "report.html", str(folder))
+    assert result.report is not None
+    assert Path(sent).read_bytes() == Path(result.report["html"]).read_bytes()
+    version = client.get_model_version_by_alias("gemma_nli_little", "candidate")
+    assert float(version.tags["gemma_nli.honest_value"]) == result.report["honest"]["honest"]
+    assert float(version.tags["gemma_nli.metric_value"]) == pytest.approx(result.report["honest"]["raw"])
+
+
+def test_running_it_again_runs_nothing_and_keeps_the_report(
+    compared: tuple[dict[str, Any], SweepResult, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, result, folder = compared
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+    assert result.report is not None
+    before = Path(result.report["html"]).stat().st_mtime_ns
+    again = run_sweep(spec_of(tree))
+    assert again.ran == 0
+    assert len(_cells(tree, again)) == 8
+    assert again.report == result.report
+    assert Path(result.report["html"]).stat().st_mtime_ns == before
+    assert json.dumps(again.to_json())
+
+
+def test_a_report_that_fails_costs_the_sweep_nothing(
+    sweep_tree: dict[str, Any], local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses the page: the sweep ends well, registers its best, and says why there is no report."""
+    import gemma_nli.analysis.report as there
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(there, "write_whole", full)
+    result = run_sweep(spec_of(sweep_tree, report={"enabled": True}))
+    assert result.exit_status == 0
+    assert result.registered is not None
+    assert result.report is None
+    assert any("the report cannot be written: No space left on device" in note for note in result.notes)
+
+
+def test_a_sweep_may_do_without_a_report(finished_sweep: tuple[dict[str, Any], SweepResult]) -> None:
+    _, result = finished_sweep
+    assert result.report is None
+    assert not result.notes
