@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gemma_nli.cli.app import AsJson, Overrides, app, finite, print_json
+from gemma_nli.cli.app import AsJson, Overrides, Tags, app, finite, parse_tags, print_json
 from gemma_nli.errors import ConfigError
 
 
@@ -17,27 +17,46 @@ def train(
         Path | None, typer.Option("--config", help="a config.yaml, as `best` and every run have it")
     ] = None,
     overrides: Overrides = None,
+    output: Annotated[Path | None, typer.Option(help="folder of the run's journal; else $GEMMA_NLI_HOME/runs")] = None,
     storage: Annotated[Path | None, typer.Option(help="a sweep's storage folder, for its encoded texts")] = None,
+    tag: Tags = None,
+    again: Annotated[bool, typer.Option("--again", help="train anew what was trained before")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cross-validate one configuration here, without Ray; gives a trial's numbers again."""
-    from gemma_nli.config import home, load_config
-    from gemma_nli.corpus.pairs import build_pairs
-    from gemma_nli.corpus.redsm5 import load_corpus
-    from gemma_nli.features import FeatureStore
-    from gemma_nli.training.cross_validation import cross_validate
+    """Cross-validate one configuration here, without Ray, and record it in MLflow.
 
-    run = load_config(config, overrides or [])
-    corpus = load_corpus(run.data.data_dir)
-    pairs = build_pairs(corpus, run.data)
-    store = FeatureStore((storage or home() / "storage") / "features", run.features)
-    result = cross_validate(run, corpus, pairs, store)
-    from gemma_nli.console.results import show_cv
+    experiment=NAME takes a configuration that ships with the package; gives a trial's numbers again.
+    """
+    from gemma_nli.config import build_config, load_config, parse_overrides
+    from gemma_nli.experiments import experiment_tree, split_experiment
+    from gemma_nli.local.trial import run_here
 
-    print_json(as_json, {"metrics": finite(result.metrics()), "criteria": result.criteria, "seconds": result.seconds})
+    name, changes = split_experiment(overrides or [])
+    if name is not None and config is not None:
+        raise ConfigError(f"experiment={name} and --config {config}: give one of them.")
+    if name is None:
+        run = load_config(config, changes)
+    else:
+        run = build_config(experiment_tree(name), name)
+        run = run.with_settings(parse_overrides(changes), source="command line") if changes else run
+    from gemma_nli.console.training import FoldProgress
+
+    with FoldProgress(enabled=not as_json) as progress:
+        done = run_here(run, output, storage, parse_tags(tag), again, [progress])
+    from gemma_nli.console.results import show_run
+
+    facts: dict[str, Any] = {
+        "run_id": done.run_id,
+        "experiment": done.experiment,
+        "key": done.record.key,
+        "folder": str(done.folder),
+    }
+    facts |= {"state": done.record.state, "reused": done.reused, "error": done.record.error, "notes": done.notes}
+    facts |= {"metrics": finite(done.result.metrics()), "criteria": done.result.criteria, "seconds": done.seconds}
+    print_json(as_json, facts)
     if not as_json:
-        show_cv(result)
-    raise typer.Exit(1 if result.diverged else 0)
+        show_run(done)
+    raise typer.Exit(1 if done.failed else 0)
 
 
 @app.command()

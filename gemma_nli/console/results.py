@@ -15,6 +15,7 @@ from gemma_nli.console.words import duration, short, shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gemma_nli.local.trial import LocalRun
     from gemma_nli.spec.spec import SweepSpec
     from gemma_nli.sweep.board import Board, CellStatus
     from gemma_nli.sweep.result import SweepResult
@@ -121,6 +122,18 @@ def show_best(best: BestTrial) -> None:
         console.print(Text(f"note: {note}", style="yellow"))
     console.print("run it again:")
     console.print(Text(f"  {best.command}"), soft_wrap=True)
+
+
+def show_run(run: LocalRun) -> None:
+    """A single run: its folds, where it is recorded, what to know."""
+    console = Console()
+    show_cv(run.result)
+    if run.record.error:
+        console.print(Text(f"failed: {run.record.error}", style="red"))
+    if run.run_id is not None:
+        console.print(f"MLflow run {run.run_id} in experiment {run.experiment}", highlight=False, soft_wrap=True)
+    for note in run.notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
 
 def show_cv(result: CvResult) -> None:
