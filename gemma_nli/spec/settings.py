@@ -146,6 +146,15 @@ class FinalizeSettings(Settings):
     enabled: bool = Field(default=True, description="refit the best trial on all pairs and register it")
     model_name: Slug | None = Field(default=None, description="else gemma_nli_{output.experiment_name}")
     alias: str = Field(default="candidate", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="of the new version")
+    export_limit_gib: float = Field(
+        default=4.0, ge=0, le=10_000, description="GiB of weights up to which the model is exported for mlflow.pytorch"
+    )
+    promote_if_better: Literal["production", "staging", "champion"] | None = Field(
+        default=None, description="the alias that moves to the new version if it beats the present holder"
+    )
+    promote_level: float = Field(
+        default=0.05, gt=0, le=0.5, description="p-value below which the paired test counts as better"
+    )
 
     @field_validator("alias")
     @classmethod

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig
@@ -20,6 +22,7 @@ from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.tracking.projection import DatasetFacts, MetricPoint, TrialProjection
 
+OUT_OF_FOLD = "out_of_fold.safetensors"
 _HIDDEN = ("mlflow.tracking_uri", "mlflow.artifact_location")
 
 
@@ -145,6 +148,8 @@ def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: 
             artifacts[f"fold_{number}_best.safetensors"] = save_tensors(
                 {k: v.contiguous() for k, v in fold.state.items()}
             )
+    if record.state == "finished":
+        artifacts[OUT_OF_FOLD] = out_of_fold(record, pairs)
     if record.state in ("finished", "pruned"):
         results: dict[str, Any] = {
             "key": record.key,
@@ -158,6 +163,29 @@ def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: 
         }
         artifacts["aggregate_results.json"] = to_json(results)
     return artifacts
+
+
+def out_of_fold(record: TrialRecord, pairs: PairTable) -> bytes:
+    """Each evaluation pair's probability and decision by a model that has not seen its post, as safetensors.
+
+    rows, posts (int64: of the PairTable whose fingerprint the run is tagged with), folds, labels, decisions (int8),
+    probabilities (float32): (N,) in the order of rows. Two runs of one fingerprint can be compared pair by pair.
+    """
+    folds = [fold for _, fold in sorted(record.folds.items())]
+    rows = np.concatenate([fold.rows for fold in folds])
+    probabilities = np.concatenate([fold.probabilities for fold in folds])
+    decisions = np.concatenate([fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds])
+    order = np.argsort(rows, kind="stable")
+    columns = {
+        "rows": rows,
+        "posts": pairs.post_N[rows].astype(np.int64),
+        "folds": np.concatenate([np.full(len(fold.rows), fold.fold, dtype=np.int64) for fold in folds]),
+        "labels": np.concatenate([fold.labels for fold in folds]).astype(np.int8),
+        "decisions": decisions.astype(np.int8),
+        "probabilities": probabilities.astype(np.float32),
+    }
+    data: bytes = save_arrays({name: np.ascontiguousarray(values[order]) for name, values in columns.items()})
+    return data
 
 
 def config_yaml(config: RunConfig) -> str:

@@ -37,6 +37,7 @@ def little_tree(folder: Path, corpus: Path, encoder: Path) -> dict[str, Any]:
             "training.learning_rate": {"grid": ["1e-3", "1e-2"]},
         },
         "resources": {"max_concurrent": 1},
+        "finalize": {"export_limit_gib": 0},
         "storage": str(folder / "storage"),
     }
 
