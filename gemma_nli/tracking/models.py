@@ -12,10 +12,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import DeviceConfig, MlflowConfig
-from gemma_nli.errors import TrackingError
+from gemma_nli.errors import TrackingError, did_you_mean
 from gemma_nli.model.bundle import load_bundle
 from gemma_nli.serving import PairScorer
-from gemma_nli.tracking.promotion import METRIC, PROMOTION, check_name
+from gemma_nli.tracking.promotion import METRIC, PROMOTION, check_name, find_version
 from gemma_nli.tracking.registry import SWEEP_RUN, TORCH
 from gemma_nli.tracking.store import Store, connect, resolve_store, talking
 
@@ -122,14 +122,38 @@ def load_scorer(uri: str, tracking_uri: str | None = None, device: str = "auto")
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
     with tempfile.TemporaryDirectory(prefix="gemma_nli_model_") as scratch:
         with talking(store, f"load {uri}", seconds=120):
-            _check_model(connect_existing(store), store, uri)
-            found = Path(download_artifacts(uri, dst_path=scratch, tracking_uri=store.uri, registry_uri=store.uri))
+            place = _files_of(connect_existing(store), store, uri)
+            found = Path(download_artifacts(place, dst_path=scratch, tracking_uri=store.uri))
         bundles = [path.parent for path in sorted(found.rglob("bundle.json"))]
         if not bundles:
             raise TrackingError(f"{uri}: holds no bundle of gemma-nli; load it with mlflow itself.")
         return PairScorer(load_bundle(bundles[0], settings))
 
 
-def _check_model(client: MlflowClient, store: Store, uri: str) -> None:
-    if uri.startswith("models:/"):
-        check_name(client, store, uri.removeprefix("models:/").partition("@")[0].partition("/")[0])
+def _files_of(client: MlflowClient, store: Store, uri: str) -> str:
+    """Where a model's files lie; MLflow's own reading of `models:/` asks the process-wide registry, not ours."""
+    if not uri.startswith("models:/"):
+        return uri
+    version = _version_of(client, store, uri)
+    return str(client.get_model_version_download_uri(version.name, version.version))
+
+
+def _version_of(client: MlflowClient, store: Store, uri: str) -> ModelVersion:
+    rest = uri.removeprefix("models:/")
+    if "@" in rest:
+        name, _, alias = rest.partition("@")
+        check_name(client, store, name)
+        aliases = dict(client.get_registered_model(name).aliases)
+        if alias not in aliases:
+            raise TrackingError(f"{uri}: no version has the alias '{alias}'{did_you_mean(alias, aliases) or '.'}")
+        return find_version(client, store, name, int(aliases[alias]))
+    name, _, which = rest.partition("/")
+    if which.isdigit():
+        return find_version(client, store, name, int(which))
+    check_name(client, store, name)
+    versions = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version))
+    if which != "latest":
+        versions = [v for v in versions if (v.current_stage or "").lower() == which.lower()]
+    if not versions:
+        raise TrackingError(f"{uri}: no version is in stage '{which}'; write a number, latest, or @alias.")
+    return versions[-1]

@@ -166,8 +166,9 @@ def test_a_post_alone_gets_a_probability_a_criterion(store, sqlite_uri):
     ("uri", "told"),
     [
         ("models:/nm/1", "no registered model 'nm'; did you mean 'm'"),
-        ("models:/m/9", "load models:/m/9"),
-        ("models:/m@production", "production"),
+        ("models:/m/9", "no version 9; versions: 1"),
+        ("models:/m@prod", "no version has the alias 'prod'"),
+        ("models:/m/Staging", "no version is in stage 'Staging'"),
         ("elsewhere", "neither a bundle's folder"),
     ],
 )
