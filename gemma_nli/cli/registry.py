@@ -20,7 +20,7 @@ def models(
 ) -> None:
     """List registered models: versions, aliases, stages, metric, sweep."""
     from gemma_nli.console.tables import records, show_models
-    from gemma_nli.tracking.frames import models as table_of
+    from gemma_nli.tracking.frames import list_models as table_of
     from gemma_nli.tracking.models import registered_versions
 
     table = table_of(tracking_uri, name)

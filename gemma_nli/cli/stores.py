@@ -30,7 +30,7 @@ def ui(
 def experiments(tracking_uri: Uri = None, as_json: AsJson = False) -> None:
     """List the experiments of the store."""
     from gemma_nli.console.tables import records, show_experiments
-    from gemma_nli.tracking.frames import experiments as table_of
+    from gemma_nli.tracking.frames import list_experiments as table_of
 
     table = table_of(tracking_uri)
     print_json(as_json, records(table))
@@ -51,7 +51,7 @@ def runs(
 ) -> None:
     """List runs, best F1 first."""
     from gemma_nli.console.tables import records, show_runs
-    from gemma_nli.tracking.frames import runs as table_of
+    from gemma_nli.tracking.frames import list_runs as table_of
 
     if kind not in ("trial", "sweep", "all"):
         raise ConfigError(f"--kind: must be trial, sweep or all, got '{kind}'.")

@@ -45,3 +45,25 @@ class FoldProgress(Silent):
             for fold in folds:
                 told = f"F1 {fold.metrics['f1']:.3f}" if fold.metrics else fold.status
                 self.console.print(f"- fold {fold.fold}: {told}", highlight=False)
+
+
+class RowProgress:
+    """Rows done of a file, on stderr; silent on no terminal."""
+
+    def __init__(self, total: int, enabled: bool = True) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.display = Progress(*columns, console=console, disable=not (enabled and console.is_terminal))
+        self.task = self.display.add_task("rows", total=total)
+
+    def told(self, rows: int) -> None:
+        self.display.update(self.task, completed=rows)
+
+    def __enter__(self) -> RowProgress:
+        self.display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.display.stop()

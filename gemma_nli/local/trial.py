@@ -53,6 +53,7 @@ class LocalRun:
     experiment: str
     reused: bool
     seconds: float
+    data_fingerprint: str
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -113,7 +114,8 @@ def run_here(
         if reused:
             desk.notes.append("this configuration was trained before; its numbers are shown. --again trains it anew.")
         seconds = time.monotonic() - began
-        return LocalRun(record, result, journal.folder, run_id, config.experiment, reused, seconds, desk.notes)
+        about = (config.experiment, reused, seconds, corpus.fingerprint, desk.notes)
+        return LocalRun(record, result, journal.folder, run_id, *about)
 
 
 class RunCrashed(Exception):

@@ -104,8 +104,9 @@ def restore(source: Path, tracking_uri: str | None = None, replace: bool = False
         aside = f".before-restore-{time.strftime('%Y%m%d-%H%M%S')}"
         for path in taken:
             path.rename(path.with_name(path.name + aside))
-        for suffix in ("-wal", "-shm"):
-            Path(f"{database}{suffix}").unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):  # they belong to the database moved aside
+            if Path(f"{database}{suffix}").exists():
+                Path(f"{database}{suffix}").rename(f"{database}{aside}{suffix}")
         _rewrite(work / "mlflow.db", {root: str(homes[number]) for number, root in enumerate(manifest["roots"])})
         for number, home in homes.items():
             packed = work / "artifacts" / str(number)

@@ -12,22 +12,21 @@ from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run, ViewType
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError, did_you_mean
-from gemma_nli.tracking.models import connect_existing, registered_versions
+from gemma_nli.tracking.models import registered_versions
 from gemma_nli.tracking.projection import KIND, STATE
 from gemma_nli.tracking.queries import METRIC
-from gemma_nli.tracking.store import Store, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, get_run, resolve_store, talking
 
 PAGE = 200
 _UNITS = {"h": 3600, "d": 86400, "w": 604800, "m": 60}
 _NAMED = re.compile(r"\b(params?|metrics?|tags?|attributes?)\.([A-Za-z_][\w./:-]*)")
 
 
-def experiments(tracking_uri: str | None = None) -> pd.DataFrame:
+def list_experiments(tracking_uri: str | None = None) -> pd.DataFrame:
     """One row an experiment: name, runs (active ones), best F1 of a finished run, last start, artifact location.
 
     Raises:
@@ -54,7 +53,7 @@ def experiments(tracking_uri: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values("last_start", ascending=False, ignore_index=True)
 
 
-def runs(
+def list_runs(
     experiment: str | None = None,
     where: str | None = None,
     since: str | None = None,
@@ -94,7 +93,7 @@ def runs(
     return table.reindex(columns=[*first, *(c for c in table.columns if c not in first)])
 
 
-def models(tracking_uri: str | None = None, name: str | None = None) -> pd.DataFrame:
+def list_models(tracking_uri: str | None = None, name: str | None = None) -> pd.DataFrame:
     """One row a registered version: name, version, aliases, stage, metric, value, sweep, torch, run_id, created.
 
     Raises:
@@ -162,16 +161,6 @@ def metric_history(run_id: str, metric: str, tracking_uri: str | None = None) ->
         points = sorted(client.get_metric_history(run_id, metric), key=lambda point: (point.step, point.timestamp))
     rows = [(point.step, point.value, _when(point.timestamp)) for point in points]
     return pd.DataFrame(rows, columns=["step", "value", "time"])
-
-
-def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
-    """The run, or a TrackingError that says how to find its id."""
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        raise TrackingError(f"{store.shown}: no run '{run_id}'; `gemma-nli runs` lists them.") from None
 
 
 def pages(call: Any, **words: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from gemma_nli.model.bundle import load_bundle
 from gemma_nli.serving import PairScorer
 from gemma_nli.tracking.promotion import METRIC, PROMOTION, check_name, find_version
 from gemma_nli.tracking.registry import SWEEP_RUN, TORCH
-from gemma_nli.tracking.store import Store, connect, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, resolve_store, talking
 
 if TYPE_CHECKING:
     from gemma_nli.model.classifier import PairClassifier
@@ -63,14 +63,6 @@ def registered_versions(tracking_uri: str | None = None, name: str | None = None
             token = page.token
             if not token:
                 return found
-
-
-def connect_existing(store: Store) -> MlflowClient:
-    """A client of a store that is there: asking must not create one. Call it within `talking`."""
-    database = store.database
-    if database is not None and not database.is_file():
-        raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
-    return connect(store)
 
 
 def _versions(client: MlflowClient, name: str, aliases: dict[str, str]) -> list[RegisteredVersion]:

@@ -17,7 +17,7 @@ from gemma_nli.config import MlflowConfig, RunConfig, build_config, home, read_y
 from gemma_nli.errors import TrackingError, did_you_mean
 from gemma_nli.tracking.projection import FOLD_FINGERPRINT, KIND, STATE, SWEEP_ID, TRIAL_KEY, safe_name
 from gemma_nli.tracking.runs import search, tags_filter
-from gemma_nli.tracking.store import Store, connect, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, get_run, resolve_store, talking
 
 METRIC = "cv_aggregate/mean_f1"
 FINISHED = "attributes.status = 'FINISHED'"
@@ -136,6 +136,33 @@ def best_trial(
     )
 
 
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run as MLflow has it, with the configuration it was made by."""
+
+    run_id: str
+    run_name: str
+    config: RunConfig
+    metrics: dict[str, float]  # the last value of each
+    tags: dict[str, str]
+
+
+def recorded_run(run_id: str, tracking_uri: str | None = None) -> RecordedRun:
+    """A trial's run and its configuration, from MLflow alone.
+
+    Raises:
+        TrackingError: no such run, a sweep's parent run, or a run without a config.yaml.
+    """
+    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    with talking(store, f"read run '{run_id}'"):
+        client = connect_existing(store)
+        run = get_run(client, store, run_id)
+        if run.data.tags.get(KIND) == "sweep":
+            raise TrackingError(f"run {run_id} is a sweep; name one of its trials, as `gemma-nli runs` lists them.")
+        config, _ = _config_of(client, run)
+    return RecordedRun(run_id, run.info.run_name, config, dict(run.data.metrics), dict(run.data.tags))
+
+
 def list_trials(
     sweep_id: str, experiment: str, tracking_uri: str | None = None, config: MlflowConfig | None = None
 ) -> list[TrialRow]:
@@ -171,10 +198,7 @@ def _row(run: Run) -> TrialRow:
 
 
 def _open(store: Store, experiment: str) -> _Place:
-    database = store.database
-    if database is not None and not database.is_file():  # asking must not create a store
-        raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
-    client = connect(store)
+    client = connect_existing(store)
     found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage != "active":
         names = [other.name for other in client.search_experiments() if other.name != "Default"]

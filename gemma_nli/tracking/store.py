@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import mlflow.store.db.utils
 import sqlalchemy.exc
 from filelock import FileLock, Timeout
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -108,6 +109,24 @@ def connect(store: Store) -> MlflowClient:
     except (OSError, sqlite3.Error, Timeout) as error:
         why = mask_credentials(str(error))
         raise TrackingError(f"{store.shown}: the MLflow store cannot be opened: {why}.") from None
+
+
+def connect_existing(store: Store) -> MlflowClient:
+    """A client of a store that is there: asking must not create one. Call it within `talking`."""
+    database = store.database
+    if database is not None and not database.is_file():
+        raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
+    return connect(store)
+
+
+def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
+    """The run, or a TrackingError that says how to find its id."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise TrackingError(f"{store.shown}: no run '{run_id}'; `gemma-nli runs` lists them.") from None
 
 
 def _client(store: Store) -> MlflowClient:

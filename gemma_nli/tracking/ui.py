@@ -8,8 +8,7 @@ import sys
 
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.models import connect_existing
-from gemma_nli.tracking.store import resolve_store, talking
+from gemma_nli.tracking.store import connect_existing, resolve_store, talking
 
 TRIES = 50
 

@@ -21,8 +21,7 @@ from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.tracking.frames import experiments_named, pages
-from gemma_nli.tracking.models import connect_existing
-from gemma_nli.tracking.store import Store, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, resolve_store, talking
 
 GC_SECONDS = 3600
 

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
 from gemma_nli.tracking.backup import backup, restore
-from gemma_nli.tracking.frames import compare_runs, experiments, metric_history, models, runs
+from gemma_nli.tracking.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
 from gemma_nli.tracking.projection import MetricPoint
 from gemma_nli.tracking.tracker import MlflowTracker
 from gemma_nli.tracking.ui import check_port
@@ -57,13 +57,13 @@ def store(sqlite_uri: str) -> str:
 
 
 def test_runs_come_by_f1_and_those_without_one_last(store):
-    table = runs("pooling", tracking_uri=store)
+    table = list_runs("pooling", tracking_uri=store)
     assert table["f1"].tolist()[:2] == [0.7, 0.6]
     assert pd.isna(table["f1"].iloc[2])
     assert table["state"].tolist() == ["finished", "finished", "failed"]
-    assert runs(tracking_uri=store)["experiment"].tolist()[:3] == ["pooling", "pooling", "other"]
-    assert len(runs("pooling", kind="sweep", tracking_uri=store)) == 1
-    assert len(runs("pooling", kind=None, tracking_uri=store)) == 4
+    assert list_runs(tracking_uri=store)["experiment"].tolist()[:3] == ["pooling", "pooling", "other"]
+    assert len(list_runs("pooling", kind="sweep", tracking_uri=store)) == 1
+    assert len(list_runs("pooling", kind=None, tracking_uri=store)) == 4
 
 
 @pytest.mark.parametrize(
@@ -79,20 +79,20 @@ def test_runs_come_by_f1_and_those_without_one_last(store):
     ],
 )
 def test_filters_need_no_backticks(store, where, count):
-    assert len(runs(where=where, tracking_uri=store)) == count
+    assert len(list_runs(where=where, tracking_uri=store)) == count
 
 
 def test_since_takes_a_date_or_an_age(store):
-    assert len(runs(since="2023-11-14 22:30", tracking_uri=store)) == 1  # the fixture's times are of November 2023
-    assert len(runs(since="2023-11-01", tracking_uri=store)) == 4
-    assert len(runs(since="7d", tracking_uri=store)) == 0
+    assert len(list_runs(since="2023-11-14 22:30", tracking_uri=store)) == 1  # the fixture's times are of November 2023
+    assert len(list_runs(since="2023-11-01", tracking_uri=store)) == 4
+    assert len(list_runs(since="7d", tracking_uri=store)) == 0
     with pytest.raises(TrackingError, match="is no time"):
-        runs(since="yesterday", tracking_uri=store)
+        list_runs(since="yesterday", tracking_uri=store)
 
 
 def test_a_bad_filter_is_told(store):
     with pytest.raises(TrackingError, match="search runs where"):
-        runs(where="pooling is mean", tracking_uri=store)
+        list_runs(where="pooling is mean", tracking_uri=store)
 
 
 def test_the_commands_print_tables_csv_and_json(store, capsys):
@@ -117,7 +117,7 @@ def test_the_commands_print_tables_csv_and_json(store, capsys):
 
 
 def test_two_runs_side_by_side_show_what_differs_and_each_fold(store, capsys):
-    best, second = runs("pooling", tracking_uri=store)["run_id"][:2]
+    best, second = list_runs("pooling", tracking_uri=store)["run_id"][:2]
     found = compare_runs([best, second], store)
     assert found.params.index.tolist() == ["model.pooling_strategy"]
     assert found.params.loc["model.pooling_strategy"].tolist() == ["max", "mean"]
@@ -136,7 +136,7 @@ def test_two_runs_side_by_side_show_what_differs_and_each_fold(store, capsys):
 def test_runs_that_cannot_be_compared_are_said_to_be_so(store):
     tracker = MlflowTracker(MlflowConfig(tracking_uri=store), "pooling")
     elsewhere = tracker.sync_trial(None, trial("k9", 0.9, tags={"gemma_nli.fold_fingerprint": "other"}))
-    best = runs("pooling", "params.model.pooling_strategy = 'max'", tracking_uri=store)["run_id"][0]
+    best = list_runs("pooling", "params.model.pooling_strategy = 'max'", tracking_uri=store)["run_id"][0]
     assert any("another evaluation folds" in note for note in compare_runs([best, elsewhere], store).notes)
     with pytest.raises(TrackingError, match="two runs at least"):
         compare_runs([best, best], store)
@@ -145,7 +145,7 @@ def test_runs_that_cannot_be_compared_are_said_to_be_so(store):
 
 
 def test_a_metric_comes_with_every_epoch(store):
-    run_id = runs("pooling", tracking_uri=store)["run_id"][0]
+    run_id = list_runs("pooling", tracking_uri=store)["run_id"][0]
     history = metric_history(run_id, "fold_1/val_f1", store)
     assert history["step"].tolist() == [1, 2, 3]
     assert history["value"].tolist() == pytest.approx([0.511, 0.512, 0.513])
@@ -154,10 +154,10 @@ def test_a_metric_comes_with_every_epoch(store):
 
 
 def test_frames_of_an_empty_store_are_empty_and_asking_creates_none(sqlite_uri, tmp_path):
-    assert len(runs(tracking_uri=sqlite_uri)) == 0
-    assert len(models(sqlite_uri)) == 0
-    assert experiments(sqlite_uri)["runs"].sum() == 0
-    for call in (runs, experiments, models):
+    assert len(list_runs(tracking_uri=sqlite_uri)) == 0
+    assert len(list_models(sqlite_uri)) == 0
+    assert list_experiments(sqlite_uri)["runs"].sum() == 0
+    for call in (list_runs, list_experiments, list_models):
         with pytest.raises(TrackingError, match="no MLflow store there yet"):
             call(tracking_uri=f"sqlite:///{tmp_path / 'new.db'}")
     assert not (tmp_path / "new.db").exists()
@@ -169,19 +169,19 @@ def test_clean_says_what_it_would_delete_and_asks(store, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "4 runs of pooling" in out
     assert "nothing was deleted" in out
-    assert len(runs(kind=None, tracking_uri=store)) == 5
+    assert len(list_runs(kind=None, tracking_uri=store)) == 5
 
 
 def test_clean_takes_one_experiment_with_its_files_and_keeps_what_a_model_rests_on(store, capsys):
     client = MlflowClient(store, store)
-    best, second = runs("pooling", tracking_uri=store)["run_id"][:2]
+    best, second = list_runs("pooling", tracking_uri=store)["run_id"][:2]
     client.create_registered_model("m")
     client.create_model_version("m", f"{client.get_run(best).info.artifact_uri}/model", best)
     files = {run_id: Path(client.get_run(run_id).info.artifact_uri) for run_id in (best, second)}
     assert all((folder / "config.yaml").is_file() for folder in files.values())
     assert run_command("clean", "--experiment", "pooling", "--yes", "--tracking-uri", store) == 0
     assert f"kept: run {best}, which registered model m version 1 rests on" in capsys.readouterr().out
-    assert runs(kind=None, tracking_uri=store)["experiment"].tolist() == ["pooling", "other"]
+    assert list_runs(kind=None, tracking_uri=store)["experiment"].tolist() == ["pooling", "other"]
     assert (files[best] / "config.yaml").is_file()
     assert not files[second].exists()
     with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as database:
@@ -191,10 +191,10 @@ def test_clean_takes_one_experiment_with_its_files_and_keeps_what_a_model_rests_
 @pytest.mark.slow
 def test_a_clean_of_everything_leaves_an_empty_store_to_go_on_with(store):
     clean(plan_clean(tracking_uri=store))
-    assert len(runs(kind=None, tracking_uri=store)) == 0
-    assert experiments(store)["experiment"].tolist() == ["Default"]
+    assert len(list_runs(kind=None, tracking_uri=store)) == 0
+    assert list_experiments(store)["experiment"].tolist() == ["Default"]
     MlflowTracker(MlflowConfig(tracking_uri=store), "pooling").sync_trial(None, trial("k1", 0.6))
-    assert len(runs(tracking_uri=store)) == 1
+    assert len(list_runs(tracking_uri=store)) == 1
 
 
 def _contents(uri: str) -> dict[str, object]:
@@ -221,7 +221,7 @@ def test_a_backup_brings_back_an_equal_store(store, tmp_path):
     shutil.rmtree(folder)
     restore(archive.path, store)
     assert _contents(store) == before
-    assert runs("pooling", tracking_uri=store)["f1"].max() == 0.7
+    assert list_runs("pooling", tracking_uri=store)["f1"].max() == 0.7
 
 
 def test_a_store_in_the_way_is_moved_aside_not_deleted(store, tmp_path):
@@ -229,7 +229,9 @@ def test_a_store_in_the_way_is_moved_aside_not_deleted(store, tmp_path):
     MlflowTracker(MlflowConfig(tracking_uri=store), "later").sync_trial(None, trial("k7", 0.9))
     later = _contents(store)
     database = restore(tmp_path / "a.tar.gz", store, replace=True)
-    assert "later" not in experiments(store)["experiment"].tolist()
+    with closing(sqlite3.connect(database)) as restored:  # not by MLflow: this process still holds the old file
+        names = {name for (name,) in restored.execute("SELECT name FROM experiments")}
+    assert names == {"Default", "pooling", "other"}
     (aside,) = database.parent.glob("mlflow.db.before-restore-*")
     with closing(sqlite3.connect(aside)) as old:
         assert sorted(map(repr, old.execute("SELECT * FROM runs"))) == later["runs"]
@@ -241,7 +243,7 @@ def test_at_another_place_the_artifacts_are_found_there(store, tmp_path):
     other = f"sqlite:///{tmp_path / 'else' / 'mlflow.db'}"
     restore(tmp_path / "a.tar.gz", other)
     client = MlflowClient(other, other)
-    for run_id in runs("pooling", tracking_uri=other)["run_id"]:
+    for run_id in list_runs("pooling", tracking_uri=other)["run_id"]:
         assert client.get_run(run_id).info.artifact_uri.startswith(str(tmp_path / "else"))
         assert "config.yaml" in [file.path for file in client.list_artifacts(run_id)]
 
@@ -269,7 +271,7 @@ def test_a_backup_of_a_live_store_is_of_one_moment(store, tmp_path):
     with closing(sqlite3.connect(database)) as restored:
         assert restored.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     client = MlflowClient(other, other)
-    finished = runs(where="attributes.status = 'FINISHED'", tracking_uri=other)
+    finished = list_runs(where="attributes.status = 'FINISHED'", tracking_uri=other)
     assert len(finished) >= 3
     for run_id in finished["run_id"]:
         assert "config.yaml" in [file.path for file in client.list_artifacts(run_id)]
@@ -307,7 +309,7 @@ def test_what_cannot_be_backed_up_says_how_to(uri, told):
 
 def test_an_export_holds_every_point_and_file(store, tmp_path):
     assert export_experiment("pooling", tmp_path / "out", store) == 4
-    best = runs("pooling", tracking_uri=store)["run_id"][0]
+    best = list_runs("pooling", tracking_uri=store)["run_id"][0]
     facts = json.loads((tmp_path / "out" / best / "run.json").read_text())
     assert facts["params"]["model.pooling_strategy"] == "max"
     points = pd.read_csv(tmp_path / "out" / best / "metrics.csv")
