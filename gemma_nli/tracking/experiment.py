@@ -120,11 +120,10 @@ class ExperimentTracker:
             with talking(self._mlflow.store, f"upload '{title}'", seconds=120):
                 upload_news(self._mlflow.client, self._known, {title: content})
         if self._wandb is not None:
-            with tempfile.TemporaryDirectory(prefix="gemma_nli_wandb_") as folder:
-                place = Path(folder) / title
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-                self._wandb.save(str(place), base_path=folder, policy="now")
+            place = Path(self._wandb.dir) / title  # in the run's own folder: W&B links to files that lie elsewhere
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            self._wandb.save(str(place), base_path=self._wandb.dir, policy="now")
 
     def log_model(
         self, bundle: Path, name: str = "model", example: pd.DataFrame | None = None, export_limit_gib: float = 4.0
@@ -159,7 +158,7 @@ class ExperimentTracker:
                 status = {"finished": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
                 self._mlflow.client.set_terminated(self.run_id, status)
         if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if state == "finished" else 1, quiet=True)
+            self._wandb.finish(exit_code=0 if state == "finished" else 1)
 
     def __enter__(self) -> ExperimentTracker:
         return self

@@ -23,6 +23,14 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def few_posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For trained encoders."""
+    folder = tmp_path_factory.mktemp("few")
+    write_synthetic(folder, num_posts=24, seed=3)
+    return folder
+
+
 def small_settings(corpus: Path, encoder: Path, uri: str | None) -> dict[str, Any]:
     return {
         "data.data_dir": str(corpus),

@@ -21,14 +21,16 @@ def test_no_post_is_on_two_sides_and_every_side_has_both_labels(config):
     split = split_of(pairs, 1.0)
     sides = [split.train, split.validation, split.test]
     posts = [set(pairs.post_N[rows].tolist()) for rows in sides]
-    assert not (posts[0] & posts[1] or posts[0] & posts[2] or posts[1] & posts[2])
+    assert len(set.union(*posts)) == sum(map(len, posts))
     assert all(set(pairs.label_N[rows].tolist()) == {0, 1} for rows in sides)
     assert len(split.train) > len(split.validation)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_every_metric_of_the_guide_is_there_and_the_best_epoch_is_tested(config, tmp_path, frozen):
-    config = config.with_settings({"data.num_folds": 5, "training.num_epochs": 3, "model.freeze_encoder": frozen})
+def test_every_metric_of_the_guide_is_there_and_the_best_epoch_is_tested(config, few_posts, tmp_path, frozen):
+    config = config.with_settings(
+        {"data.data_dir": str(few_posts), "data.num_folds": 3, "training.num_epochs": 3, "model.freeze_encoder": frozen}
+    )
     config = config.with_settings({"model.max_length": 48 if frozen else 12})
     told: list[int] = []
     done = train_simple(config, FeatureStore(tmp_path / "features"), lambda epoch, _: told.append(epoch))

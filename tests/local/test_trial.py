@@ -69,7 +69,8 @@ class _Stops(Silent):
         raise self.error
 
 
-def test_a_run_that_is_cut_off_is_killed_in_mlflow_and_goes_on_after_its_last_fold(config, runs_of):
+def test_a_run_that_is_cut_off_is_killed_in_mlflow_and_goes_on_after_its_last_fold(config, few_posts, runs_of):
+    config = config.with_settings({"data.data_dir": str(few_posts)})
     config = config.with_settings({"model.freeze_encoder": False, "training.num_epochs": 1, "model.max_length": 12})
     with pytest.raises(KeyboardInterrupt):
         run_here(config, listeners=[_Stops(KeyboardInterrupt())])

@@ -133,16 +133,22 @@ def _updates(record):
 
 
 def _records(log: Path):
+    """W&B's log: LevelDB's format (blocks of 32 KiB; chunks of crc, length, type) after a header of 7 bytes."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(log))
-    records = []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        records.append(record)
+    data, place, whole, records = log.read_bytes(), 7, b"", []
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # full, or the last of several
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(whole)
+            records.append(record)
+            whole = b""
     return records
 
 
