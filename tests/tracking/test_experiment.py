@@ -19,32 +19,32 @@ def run_of(uri: str, tracker: ExperimentTracker):
     return MlflowClient(uri, uri).get_run(tracker.run_id)
 
 
-def test_everything_logged_is_in_the_run(sqlite_uri, tmp_path):
+def test_everything_logged_is_in_the_run(fresh_uri, tmp_path):
     (tmp_path / "plot.txt").write_text("a plot")
-    with gemma_nli.ExperimentTracker("notebook", tracking_uri=sqlite_uri) as tracker:
+    with gemma_nli.ExperimentTracker("notebook", tracking_uri=fresh_uri) as tracker:
         tracker.log_params({"training.learning_rate": 1e-3, "model.name": "tiny"})
         tracker.log_metrics({"val_f1": 0.5, "val_loss": 1.0}, step=1)
         tracker.log_metrics({"val_f1": 0.7}, step=2)
         tracker.set_tags({"researcher": "ann", "note": "first try"})
         tracker.log_artifact(tmp_path / "plot.txt", "plots/plot.txt")
         tracker.log_artifact(b"{}", "facts.json")
-    run = run_of(sqlite_uri, tracker)
+    run = run_of(fresh_uri, tracker)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"training.learning_rate": "0.001", "model.name": "tiny"}
     assert (run.data.metrics["val_f1"], run.data.metrics["val_loss"]) == (0.7, 1.0)
     assert (run.data.tags["researcher"], run.data.tags["mlflow.note.content"]) == ("ann", "first try")
     assert "has_gpu" in run.data.tags
-    client = MlflowClient(sqlite_uri, sqlite_uri)
+    client = MlflowClient(fresh_uri, fresh_uri)
     assert [p.step for p in client.get_metric_history(tracker.run_id, "val_f1")] == [1, 2]
     assert {f.path for f in client.list_artifacts(tracker.run_id)} == {"plots", "facts.json"}
     assert [f.path for f in client.list_artifacts(tracker.run_id, "plots")] == ["plots/plot.txt"]
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
-def test_a_block_that_raises_leaves_a_run_that_says_so(sqlite_uri, error, status):
-    with pytest.raises(error), ExperimentTracker("notebook", tracking_uri=sqlite_uri) as tracker:
+def test_a_block_that_raises_leaves_a_run_that_says_so(fresh_uri, error, status):
+    with pytest.raises(error), ExperimentTracker("notebook", tracking_uri=fresh_uri) as tracker:
         raise error("no")
-    assert run_of(sqlite_uri, tracker).info.status == status
+    assert run_of(fresh_uri, tracker).info.status == status
 
 
 def test_a_model_is_logged_and_loads(sqlite_uri, tiny_bert, tmp_path):

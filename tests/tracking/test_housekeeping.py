@@ -44,16 +44,26 @@ def trial(key: str, f1: float | None, pooling: str = "mean", **changes: object):
     return a_trial(key, **{"state": "finished" if f1 is not None else "failed", **known, **changes})
 
 
-@pytest.fixture
-def store(sqlite_uri: str) -> str:
+def filled(uri: str) -> str:
     """Two experiments: `pooling` with a sweep of three trials, one of which failed, and `other` with one trial."""
-    tracker = MlflowTracker(MlflowConfig(tracking_uri=sqlite_uri), "pooling")
+    tracker = MlflowTracker(MlflowConfig(tracking_uri=uri), "pooling")
     parent = tracker.sweep_run(a_sweep())
     tracker.sync_trial(parent, trial("k1", 0.6))
     tracker.sync_trial(parent, trial("k2", 0.7, "max", started_ms=1_700_000_000_000 + HOUR_MS))
     tracker.sync_trial(parent, trial("k3", None, error="RuntimeError: no"))
-    MlflowTracker(MlflowConfig(tracking_uri=sqlite_uri), "other").sync_trial(None, trial("k4", 0.5))
-    return sqlite_uri
+    MlflowTracker(MlflowConfig(tracking_uri=uri), "other").sync_trial(None, trial("k4", 0.5))
+    return uri
+
+
+@pytest.fixture
+def store(fresh_uri: str) -> str:
+    """SQLite, a server, PostgreSQL."""
+    return filled(fresh_uri)
+
+
+@pytest.fixture
+def sqlite_store(sqlite_uri: str) -> str:
+    return filled(sqlite_uri)
 
 
 def test_runs_come_by_f1_and_those_without_one_last(store):
@@ -172,29 +182,29 @@ def test_clean_says_what_it_would_delete_and_asks(store, capsys, monkeypatch):
     assert len(list_runs(kind=None, tracking_uri=store)) == 5
 
 
-def test_clean_takes_one_experiment_with_its_files_and_keeps_what_a_model_rests_on(store, capsys):
-    client = MlflowClient(store, store)
-    best, second = list_runs("pooling", tracking_uri=store)["run_id"][:2]
+def test_clean_takes_one_experiment_with_its_files_and_keeps_what_a_model_rests_on(sqlite_store, capsys):
+    client = MlflowClient(sqlite_store, sqlite_store)
+    best, second = list_runs("pooling", tracking_uri=sqlite_store)["run_id"][:2]
     client.create_registered_model("m")
     client.create_model_version("m", f"{client.get_run(best).info.artifact_uri}/model", best)
     files = {run_id: Path(client.get_run(run_id).info.artifact_uri) for run_id in (best, second)}
     assert all((folder / "config.yaml").is_file() for folder in files.values())
-    assert run_command("clean", "--experiment", "pooling", "--yes", "--tracking-uri", store) == 0
+    assert run_command("clean", "--experiment", "pooling", "--yes", "--tracking-uri", sqlite_store) == 0
     assert f"kept: run {best}, which registered model m version 1 rests on" in capsys.readouterr().out
-    assert list_runs(kind=None, tracking_uri=store)["experiment"].tolist() == ["pooling", "other"]
+    assert list_runs(kind=None, tracking_uri=sqlite_store)["experiment"].tolist() == ["pooling", "other"]
     assert (files[best] / "config.yaml").is_file()
     assert not files[second].exists()
-    with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as database:
+    with closing(sqlite3.connect(sqlite_store.removeprefix("sqlite:///"))) as database:
         assert database.execute("SELECT COUNT(*) FROM runs").fetchone() == (2,)
 
 
 @pytest.mark.slow
-def test_a_clean_of_everything_leaves_an_empty_store_to_go_on_with(store):
-    clean(plan_clean(tracking_uri=store))
-    assert len(list_runs(kind=None, tracking_uri=store)) == 0
-    assert list_experiments(store)["experiment"].tolist() == ["Default"]
-    MlflowTracker(MlflowConfig(tracking_uri=store), "pooling").sync_trial(None, trial("k1", 0.6))
-    assert len(list_runs(tracking_uri=store)) == 1
+def test_a_clean_of_everything_leaves_an_empty_store_to_go_on_with(sqlite_store):
+    clean(plan_clean(tracking_uri=sqlite_store))
+    assert len(list_runs(kind=None, tracking_uri=sqlite_store)) == 0
+    assert list_experiments(sqlite_store)["experiment"].tolist() == ["Default"]
+    MlflowTracker(MlflowConfig(tracking_uri=sqlite_store), "pooling").sync_trial(None, trial("k1", 0.6))
+    assert len(list_runs(tracking_uri=sqlite_store)) == 1
 
 
 def _contents(uri: str) -> dict[str, object]:
@@ -211,24 +221,24 @@ def _contents(uri: str) -> dict[str, object]:
     return found
 
 
-def test_a_backup_brings_back_an_equal_store(store, tmp_path):
-    before = _contents(store)
-    archive = backup(tmp_path / "a.tar.gz", store)
+def test_a_backup_brings_back_an_equal_store(sqlite_store, tmp_path):
+    before = _contents(sqlite_store)
+    archive = backup(tmp_path / "a.tar.gz", sqlite_store)
     assert archive.runs == 5
-    folder = Path(store.removeprefix("sqlite:///")).parent
+    folder = Path(sqlite_store.removeprefix("sqlite:///")).parent
     with pytest.raises(TrackingError, match="--replace moves it aside"):
-        restore(archive.path, store)
+        restore(archive.path, sqlite_store)
     shutil.rmtree(folder)
-    restore(archive.path, store)
-    assert _contents(store) == before
-    assert list_runs("pooling", tracking_uri=store)["f1"].max() == 0.7
+    restore(archive.path, sqlite_store)
+    assert _contents(sqlite_store) == before
+    assert list_runs("pooling", tracking_uri=sqlite_store)["f1"].max() == 0.7
 
 
-def test_a_store_in_the_way_is_moved_aside_not_deleted(store, tmp_path):
-    backup(tmp_path / "a.tar.gz", store)
-    MlflowTracker(MlflowConfig(tracking_uri=store), "later").sync_trial(None, trial("k7", 0.9))
-    later = _contents(store)
-    database = restore(tmp_path / "a.tar.gz", store, replace=True)
+def test_a_store_in_the_way_is_moved_aside_not_deleted(sqlite_store, tmp_path):
+    backup(tmp_path / "a.tar.gz", sqlite_store)
+    MlflowTracker(MlflowConfig(tracking_uri=sqlite_store), "later").sync_trial(None, trial("k7", 0.9))
+    later = _contents(sqlite_store)
+    database = restore(tmp_path / "a.tar.gz", sqlite_store, replace=True)
     with closing(sqlite3.connect(database)) as restored:  # not by MLflow: this process still holds the old file
         names = {name for (name,) in restored.execute("SELECT name FROM experiments")}
     assert names == {"Default", "pooling", "other"}
@@ -237,9 +247,9 @@ def test_a_store_in_the_way_is_moved_aside_not_deleted(store, tmp_path):
         assert sorted(map(repr, old.execute("SELECT * FROM runs"))) == later["runs"]
 
 
-def test_at_another_place_the_artifacts_are_found_there(store, tmp_path):
-    backup(tmp_path / "a.tar.gz", store)
-    shutil.rmtree(Path(store.removeprefix("sqlite:///")).parent)
+def test_at_another_place_the_artifacts_are_found_there(sqlite_store, tmp_path):
+    backup(tmp_path / "a.tar.gz", sqlite_store)
+    shutil.rmtree(Path(sqlite_store.removeprefix("sqlite:///")).parent)
     other = f"sqlite:///{tmp_path / 'else' / 'mlflow.db'}"
     restore(tmp_path / "a.tar.gz", other)
     client = MlflowClient(other, other)
@@ -248,12 +258,12 @@ def test_at_another_place_the_artifacts_are_found_there(store, tmp_path):
         assert "config.yaml" in [file.path for file in client.list_artifacts(run_id)]
 
 
-def test_a_backup_of_a_live_store_is_of_one_moment(store, tmp_path):
+def test_a_backup_of_a_live_store_is_of_one_moment(sqlite_store, tmp_path):
     """A writer goes on while the archive is made; what the archive holds is whole."""
     over = threading.Event()
 
     def writes() -> None:
-        tracker = MlflowTracker(MlflowConfig(tracking_uri=store), "live")
+        tracker = MlflowTracker(MlflowConfig(tracking_uri=sqlite_store), "live")
         count = 0
         while not over.is_set():
             tracker.sync_trial(None, trial(f"live{count}", 0.5))
@@ -262,7 +272,7 @@ def test_a_backup_of_a_live_store_is_of_one_moment(store, tmp_path):
     writer = threading.Thread(target=writes)
     writer.start()
     try:
-        archive = backup(tmp_path / "a.tar.gz", store)
+        archive = backup(tmp_path / "a.tar.gz", sqlite_store)
     finally:
         over.set()
         writer.join()
@@ -277,8 +287,8 @@ def test_a_backup_of_a_live_store_is_of_one_moment(store, tmp_path):
         assert "config.yaml" in [file.path for file in client.list_artifacts(run_id)]
 
 
-def test_a_damaged_or_foreign_archive_is_refused_before_anything_is_touched(store, tmp_path):
-    archive = backup(tmp_path / "a.tar.gz", store).path
+def test_a_damaged_or_foreign_archive_is_refused_before_anything_is_touched(sqlite_store, tmp_path):
+    archive = backup(tmp_path / "a.tar.gz", sqlite_store).path
     other = f"sqlite:///{tmp_path / 'else' / 'mlflow.db'}"
     with tarfile.open(archive, "r:gz") as packed:
         packed.extractall(tmp_path / "work", filter="data")
@@ -322,12 +332,12 @@ def test_an_export_holds_every_point_and_file(store, tmp_path):
         export_experiment("poling", tmp_path / "else", store)
 
 
-def test_a_port_in_use_is_told_with_the_next_free_one(store, capsys):
+def test_a_port_in_use_is_told_with_the_next_free_one(sqlite_store, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert run_command("ui", "--port", str(port), "--tracking-uri", store) == 2
+        assert run_command("ui", "--port", str(port), "--tracking-uri", sqlite_store) == 2
         told = capsys.readouterr().err
         assert f"port {port} is in use; the next free one: gemma-nli ui --port" in told
         check_port(int(told.rsplit(" ", 1)[1]))
@@ -344,11 +354,11 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], l
     return lambda: sorted(path.name for path in tmp_path.iterdir())
 
 
-def test_backup_restore_and_export_commands_name_their_files(store, in_folder, capsys):
-    assert run_command("backup", "--tracking-uri", store) == 0
+def test_backup_restore_and_export_commands_name_their_files(sqlite_store, in_folder, capsys):
+    assert run_command("backup", "--tracking-uri", sqlite_store) == 0
     (name,) = [name for name in in_folder() if name.startswith("mlflow-backup-")]
     assert "5 runs" in capsys.readouterr().out
     assert run_command("restore", name, "--tracking-uri", "sqlite:///else/mlflow.db") == 0
     assert "restored to sqlite:////" in capsys.readouterr().out
-    assert run_command("export", "pooling", "--tracking-uri", store) == 0
+    assert run_command("export", "pooling", "--tracking-uri", sqlite_store) == 0
     assert "export-pooling" in in_folder()

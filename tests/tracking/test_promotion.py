@@ -66,8 +66,8 @@ class Registry:
 
 
 @pytest.fixture
-def registry(sqlite_uri: str) -> Registry:
-    return Registry(sqlite_uri)
+def registry(fresh_uri: str) -> Registry:
+    return Registry(fresh_uri)
 
 
 def test_a_role_is_an_alias_and_a_stage_and_its_last_holder_is_told(registry):
@@ -157,10 +157,10 @@ def test_a_metric_without_a_paired_test_is_refused(registry):
     assert "no paired test" in promote_if_better(registry.store, "m", new, "champion", 0.05).why
 
 
-def test_the_list_names_aliases_stage_metric_and_decisions(registry, sqlite_uri):
+def test_the_list_names_aliases_stage_metric_and_decisions(registry, fresh_uri):
     version = registry.version(0.9, metric_value="0.91", sweep_name="pooling")
     promote(registry.store, "m", version, "production")
-    (row,) = registered_versions(sqlite_uri)
+    (row,) = registered_versions(fresh_uri)
     assert (row.name, row.version, row.aliases, row.stage) == ("m", 1, ("production",), "Production")
     assert (row.metric, row.value, row.sweep) == ("cv_aggregate/mean_f1", 0.91, "pooling")
     assert "became production" in row.decisions["production"]
