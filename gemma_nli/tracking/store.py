@@ -87,6 +87,8 @@ def resolve_store(config: MlflowConfig) -> Store:
         uri = f"{driver}:///{file}{path[len(path.partition('?')[0]) :]}"
         root: str | None = str(file.parent / "artifacts")
     else:
+        if uri.startswith("postgresql://"):  # SQLAlchemy 2.1 would take psycopg 3; the extra `postgres` has psycopg2
+            uri = uri.replace("postgresql://", "postgresql+psycopg2://", 1)
         root = str(home() / "mlflow" / "artifacts") if scheme in _DATABASES else None
     return Store(uri, root, config.artifact_location)
 

