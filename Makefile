@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow browser cluster chaos chaos-short bench lint audit clean
+.PHONY: help install demo test slow cluster chaos chaos-short bench lint audit clean
+.PHONY: nli-train nli-train-4090 nli-train-3090 nli-ablation-pooling browser
+.PHONY: mlflow-ui mlflow-ui-custom mlflow-list mlflow-runs mlflow-models mlflow-clean mlflow-backup mlflow-restore
+NLI := $(BIN)/gemma-nli
 
 help:  ## what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 install: $(READY)  ## set up .venv with everything
 
@@ -26,7 +29,7 @@ test: $(READY)  ## the tests, under 8 minutes on 2 cores
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m 'slow or chaos'
 
-browser: $(READY)  ## the report in a real browser (chromium and chromedriver)
+browser: $(READY)  ## the report and MLflow's pages in a real browser (chromium and chromedriver)
 	$(BIN)/python -m pytest -q -m browser
 
 cluster: $(READY)  ## the tests on several Ray nodes
@@ -54,6 +57,44 @@ audit: $(READY)  ## known holes in what we depend on, and in what we wrote
 	  echo "pip-audit: NOT AUDITED: $$skipped packages; the index reachable from here does not answer about advisories."; \
 	  echo "           Run make audit where the index answers about advisories."; \
 	fi; exit $$status
+
+
+# ARGS= adds words to any of these: make nli-train ARGS="data.data_dir=data/other --tag researcher=ann"
+nli-train: $(READY)  ## five folds of the main configuration
+	$(NLI) train experiment=nli_full_5fold $(ARGS)
+
+nli-train-4090: $(READY)  ## Gemma-2 2B trained on a 24 GB RTX 4090
+	$(NLI) train experiment=nli_4090 $(ARGS)
+
+nli-train-3090: $(READY)  ## the same on a 24 GB RTX 3090
+	$(NLI) train experiment=nli_3090 $(ARGS)
+
+nli-ablation-pooling: $(READY)  ## every pooling on the same folds, as one sweep
+	$(NLI) sweep sweeps/pooling.yaml $(ARGS)
+
+mlflow-ui: $(READY)  ## MLflow's pages on http://127.0.0.1:5000
+	$(NLI) ui $(ARGS)
+
+mlflow-ui-custom: $(READY)  ## the same on PORT=
+	$(NLI) ui --port $(PORT) $(ARGS)
+
+mlflow-list: $(READY)  ## experiments
+	$(NLI) experiments $(ARGS)
+
+mlflow-runs: $(READY)  ## runs, best F1 first
+	$(NLI) runs $(ARGS)
+
+mlflow-models: $(READY)  ## registered models
+	$(NLI) models $(ARGS)
+
+mlflow-clean: $(READY)  ## delete runs for good; asks
+	$(NLI) clean $(ARGS)
+
+mlflow-backup: $(READY)  ## one archive of database and artifacts, here or as FILE=
+	$(NLI) backup $(FILE) $(ARGS)
+
+mlflow-restore: $(READY)  ## bring FILE= back
+	$(NLI) restore $(FILE) $(ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

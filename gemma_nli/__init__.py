@@ -5,21 +5,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "SweepSpec", "__version__", "best_trial", "cross_validate", "load_config", "run_sweep"]
+__all__ = [
+    "ExperimentTracker",
+    "RunConfig",
+    "SweepSpec",
+    "__version__",
+    "best_trial",
+    "compare_runs",
+    "cross_validate",
+    "list_experiments",
+    "list_models",
+    "list_runs",
+    "load_config",
+    "load_model",
+    "metric_history",
+    "reproduce",
+    "run_here",
+    "run_sweep",
+]
 
 if TYPE_CHECKING:
     from gemma_nli.config import RunConfig, load_config
+    from gemma_nli.local.reproduce import reproduce
+    from gemma_nli.local.trial import run_here
     from gemma_nli.spec.spec import SweepSpec
     from gemma_nli.sweep.engine import run_sweep
+    from gemma_nli.tracking.experiment import ExperimentTracker
+    from gemma_nli.tracking.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
+    from gemma_nli.tracking.models import load_model
     from gemma_nli.tracking.queries import best_trial
     from gemma_nli.training.cross_validation import cross_validate
 
 _HOMES = {
+    "ExperimentTracker": "gemma_nli.tracking.experiment",
     "RunConfig": "gemma_nli.config",
     "SweepSpec": "gemma_nli.spec.spec",
     "best_trial": "gemma_nli.tracking.queries",
+    "compare_runs": "gemma_nli.tracking.frames",
     "cross_validate": "gemma_nli.training.cross_validation",
+    "list_experiments": "gemma_nli.tracking.frames",
+    "list_models": "gemma_nli.tracking.frames",
+    "list_runs": "gemma_nli.tracking.frames",
     "load_config": "gemma_nli.config",
+    "load_model": "gemma_nli.tracking.models",
+    "metric_history": "gemma_nli.tracking.frames",
+    "reproduce": "gemma_nli.local.reproduce",
+    "run_here": "gemma_nli.local.trial",
     "run_sweep": "gemma_nli.sweep.engine",
 }
 

@@ -164,6 +164,9 @@ class MlflowConfig(Settings):
         default=None, min_length=1, description="MLflow experiment; else output.experiment_name"
     )
     artifact_location: str | None = Field(default=None, description="artifact root of a new experiment")
+    system_metrics_seconds: float | None = Field(
+        default=10.0, ge=0.1, le=3600, description="seconds between samples of CPU, memory, GPU; null takes none"
+    )
 
 
 class OutputConfig(Settings):

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,7 @@ class TrialRecord:
     traceback: str | None = None
     reason: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    system: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # (ms, what the machine was doing)
 
     def metrics(self) -> dict[str, float]:
         """`cv_summary/*` of the folds that are there, and `cv_aggregate/*`."""
@@ -159,6 +160,11 @@ class TrialJournal:
             if other.name != file["file"]:
                 other.unlink(missing_ok=True)
 
+    def add_system(self, samples: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """What the machine was doing meanwhile: (milliseconds, metric to value)."""
+        if samples:
+            self._append({"event": "system", "samples": [[at, dict(values)] for at, values in samples]})
+
     def finish(self, result: CvResult) -> None:
         self._append(
             {"event": "ended", "state": "finished", "aggregates": result.aggregates, "criteria": result.criteria}
@@ -193,6 +199,8 @@ class TrialJournal:
                 record = self._started(event, record)
             elif record is not None and kind == "folds":
                 self._read_folds(event, record)
+            elif record is not None and kind == "system":
+                record.system += [(int(at), values) for at, values in event["samples"]]
             elif record is not None and kind == "weights":
                 self._read_weights(event, record)
             elif record is not None and kind == "ended":

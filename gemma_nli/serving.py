@@ -1,8 +1,9 @@
-"""A bundle at work: a table of (premise, hypothesis) in, probabilities and labels out. Knows no MLflow."""
+"""A bundle at work: (premise, hypothesis) in, probability and label out; or posts in, a probability a criterion out."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,41 @@ class PairScorer:
         probability = torch.from_numpy(logits.astype(np.float64)).sigmoid().numpy()
         label = (probability >= self.bundle.threshold).astype(np.int64)
         return pd.DataFrame({"probability": probability, "label": label}, index=pairs.index)
+
+    @property
+    def criteria(self) -> dict[str, str]:
+        """Criterion id to its text, as the model was trained on them; raises ConfigError where it does not say."""
+        return _criteria(self.bundle.metadata.get("criteria"))
+
+    def score_posts(self, posts: pd.DataFrame) -> pd.DataFrame:
+        """Every criterion for each post: a row a post, a column (float64 probability) a criterion.
+
+        Args:
+            posts: column `premise`, text; other columns are ignored.
+        Raises:
+            ConfigError: no such column, a value is no text, or the model does not say its criteria.
+        """
+        criteria = self.criteria
+        if "premise" not in posts.columns:
+            raise ConfigError(f"posts: column 'premise' is missing{did_you_mean('premise', map(str, posts.columns))}")
+        crossed = pd.DataFrame(
+            {
+                "premise": [text for text in posts["premise"] for _ in criteria],
+                "hypothesis": [text for _ in range(len(posts)) for text in criteria.values()],
+            }
+        )
+        scores = self.score(crossed)["probability"].to_numpy().reshape(len(posts), len(criteria))
+        return pd.DataFrame(scores, columns=list(criteria), index=posts.index)
+
+    def answer(self, table: pd.DataFrame) -> pd.DataFrame:
+        """`score` where there is a column `hypothesis`, else `score_posts`."""
+        return self.score(table) if "hypothesis" in table.columns else self.score_posts(table)
+
+
+def _criteria(known: Any) -> dict[str, str]:
+    if not isinstance(known, dict) or not known:
+        raise ConfigError("this model was saved without its criteria; give each post its `hypothesis` in a column.")
+    return {str(name): str(text) for name, text in known.items()}
 
 
 def _texts(pairs: pd.DataFrame) -> tuple[list[str], list[str]]:

@@ -78,7 +78,7 @@ def by_hand(stage: Stage) -> dict[str, Points]:
     from gemma_nli.journal import TrialJournal
     from gemma_nli.spec.spec import load_sweep
     from gemma_nli.sweep.prepare import prepare
-    from gemma_nli.sweep.projecting import metric_points
+    from gemma_nli.tracking.from_journal import metric_points
     from gemma_nli.training.cross_validation import cross_validate
 
     alone = stage.folder / "by_hand"

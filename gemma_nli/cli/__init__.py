@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import sys
 
-from gemma_nli.cli import features, report, sweeps, trials
+from gemma_nli.cli import features, predicting, registry, report, stores, sweeps, trials
 from gemma_nli.cli.app import app
 from gemma_nli.errors import GemmaNliError
 
-__all__ = ["app", "features", "main", "report", "sweeps", "trials"]
+__all__ = ["app", "features", "main", "predicting", "registry", "report", "stores", "sweeps", "trials"]
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "RAY_LOG_TO_STDERR": "0", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 """Libraries that talk on their own: what matters of it is told by us."""
+PACKAGES = ("mlflow", "ray", "torch", "transformers", "optuna")
+"""Dependencies that a half-made environment may lack; others are our own mistakes, and keep their traceback."""
 
 
 def main() -> None:
@@ -26,6 +28,14 @@ def main() -> None:
         app()
     except GemmaNliError as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in PACKAGES:
+            raise
+        package = str(error.name).partition(".")[0]
+        sys.stderr.write(
+            f"{package} is not installed in {sys.prefix}; pip install {package}, or install gemma-nli anew.\n"
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gemma_nli import __version__
+from gemma_nli.errors import ConfigError
 
 app = typer.Typer(
     name="gemma-nli",
@@ -22,6 +23,10 @@ app = typer.Typer(
 )
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings to change", show_default=False)
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="K=V", help="a tag of the run, as researcher=ann; note=... describes it"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 
@@ -50,6 +55,22 @@ def print_json(as_json: bool, value: Any, text: str | None = None) -> None:
         typer.echo(json.dumps(value, indent=1, allow_nan=False, default=str))
     elif text is not None:
         typer.echo(text)
+
+
+def parse_tags(words: list[str] | None) -> dict[str, str]:
+    """`--tag k=v` words to tags; raises ConfigError where one is none."""
+    from gemma_nli.spec.settings import checked_tags
+
+    tags: dict[str, str] = {}
+    for word in words or []:
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--tag: '{word}' is no tag; write k=v, as in --tag researcher=ann.")
+        tags[name.strip()] = value
+    try:
+        return checked_tags(tags)
+    except ValueError as error:
+        raise ConfigError(f"--tag: {error}.") from None
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gemma_nli.cli.app import AsJson, Overrides, app, print_json
+from gemma_nli.cli.app import AsJson, Overrides, Tags, app, parse_tags, print_json
 
 
 @app.command()
@@ -15,12 +15,15 @@ def sweep(
     file: Path,
     overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would run, and run nothing")] = False,
+    tag: Tags = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a sweep file; run it again to go on, or to see what is there."""
-    from gemma_nli.spec.spec import load_sweep
+    from gemma_nli.spec.spec import SweepSpec, load_sweep
 
     spec = load_sweep(file, overrides or [])
+    if tag:
+        spec = SweepSpec.model_validate({**dict(spec), "tags": spec.tags | parse_tags(tag)})
     if not plan:
         _run_and_tell(spec, as_json)
     from gemma_nli.console.results import show_plan

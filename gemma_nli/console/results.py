@@ -15,6 +15,9 @@ from gemma_nli.console.words import duration, short, shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gemma_nli.local.reproduce import Reproduction
+    from gemma_nli.local.simple import SimpleResult
+    from gemma_nli.local.trial import LocalRun
     from gemma_nli.spec.spec import SweepSpec
     from gemma_nli.sweep.board import Board, CellStatus
     from gemma_nli.sweep.result import SweepResult
@@ -141,6 +144,54 @@ def show_best(best: BestTrial) -> None:
         console.print(Text(f"note: {note}", style="yellow"))
     console.print("run it again:")
     console.print(Text(f"  {best.command}"), soft_wrap=True)
+
+
+def show_run(run: LocalRun) -> None:
+    """A single run: its folds, where it is recorded, what to know."""
+    console = Console()
+    show_cv(run.result)
+    if run.record.error:
+        console.print(Text(f"failed: {run.record.error}", style="red"))
+    if run.run_id is not None:
+        console.print(f"MLflow run {run.run_id} in experiment {run.experiment}", highlight=False, soft_wrap=True)
+    for note in run.notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+
+
+def show_simple(result: SimpleResult, run_id: str | None) -> None:
+    console = Console()
+    table = Table(box=None)
+    table.padding, table.header_style = (0, 2, 0, 0), "underline"
+    names = ("train_loss", "val_loss", "val_f1", "val_auc")
+    for name in ("epoch", *names):
+        table.add_column(name, justify="right")
+    for epoch in range(len(result.history["train_loss"])):
+        mark = "*" if epoch + 1 == result.best_epoch else ""
+        table.add_row(f"{epoch + 1}{mark}", *(f"{result.history[name][epoch]:.4f}" for name in names))
+    console.print(table)
+    for name, value in result.metrics.items():
+        console.print(f"{name:15s} {value:.4f}", highlight=False)
+    sizes = ", ".join(f"{count} {name}" for name, count in result.pairs.items())
+    console.print(f"{sizes} pairs, split by post", highlight=False)
+    console.print(f"MLflow run {run_id}" if run_id else "recorded nowhere; --mlflow records it", highlight=False)
+
+
+def show_reproduction(told: Reproduction) -> None:
+    """Aggregates, folds' summaries and whatever differs, side by side."""
+    console = Console()
+    table = Table(title=f"{told.run_name} ({told.run_id[:8]})", title_justify="left", box=None)
+    table.padding, table.header_style = (0, 2, 0, 0), "underline"
+    for name in ("metric", "recorded", "now", "difference"):
+        table.add_column(name, justify="left" if name == "metric" else "right", overflow="fold")
+    for row in told.rows:
+        if row.difference != 0 or row.metric.startswith("cv_aggregate/"):
+            said = "0" if row.difference == 0 else f"{row.difference:+.2e}"
+            table.add_row(row.metric, f"{row.recorded:.6f}", f"{row.now:.6f}", said)
+    console.print(table)
+    same = sum(row.difference == 0 for row in told.rows)
+    console.print(f"{same} of {len(told.rows)} metrics are equal to the last bit", highlight=False)
+    for note in told.notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
 
 def show_cv(result: CvResult) -> None:

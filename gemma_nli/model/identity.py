@@ -131,7 +131,12 @@ def _near_folder(folder: Path) -> str:
 def _snapshot(model: ModelConfig) -> Path:
     """The hub's files of one commit; downloads only what the cache lacks, and only where the hub may be asked."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     asked = model.name + (f" at revision {model.revision}" if model.revision else "")
     options: dict[str, Any] = {"repo_id": model.name, "revision": model.revision}
@@ -150,7 +155,21 @@ def _snapshot(model: ModelConfig) -> Path:
         )
     try:
         return Path(snapshot_download(**options))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except GatedRepoError:
+        raise EncoderError(
+            f"model.name: {asked} is gated: accept its terms at https://huggingface.co/{model.name}, set HF_TOKEN to a "
+            "token of that account (or `hf auth login`), or name a local folder: model.name=/path/to/folder."
+        ) from None
+    except RepositoryNotFoundError:
+        near = _near_cached(model.name, Path(cache))
+        raise EncoderError(f"model.name: the hub has no model {asked}, or none that HF_TOKEN may see{near}") from None
+    except (LocalEntryNotFoundError, ConnectionError) as error:
+        raise EncoderError(
+            f"model.name: {asked} is neither a folder nor in the cache {cache}, and the hub cannot be reached from "
+            f"here ({type(error).__name__}); where there is a network: hf download {model.name} --local-dir DIR, copy "
+            "DIR, and set model.name=DIR."
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise EncoderError(
             f"model.name: {asked} is neither a folder nor in the cache {cache}, and the hub did not give it "

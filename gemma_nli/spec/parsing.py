@@ -87,6 +87,8 @@ def _lay_over(
         if setting in names:
             base_keys.append(setting)
             set_dotted(base_tree, setting, value)
+        elif key.startswith("tags.") and isinstance(merged.setdefault("tags", {}), dict):
+            merged["tags"][key.removeprefix("tags.")] = value
         elif key not in sweep_keys:
             near = did_you_mean(key, [*names, *sweep_keys])
             near = near if "did you mean" in near else "; neither a setting of the base nor a key of the sweep file."

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gemma_nli.config import Settings
 from gemma_nli.errors import did_you_mean
@@ -31,6 +32,29 @@ def _slug(name: str) -> str:
 
 Slug = Annotated[str, AfterValidator(_slug)]
 """A name that is also safe as a folder's name: it can never be a path."""
+
+
+def checked_tags(tags: dict[str, str]) -> dict[str, str]:
+    """A user's own tags: none of the names that MLflow and this package use for themselves."""
+    for name in tags:
+        if name.startswith(("mlflow.", "gemma_nli.", "version.")) or not re.fullmatch(r"[\w./ :-]{1,250}", name):
+            raise ValueError(f"tag {name!r}: must be letters, digits or . _ - / : and not start as mlflow's own do")
+        if len(tags[name]) > 8000:
+            raise ValueError(f"tag {name!r}: at most 8000 characters, got {len(tags[name])}")
+    return tags
+
+
+def _texts(value: Any) -> Any:
+    """YAML's numbers and dates in tags, as text."""
+    if not isinstance(value, dict):
+        return value
+    plain = (int, float, datetime.date)
+    return {
+        k: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, plain) else v for k, v in value.items()
+    }
+
+
+Tags = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(checked_tags)]
 
 
 class Objective(Settings):
@@ -135,6 +159,15 @@ class FinalizeSettings(Settings):
     alias: str = Field(default="candidate", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="of the new version")
     confirm: ConfirmSettings | None = Field(
         default=None, description="run the leaders again on fresh folds and seeds, to see whether their order holds"
+    )
+    export_limit_gib: float = Field(
+        default=4.0, ge=0, le=10_000, description="GiB of weights up to which the model is exported for mlflow.pytorch"
+    )
+    promote_if_better: Literal["production", "staging", "champion"] | None = Field(
+        default=None, description="the alias that moves to the new version if it beats the present holder"
+    )
+    promote_level: float = Field(
+        default=0.05, gt=0, le=0.5, description="p-value below which the paired test counts as better"
     )
 
     @field_validator("alias")

@@ -27,6 +27,7 @@ from gemma_nli.spec.settings import (
     SchedulerSettings,
     SearchSettings,
     Slug,
+    Tags,
     known_metric,
 )
 from gemma_nli.spec.space import Cell, SearchSpace
@@ -51,6 +52,7 @@ class SweepSpec(Settings):
     mode: Literal["max", "min"] = Field(default="max", description="whether more or less of the metric is better")
     finalize: FinalizeSettings = FinalizeSettings()
     report: ReportSettings = ReportSettings()
+    tags: Tags = Field(default={}, description="your own tags of every run; `note` is its description in MLflow")
     storage: str = Field(
         default_factory=lambda: str(home() / "storage"), min_length=1, description="folder of journals and features"
     )

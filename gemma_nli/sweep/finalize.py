@@ -22,7 +22,9 @@ from gemma_nli.model.encoder import load_encoder
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources
+from gemma_nli.tracking.promotion import promote_if_better
 from gemma_nli.tracking.registry import Registered, find_registered, give_alias, register_bundle
+from gemma_nli.tracking.tracker import MlflowTracker
 from gemma_nli.training.frozen import fit_head
 from gemma_nli.training.inputs import load_inputs
 
@@ -70,12 +72,13 @@ def finalize(
     model_name = settings.model_name or f"gemma_nli_{record.config.output.experiment_name}"
     found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
     if found is not None:
-        return Finalized(_told(give_alias(tracker, found, settings.alias)), created=False)
+        aliased = give_alias(tracker, found, settings.alias)
+        return Finalized(_told(aliased, _promotion(ready, aliased, tracker)), created=False)
     recorder.post(record.key)
     recorder.drain()
     trial_run_id = recorder.deliver(record.key)
     assert trial_run_id is not None, "the trial has just been read"
-    refit = plan_refit(record)
+    refit = plan_refit(record, ready.corpus.criteria)
     target = ready.folder / f"bundle-{record.key}"
     if ray.is_initialized():
         wanted = resources or TrialResources(1.0, 0.0, 1)
@@ -104,16 +107,18 @@ def finalize(
         tags=tags,
         alias=settings.alias,
         input_example=example,
+        export_limit_gib=settings.export_limit_gib,
     )
-    return Finalized(_told(registered), created=registered.created)
+    return Finalized(_told(registered, _promotion(ready, registered, tracker)), created=registered.created)
 
 
-def plan_refit(record: TrialRecord) -> Refit:
-    """The median of the epochs and the mean of the thresholds that the folds chose."""
+def plan_refit(record: TrialRecord, criteria: dict[str, str]) -> Refit:
+    """The median of the epochs and the mean of the thresholds that the folds chose; `criteria` go into the bundle."""
     folds = list(record.folds.values())
     epochs = round(statistics.median(fold.selected_epoch for fold in folds))
     threshold = statistics.fmean(fold.threshold for fold in folds)
-    metadata = {"trial_key": record.key, "epochs": epochs, "aggregates": _finite(record.aggregates)}
+    metadata: dict[str, Any] = {"criteria": dict(criteria)}
+    metadata |= {"trial_key": record.key, "epochs": epochs, "aggregates": _finite(record.aggregates)}
     return Refit(record.config, max(1, epochs), min(max(threshold, 0.0), 1.0), metadata)
 
 
@@ -139,8 +144,19 @@ def _refit_there(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Path, 
     return str(refit_bundle(refit, corpus, pairs, storage, target))
 
 
-def _told(registered: Registered) -> dict[str, Any]:
+def _promotion(ready: Prepared, registered: Registered, tracker: MlflowTracker) -> dict[str, Any] | None:
+    settings = ready.spec.finalize
+    if settings.promote_if_better is None:
+        return None
+    role, level = settings.promote_if_better, settings.promote_level
+    decision = promote_if_better(tracker.store, registered.name, registered.version, role, level)
+    return {"to": role, "promoted": decision.promoted, "why": decision.why}
+
+
+def _told(registered: Registered, promotion: dict[str, Any] | None) -> dict[str, Any]:
     return {
+        **({"promotion": promotion} if promotion else {}),
+        "torch": registered.torch,
         "name": registered.name,
         "version": registered.version,
         "alias": registered.alias,

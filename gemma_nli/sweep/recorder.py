@@ -17,8 +17,14 @@ from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.kept_report import honest_tags, kept_report
 from gemma_nli.sweep.prepare import Prepared
-from gemma_nli.sweep.projecting import artifacts_of_sweep, params_of_sweep, project_trial
 from gemma_nli.sweep.result import SweepResult
+from gemma_nli.tracking.from_journal import (
+    artifacts_of_sweep,
+    dataset_of,
+    params_of_sweep,
+    project_trial,
+    user_tags,
+)
 from gemma_nli.tracking.hardware import environment_tags
 from gemma_nli.tracking.outbox import Outbox
 from gemma_nli.tracking.projection import SweepProjection
@@ -65,7 +71,8 @@ class Recorder:
         if record is None:
             return None
         pairs, shared = self._pairs_of(record)
-        trial = project_trial(record, self.ready.corpus, pairs, shared, self.ready.sweep_id)
+        ready = self.ready
+        trial = project_trial(record, ready.corpus, pairs, shared, ready.sweep_id, ready.spec.tags)
         if record.state == "running":
             trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)
         return self.tracker.sync_trial(self.sweep_run_id, trial)
@@ -171,6 +178,7 @@ class Recorder:
             "gemma_nli.data_fingerprint": ready.corpus.fingerprint,
             "gemma_nli.fold_fingerprint": ready.pairs.fingerprint,
             "gemma_nli.eval_negative_ratio": str(ready.spec.base.data.eval_negative_ratio),
+            **user_tags(ready.spec.tags),
         }
         return SweepProjection(
             sweep_id=ready.sweep_id,
@@ -179,6 +187,7 @@ class Recorder:
             params=params_of_sweep(ready.spec, ready.pairs),
             tags=tags,
             artifacts=artifacts_of_sweep(ready.spec, ready.corpus, ready.pairs, self.folder.shared),
+            dataset=dataset_of(ready.spec.base, ready.corpus, ready.pairs),
         )
 
 

@@ -20,9 +20,10 @@ from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureStore
 from gemma_nli.journal import TrialJournal
 from gemma_nli.masking import mask_credentials
-from gemma_nli.model.encoder import identify_encoder
+from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.sweep.sharing import SharedFeatures, TrialContext
 from gemma_nli.tracking.hardware import hardware_tags
+from gemma_nli.tracking.system_metrics import SystemSampler
 from gemma_nli.training.cross_validation import run_folds
 from gemma_nli.training.results import CvResult, FoldResult, summarize
 
@@ -40,7 +41,6 @@ class CvTrial(tune.Trainable):
         self.features = SharedFeatures(
             context.blocks, FeatureStore(context.storage / "features", context.base.features)
         )
-        self.hardware = hardware_tags()
         self.held = ExitStack()
         self.folds: Iterator[list[FoldResult]] | None = None
 
@@ -100,13 +100,15 @@ class CvTrial(tune.Trainable):
             self.held.close()
             return self._report(CvResult(list(self.done.values()), record.aggregates, record.criteria), done=True)
         encoder = identify_encoder(self.run_config.model)
+        device = resolve_device(self.run_config.device)
         journal.start(
             self.run_config,
             context.pairs.fingerprint,
             encoder.fingerprint,
             context.pairs.num_folds,
-            {**context.tags, **self.hardware},
+            {**context.tags, **hardware_tags(device)},
         )
+        self.sampler = self.held.enter_context(SystemSampler(self.run_config.mlflow.system_metrics_seconds, device))
         self.folds = run_folds(self.run_config, context.corpus, context.pairs, self.features, self.done)
         return None
 
@@ -119,6 +121,9 @@ class CvTrial(tune.Trainable):
                 if fold.state and fold.metrics["f1"] > max(others, default=-1.0):
                     journal.keep_weights(fold)
                 fold.state = {}
+        if len(self.done) + len(folds) == self.context.pairs.num_folds:
+            self.sampler.stop()
+        journal.add_system(self.sampler.collect())
         self.done.update({fold.fold: fold for fold in folds})
 
     def _report(self, result: CvResult, done: bool) -> dict[str, Any]:

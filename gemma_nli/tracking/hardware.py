@@ -6,8 +6,14 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
 
 import gemma_nli
+
+if TYPE_CHECKING:
+    import torch
 
 STACK = (
     "ray",
@@ -24,26 +30,37 @@ STACK = (
 GIT_SECONDS = 5.0
 
 
-def hardware_tags() -> dict[str, str]:
-    """Of the GPUs this process was given (CUDA_VISIBLE_DEVICES, as torch sees them), not of all in the machine."""
+def hardware_tags(device: torch.device | None = None) -> dict[str, str]:
+    """Of the device that trains: of a GPU among those this process was given, or of the CPU; without one, of them all.
+
+    `supports_bfloat16` is whether the device computes it in hardware; on a CPU that is AVX512-BF16 or AMX.
+    """
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        return {
+    indices = list(range(count))
+    if device is not None:
+        indices = [device.index or 0] if device.type == "cuda" else []
+    tags = {"device": device.type if device is not None else "cuda" if indices else "cpu"}
+    if not indices:
+        able = torch.cpu.get_capabilities()
+        return tags | {
+            "cpu_name": str(able.get("cpu_name") or platform.processor() or "unknown"),
+            "cpu_count": str(psutil.cpu_count() or 1),
+            "memory_gb": f"{psutil.virtual_memory().total / 1024**3:.1f}",
             "has_gpu": "false",
             "gpu_name": "none",
             "gpu_count": "0",
             "gpu_memory_gb": "0",
-            "supports_bfloat16": "false",
+            "supports_bfloat16": str(bool(able.get("avx512_bf16") or able.get("amx_bf16"))).lower(),
             "supports_tf32": "false",
         }
-    gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
+    gpus = [torch.cuda.get_device_properties(index) for index in indices]
     ampere = all(gpu.major >= 8 for gpu in gpus)  # the first with both number formats in hardware
-    return {
+    return tags | {
         "has_gpu": "true",
         "gpu_name": ", ".join(dict.fromkeys(str(gpu.name) for gpu in gpus)),
-        "gpu_count": str(count),
+        "gpu_count": str(len(indices)),
         "gpu_memory_gb": f"{sum(gpu.total_memory for gpu in gpus) / 1024**3:.1f}",
         "supports_bfloat16": str(ampere).lower(),
         "supports_tf32": str(ampere).lower(),

@@ -33,6 +33,7 @@ STATUS |= {"killed": "KILLED", "stopped": "KILLED"}
 
 MAX_BATCH, MAX_PARAMS, MAX_TAGS, MAX_METRICS = 1000, 100, 100, 1000
 MAX_PARAM, MAX_TAG, MAX_KEY, MAX_BATCH_BYTES = 6000, 8000, 250, 900_000
+MAX_DIGEST = 36
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,20 @@ class MetricPoint:
     value: float
     step: int = 0
     timestamp_ms: int = 0  # from the journal, never from the clock: (name, step) must come out the same each time
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """The corpus as MLflow's dataset input shows it; no text of it."""
+
+    name: str
+    fingerprint: str  # the whole of it; MLflow's digest takes 36 characters of it
+    source: str  # the folder
+    profile: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return self.fingerprint[:MAX_DIGEST]
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,7 @@ class TrialProjection:
     started_ms: int = 0
     ended_ms: int | None = None
     error: str | None = None  # traceback or message of a failed trial
+    dataset: DatasetFacts | None = None
 
     def digest(self) -> str:
         """Of everything the run shall show; files enter by size and time of change."""
@@ -66,6 +82,7 @@ class TrialProjection:
             "tags": dict(self.tags),
             "artifacts": {name: artifact_signature(source) for name, source in self.artifacts.items()},
             "rest": [self.run_name, self.state, self.started_ms, self.ended_ms, self.error],
+            **({"dataset": [self.dataset.name, self.dataset.digest]} if self.dataset else {}),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -80,6 +97,7 @@ class SweepProjection:
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: Mapping[str, Path | bytes] = field(default_factory=dict)
+    dataset: DatasetFacts | None = None
 
 
 def artifact_signature(source: Path | bytes) -> str:

@@ -15,13 +15,13 @@ from gemma_nli.serving import PairScorer
 
 
 class CriteriaMatcher(PythonModel):
-    """A table of (premise, hypothesis) in, (probability, label) out."""
+    """(premise, hypothesis) in, (probability, label) out; without a hypothesis, a probability a criterion."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.scorer = PairScorer.from_bundle(context.artifacts["bundle"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        return self.scorer.score(model_input)
+        return self.scorer.answer(model_input)
 
 
 mlflow.models.set_model(CriteriaMatcher())

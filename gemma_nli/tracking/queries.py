@@ -15,9 +15,10 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import MlflowConfig, RunConfig, build_config, home, read_yaml
 from gemma_nli.errors import TrackingError, did_you_mean
+from gemma_nli.masking import mask_credentials
 from gemma_nli.tracking.projection import FOLD_FINGERPRINT, KIND, STATE, SWEEP_ID, TRIAL_KEY, safe_name
 from gemma_nli.tracking.runs import search, tags_filter
-from gemma_nli.tracking.store import Store, connect, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, get_run, resolve_store, talking
 
 METRIC = "cv_aggregate/mean_f1"
 FINISHED = "attributes.status = 'FINISHED'"
@@ -151,6 +152,33 @@ def _honest(client: MlflowClient, best: Run, metric: str) -> dict[str, Any] | No
     return {**numbers, "candidates": int(tags["gemma_nli.honest_candidates"])}
 
 
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run as MLflow has it, with the configuration it was made by."""
+
+    run_id: str
+    run_name: str
+    config: RunConfig
+    metrics: dict[str, float]  # the last value of each
+    tags: dict[str, str]
+
+
+def recorded_run(run_id: str, tracking_uri: str | None = None) -> RecordedRun:
+    """A trial's run and its configuration, from MLflow alone.
+
+    Raises:
+        TrackingError: no such run, a sweep's parent run, or a run without a config.yaml.
+    """
+    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    with talking(store, f"read run '{run_id}'"):
+        client = connect_existing(store)
+        run = get_run(client, store, run_id)
+        if run.data.tags.get(KIND) == "sweep":
+            raise TrackingError(f"run {run_id} is a sweep; name one of its trials, as `gemma-nli runs` lists them.")
+        config, _ = _config_of(client, run)
+    return RecordedRun(run_id, run.info.run_name, config, dict(run.data.metrics), dict(run.data.tags))
+
+
 def list_trials(
     sweep_id: str, experiment: str, tracking_uri: str | None = None, config: MlflowConfig | None = None
 ) -> list[TrialRow]:
@@ -186,10 +214,7 @@ def _row(run: Run) -> TrialRow:
 
 
 def _open(store: Store, experiment: str) -> _Place:
-    database = store.database
-    if database is not None and not database.is_file():  # asking must not create a store
-        raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
-    client = connect(store)
+    client = connect_existing(store)
     found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage != "active":
         names = [other.name for other in client.search_experiments() if other.name != "Default"]
@@ -236,8 +261,10 @@ def _unknown_metric(place: _Place, query: str, metric: str) -> TrackingError:
 def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
     """The run's config.yaml, read back, and where it lies on this machine."""
     if "config.yaml" not in [file.path for file in client.list_artifacts(run.info.run_id)]:
+        place = mask_credentials(run.info.artifact_uri or "")
         raise TrackingError(
-            f"run {run.info.run_id}: has no config.yaml; `gemma-nli flush` sends what is still missing."
+            f"run {run.info.run_id}: no config.yaml among its artifacts at {place}; `gemma-nli flush` sends what is "
+            "still missing. A folder of another machine cannot be read here: that store needs a server."
         )
     artifacts = run.info.artifact_uri or ""
     if not artifacts.startswith(("/", "file:")):

@@ -7,19 +7,15 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-import mlflow.pyfunc
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, DataType, Schema
 
-import gemma_nli
 from gemma_nli.errors import TrackingError
+from gemma_nli.tracking.model_folder import save_model_folder
 from gemma_nli.tracking.projection import FOLD_FINGERPRINT, TRIAL_KEY
 from gemma_nli.tracking.runs import quoted, tag_texts
 from gemma_nli.tracking.store import talking
@@ -29,19 +25,8 @@ BUNDLE_DIGEST = "gemma_nli.bundle_digest"
 SOURCE_RUN = "gemma_nli.source_run_id"
 SWEEP_RUN = "gemma_nli.sweep_run_id"
 ALIASED = "gemma_nli.aliased"  # the alias this version once got: given once, so that moving it on stays the user's
+TORCH = "gemma_nli.torch"  # `pt2`, or why mlflow.pytorch finds no module in the version
 PATIENCE_SECONDS = 120  # for a server to answer an upload of weights
-
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch", "transformers")
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.string, "premise"), ColSpec(DataType.string, "hypothesis")]),
-    outputs=Schema([ColSpec(DataType.double, "probability"), ColSpec(DataType.long, "label")]),
-)
-EXAMPLE = pd.DataFrame(  # invented: no post of a corpus leaves it this way
-    {
-        "premise": ["Invented example: for weeks I have slept three hours a night.", "Invented example: a fine walk."],
-        "hypothesis": ["Insomnia or sleeping too much nearly every day.", "Insomnia or sleeping too much."],
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -51,6 +36,7 @@ class Registered:
     alias: str | None  # None if the alias has since been moved to another version
     uri: str  # models:/NAME/VERSION
     created: bool
+    torch: str = ""  # `pt2`, or why `mlflow.pytorch` cannot load it
 
 
 def find_registered(
@@ -76,8 +62,11 @@ def register_bundle(
     sweep_run_id: str | None = None,
     alias: str = "candidate",
     input_example: pd.DataFrame | None = None,
+    export_limit_gib: float = 4.0,
 ) -> Registered:
-    """The bundle as a pyfunc model in the source run's artifacts, a version of `model_name`, under `alias`.
+    """The bundle in the source run's artifacts as a version of `model_name`, under `alias`.
+
+    It is a pyfunc model and, up to `export_limit_gib` of weights, a pt2 program for `mlflow.pytorch`.
 
     The same bundle of the same trial on the same folds is registered once, also when an earlier call was killed
     half-way: all of a version's tags are written in the call that creates it, after its files are there.
@@ -101,7 +90,9 @@ def register_bundle(
         created = not matching
         if created:
             # A folder named by content: files of a version that exists are never written over.
-            source = _upload(client, source_run_id, bundle_folder, f"model-{digest[:12]}", input_example)
+            name = f"model-{digest[:12]}"
+            source, torch = _upload(client, source_run_id, bundle_folder, name, input_example, export_limit_gib)
+            everything[TORCH] = torch
             _open_model(client, model_name)
             client.create_model_version(model_name, source, source_run_id, tag_texts(everything))
             matching = _versions(client, model_name, identity)
@@ -143,24 +134,14 @@ def bundle_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def requirements() -> list[str]:
-    """What the model needs, in the versions here; a local part (`+cpu`) is left out, since no index has it."""
-    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
-
-
-def _upload(client: MlflowClient, run_id: str, bundle: Path, name: str, example: pd.DataFrame | None) -> str:
+def _upload(
+    client: MlflowClient, run_id: str, bundle: Path, name: str, example: pd.DataFrame | None, limit_gib: float
+) -> tuple[str, str]:
+    """(the files' address, what `save_model_folder` says of a torch module in it)."""
     with tempfile.TemporaryDirectory(prefix=".register_", dir=bundle.parent) as folder:
-        mlflow.pyfunc.save_model(
-            path=str(Path(folder) / name),
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"bundle": str(bundle)},
-            code_paths=[str(Path(gemma_nli.__file__).parent)],
-            pip_requirements=requirements(),
-            signature=SIGNATURE,
-            input_example=EXAMPLE if example is None else example,
-        )
+        told = save_model_folder(bundle, Path(folder) / name, example, limit_gib)
         client.log_artifacts(run_id, folder)
-    return f"{client.get_run(run_id).info.artifact_uri}/{name}"
+    return f"{client.get_run(run_id).info.artifact_uri}/{name}", told
 
 
 def _open_model(client: MlflowClient, name: str) -> None:
@@ -188,4 +169,5 @@ def _registered(client: MlflowClient, version: ModelVersion, created: bool, alia
     aliases = client.get_registered_model(version.name).aliases
     holds = alias is not None and str(aliases.get(alias)) == str(version.version)
     uri = f"models:/{version.name}/{version.version}"
-    return Registered(version.name, int(version.version), alias if holds else None, uri, created)
+    held = alias if holds else None
+    return Registered(version.name, int(version.version), held, uri, created, version.tags.get(TORCH, ""))

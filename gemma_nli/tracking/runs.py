@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -10,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.tracking import projection as shape
-from gemma_nli.tracking.projection import CREATED, DELIVERED, TRIAL_KEY, MetricPoint
+from gemma_nli.tracking.projection import CREATED, DELIVERED, TRIAL_KEY, DatasetFacts, MetricPoint
 
 PAGE = 200  # runs a search call: a page of 1,000 full runs is tens of megabytes and outlasts a short timeout
 ALIVE = ("SCHEDULED", "RUNNING")
@@ -36,6 +37,7 @@ class KnownRun:
     latest: dict[str, MetricPoint] = field(default_factory=dict)  # last point of each metric, as first read
     sent: dict[tuple[str, int], float] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
+    datasets: set[tuple[str, str]] = field(default_factory=set)  # (name, digest)
 
     @classmethod
     def of(cls, run: Run, detailed: bool = False) -> KnownRun:
@@ -46,6 +48,7 @@ class KnownRun:
         self.tags, self.params = dict(run.data.tags), dict(run.data.params)
         points = run.data._metric_objs  # public `metrics` drops step and timestamp
         self.latest = {m.key: MetricPoint(m.key, m.value, m.step, m.timestamp) for m in points}
+        self.datasets = {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs} if run.inputs else set()
         self.detailed = True
         return self
 
@@ -150,6 +153,17 @@ def log_news(
         run.params.update(batch.params)
         run.tags.update(batch.tags)
         run.sent.update({(p.name, p.step): p.value for p in batch.metrics})
+
+
+def log_dataset(client: MlflowClient, run: KnownRun, facts: DatasetFacts | None) -> None:
+    """The corpus as the run's dataset input, once; its digest is the fingerprint cut to MLflow's length."""
+    if facts is None or (facts.name, facts.digest) in run.datasets:
+        return
+    source = json.dumps({"uri": mask_credentials(facts.source), "fingerprint": facts.fingerprint})
+    profile = json.dumps(dict(facts.profile))
+    dataset = Dataset(facts.name, facts.digest, source_type="local", source=source, profile=profile)
+    client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    run.datasets.add((facts.name, facts.digest))
 
 
 def tag_texts(tags: Mapping[str, object]) -> dict[str, str]:

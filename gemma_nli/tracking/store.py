@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import mlflow.store.db.utils
 import sqlalchemy.exc
 from filelock import FileLock, Timeout
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -76,10 +78,7 @@ def resolve_store(config: MlflowConfig) -> Store:
     uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
     scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
     if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
-        raise TrackingError(
-            f"mlflow.tracking_uri: '{mask_credentials(uri)}' is a file store, which MLflow no longer takes; "
-            "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
-        )
+        raise TrackingError(_file_store(uri))
     if scheme == "sqlite":
         driver, separator, path = uri.partition(":///")
         if not separator or not path or path.startswith((":memory:", "?")):
@@ -88,8 +87,25 @@ def resolve_store(config: MlflowConfig) -> Store:
         uri = f"{driver}:///{file}{path[len(path.partition('?')[0]) :]}"
         root: str | None = str(file.parent / "artifacts")
     else:
+        if uri.startswith("postgresql://"):  # SQLAlchemy 2.1 would take psycopg 3; the extra `postgres` has psycopg2
+            uri = uri.replace("postgresql://", "postgresql+psycopg2://", 1)
         root = str(home() / "mlflow" / "artifacts") if scheme in _DATABASES else None
     return Store(uri, root, config.artifact_location)
+
+
+def _file_store(uri: str) -> str:
+    """What to do about a `./mlruns`: two lines that keep its runs, where it has any."""
+    told = f"mlflow.tracking_uri: '{mask_credentials(uri)}' is a file store, which MLflow no longer takes; "
+    folder = Path(unquote(uri.removeprefix("file://").removeprefix("file:"))).expanduser().absolute()
+    if not folder.is_dir():
+        return told + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
+    names = ("mlflow.db", *(f"mlflow-migrated{n or ''}.db" for n in range(100)))
+    target = next(path for name in names if not (path := folder.parent / name).exists())
+    return (
+        f"{told}to keep its runs (its artifacts stay where they are):\n"
+        f"  mlflow migrate-filestore --source {shlex.quote(str(folder))} --target sqlite:///{shlex.quote(str(target))}\n"
+        f"  export MLFLOW_TRACKING_URI=sqlite:///{shlex.quote(str(target))}"
+    )
 
 
 def connect(store: Store) -> MlflowClient:
@@ -108,6 +124,24 @@ def connect(store: Store) -> MlflowClient:
     except (OSError, sqlite3.Error, Timeout) as error:
         why = mask_credentials(str(error))
         raise TrackingError(f"{store.shown}: the MLflow store cannot be opened: {why}.") from None
+
+
+def connect_existing(store: Store) -> MlflowClient:
+    """A client of a store that is there: asking must not create one. Call it within `talking`."""
+    database = store.database
+    if database is not None and not database.is_file():
+        raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
+    return connect(store)
+
+
+def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
+    """The run, or a TrackingError that says how to find its id."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise TrackingError(f"{store.shown}: no run '{run_id}'; `gemma-nli runs` lists them.") from None
 
 
 def _client(store: Store) -> MlflowClient:
@@ -166,4 +200,22 @@ def talking(store: Store, doing: str, seconds: int | None = None) -> Iterator[No
             yield
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         why = " ".join(mask_credentials(str(error)).partition("[SQL:")[0].split())  # the statement holds our values
-        raise TrackingError(f"{store.shown}: cannot {doing}: {why[:500]}") from None
+        raise TrackingError(f"{store.shown}: cannot {doing}: {_mended(store, why)}") from None
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("psycopg2", "psycopg", "pymysql", "MySQLdb"):
+            raise
+        raise TrackingError(
+            f"{store.shown}: needs the database driver {error.name}: pip install 'gemma-nli[postgres]' for PostgreSQL."
+        ) from None
+
+
+def _mended(store: Store, why: str) -> str:
+    """The reason, and where it is a known one what to do about it instead of MLflow's own wording."""
+    if store.is_server and any(sign in why for sign in ("Max retries exceeded", "Connection refused", "timed out")):
+        return (
+            f"the server does not answer ({why[-120:]}). Start it, name another with mlflow.tracking_uri= (or "
+            "--tracking-uri, or $MLFLOW_TRACKING_URI), or train without it: mlflow.enabled=false."
+        )
+    if store.is_server and "404" in why and ("registered-models" in why or "model-versions" in why):
+        return "the server has no model registry; MLflow's own server has one where its store is a database."
+    return why[:500]

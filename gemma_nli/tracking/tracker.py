@@ -21,6 +21,7 @@ from gemma_nli.tracking.runs import (
     ALIVE,
     KnownRun,
     keep_earliest,
+    log_dataset,
     log_news,
     search,
     tag_texts,
@@ -65,6 +66,7 @@ class MlflowTracker:
             known = KnownRun.of(run, detailed=True)
             self._sweep_ids[known.run_id] = sweep.sweep_id
             upload_news(self._client, known, sweep.artifacts)
+            log_dataset(self._client, known, sweep.dataset)
             log_news(self._client, known, sweep.params, (), {**_notes(sweep), **sweep.tags})
             if known.status != "RUNNING":
                 self._client.update_run(known.run_id, status="RUNNING")
@@ -189,6 +191,7 @@ class MlflowTracker:
         if trial.error:
             artifacts["traceback.txt"] = mask_credentials(trial.error).encode()
         upload_news(self._client, run, artifacts)
+        log_dataset(self._client, run, trial.dataset)
         log_news(self._client, run, trial.params, news, tags)
         run.delivered = digest
         if status in ALIVE and run.status != status:

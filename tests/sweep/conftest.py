@@ -38,6 +38,7 @@ def little_tree(folder: Path, corpus: Path, encoder: Path) -> dict[str, Any]:
         },
         "resources": {"max_concurrent": 1},
         "report": {"enabled": False},
+        "finalize": {"export_limit_gib": 0},
         "storage": str(folder / "storage"),
     }
 

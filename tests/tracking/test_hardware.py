@@ -17,7 +17,11 @@ def git(folder: Path, *words: str) -> str:
 def test_a_machine_without_a_gpu_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tags = hardware_tags()
-    assert (tags["has_gpu"], tags["gpu_name"], tags["supports_bfloat16"]) == ("false", "none", "false")
+    assert (tags["device"], tags["has_gpu"], tags["gpu_name"]) == ("cpu", "false", "none")
+    assert int(tags["cpu_count"]) >= 1
+    assert float(tags["memory_gb"]) > 0
+    able = torch.cpu.get_capabilities()
+    assert tags["supports_bfloat16"] == str(bool(able["avx512_bf16"] or able["amx_bf16"])).lower()
 
 
 def test_only_the_gpus_given_to_the_process_are_named(monkeypatch):
@@ -30,13 +34,16 @@ def test_only_the_gpus_given_to_the_process_are_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpus[index])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert hardware_tags() == {
-        "has_gpu": "true", "gpu_name": "NVIDIA H200", "gpu_count": "1", "gpu_memory_gb": "140.0",
+        "device": "cuda", "has_gpu": "true", "gpu_name": "NVIDIA H200", "gpu_count": "1", "gpu_memory_gb": "140.0",
         "supports_bfloat16": "true", "supports_tf32": "true",
     }  # fmt: skip
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     both = hardware_tags()
     assert both["gpu_name"] == "NVIDIA H200, Tesla V100"
     assert both["supports_bfloat16"] == "false"
+    assert hardware_tags(torch.device("cuda", 1))["gpu_name"] == "Tesla V100"
+    trained_beside_it = hardware_tags(torch.device("cpu"))
+    assert (trained_beside_it["has_gpu"], trained_beside_it["gpu_name"]) == ("false", "none")
 
 
 def test_the_commit_and_whether_the_tree_was_changed_are_named(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from gemma_nli.model.bundle import save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.serving import PairScorer
-from gemma_nli.tracking.registry import bundle_digest, find_registered, register_bundle, requirements
+from gemma_nli.tracking.model_folder import requirements
+from gemma_nli.tracking.registry import bundle_digest, find_registered
+from gemma_nli.tracking.registry import register_bundle as register_and_export
 from gemma_nli.tracking.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep, a_trial
 
+register_bundle = partial(register_and_export, export_limit_gib=0.0)  # an export takes seconds: test_torch_models.py
 TAGS = {"gemma_nli.trial_key": "k1", "gemma_nli.fold_fingerprint": "fold-print", "metric": "0.9"}
 PAIRS = pd.DataFrame({"premise": ["i feel so sad", "fine"], "hypothesis": ["depressed mood", "fatigue"]})
 LOAD = """

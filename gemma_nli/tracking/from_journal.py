@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig
@@ -18,44 +20,53 @@ from gemma_nli.files import write_whole
 from gemma_nli.journal import TrialRecord
 from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.tracking.projection import MetricPoint, TrialProjection
+from gemma_nli.tracking.projection import DatasetFacts, MetricPoint, TrialProjection
 
+OUT_OF_FOLD = "out_of_fold.safetensors"
 _HIDDEN = ("mlflow.tracking_uri", "mlflow.artifact_location")
 
 
 def project_trial(
-    record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: Path, sweep_id: str | None
+    record: TrialRecord,
+    corpus: Corpus,
+    pairs: PairTable,
+    shared: Path,
+    sweep_id: str | None,
+    tags: Mapping[str, str] | None = None,
 ) -> TrialProjection:
     """The MLflow run of a trial.
 
     Args:
         shared: a folder for files that many trials have in common (pairs by ratio, folds).
-        sweep_id: the sweep that shows the trial; a trial that another one computed is tagged `reused_from`.
+        sweep_id: the sweep that shows the trial, or None; one that another sweep computed is tagged `reused_from`.
+        tags: the user's own.
     """
-    tags = {
+    facts = {
         **record.tags,
         "gemma_nli.fold_fingerprint": record.fold_fingerprint,
         "gemma_nli.encoder_fingerprint": record.encoder_fingerprint,
+        "gemma_nli.data_fingerprint": corpus.fingerprint,
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
         "gemma_nli.attempts": str(record.attempts),
         "gemma_nli.retries": str(max(0, record.attempts - 1)),
     }
     computed_by = record.tags.get("gemma_nli.computed_by")
     if sweep_id is not None and computed_by not in (None, sweep_id):
-        tags["reused_from"] = str(computed_by)
+        facts["reused_from"] = str(computed_by)
     if record.reason:
-        tags["gemma_nli.reason"] = record.reason
+        facts["gemma_nli.reason"] = record.reason
     return TrialProjection(
         run_name=run_name(record),
         key=record.key,
         state=record.state,
         params=params_of(record.config, pairs),
         metrics=metric_points(record),
-        tags=tags,
+        tags={**facts, **user_tags(tags or {})},
         artifacts=artifacts_of(record, corpus, pairs, shared),
         started_ms=record.started_ms,
         ended_ms=record.ended_ms,
         error=record.traceback or record.error,
+        dataset=dataset_of(record.config, corpus, pairs),
     )
 
 
@@ -93,7 +104,21 @@ def metric_points(record: TrialRecord) -> list[MetricPoint]:
         points.append(MetricPoint(name, value, 0, fold_end if fold_end is not None else at))
     for criterion, scores in record.criteria.items():
         points += [MetricPoint(f"criterion/{criterion}_{name}", v, 0, at) for name, v in scores.items()]
+    for step, (taken_at, sample) in enumerate(record.system):
+        points += [MetricPoint(f"system/{name}", value, step, taken_at) for name, value in sample.items()]
     return points
+
+
+def dataset_of(config: RunConfig, corpus: Corpus, pairs: PairTable) -> DatasetFacts:
+    """The corpus by its folder's name; counts of its pairs are its profile."""
+    profile = {"num_posts": len(corpus.posts), **pairs.summary(config.data.negative_ratio)}
+    folder = Path(config.data.data_dir)
+    return DatasetFacts(folder.name or folder.absolute().name, corpus.fingerprint, str(folder), profile)
+
+
+def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """`note` is what MLflow shows as the run's description; every other name is a tag as it stands."""
+    return {"mlflow.note.content" if name == "note" else name: str(value) for name, value in tags.items()}
 
 
 def _fold_end(metric: str, record: TrialRecord) -> int | None:
@@ -123,6 +148,8 @@ def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: 
             artifacts[f"fold_{number}_best.safetensors"] = save_tensors(
                 {k: v.contiguous() for k, v in fold.state.items()}
             )
+    if record.state == "finished":
+        artifacts[OUT_OF_FOLD] = out_of_fold(record, pairs)
     if record.state in ("finished", "pruned"):
         results: dict[str, Any] = {
             "key": record.key,
@@ -136,6 +163,29 @@ def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: 
         }
         artifacts["aggregate_results.json"] = to_json(results)
     return artifacts
+
+
+def out_of_fold(record: TrialRecord, pairs: PairTable) -> bytes:
+    """Each evaluation pair's probability and decision by a model that has not seen its post, as safetensors.
+
+    rows, posts (int64: of the PairTable whose fingerprint the run is tagged with), folds, labels, decisions (int8),
+    probabilities (float32): (N,) in the order of rows. Two runs of one fingerprint can be compared pair by pair.
+    """
+    folds = [fold for _, fold in sorted(record.folds.items())]
+    rows = np.concatenate([fold.rows for fold in folds])
+    probabilities = np.concatenate([fold.probabilities for fold in folds])
+    decisions = np.concatenate([fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds])
+    order = np.argsort(rows, kind="stable")
+    columns = {
+        "rows": rows,
+        "posts": pairs.post_N[rows].astype(np.int64),
+        "folds": np.concatenate([np.full(len(fold.rows), fold.fold, dtype=np.int64) for fold in folds]),
+        "labels": np.concatenate([fold.labels for fold in folds]).astype(np.int8),
+        "decisions": decisions.astype(np.int8),
+        "probabilities": probabilities.astype(np.float32),
+    }
+    data: bytes = save_arrays({name: np.ascontiguousarray(values[order]) for name, values in columns.items()})
+    return data
 
 
 def config_yaml(config: RunConfig) -> str:

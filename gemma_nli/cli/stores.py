@@ -1,0 +1,146 @@
+"""`gemma-nli ui`, `experiments`, `runs`, `compare`, `clean`, `backup`, `restore`, `export`: the MLflow store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gemma_nli.cli.app import AsJson, app, print_json
+from gemma_nli.errors import ConfigError
+
+Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow store, if not the default one")]
+Csv = Annotated[bool, typer.Option("--csv", help="print CSV with every param, metric and tag")]
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="where to listen")] = 5000,
+    host: Annotated[str, typer.Option(help="address to listen on; loopback unless you say otherwise")] = "127.0.0.1",
+    tracking_uri: Uri = None,
+) -> None:
+    """Open MLflow's pages over the store that our commands write to."""
+    from gemma_nli.tracking.ui import serve_ui
+
+    typer.echo(f"the store is a server: open {serve_ui(port, host, tracking_uri)}")
+
+
+@app.command()
+def experiments(tracking_uri: Uri = None, as_json: AsJson = False) -> None:
+    """List the experiments of the store."""
+    from gemma_nli.console.tables import records, show_experiments
+    from gemma_nli.tracking.frames import list_experiments as table_of
+
+    table = table_of(tracking_uri)
+    print_json(as_json, records(table))
+    if not as_json:
+        show_experiments(table)
+
+
+@app.command()
+def runs(
+    experiment: Annotated[str | None, typer.Option(help="MLflow experiment; else all")] = None,
+    where: Annotated[str | None, typer.Option(help="a filter, as \"params.model.pooling_strategy = 'mean'\"")] = None,
+    since: Annotated[str | None, typer.Option(help="2026-11-01, or an age: 12h, 7d, 2w")] = None,
+    kind: Annotated[str, typer.Option(help="trial, sweep or all (other programs' runs too)")] = "trial",
+    limit: Annotated[int, typer.Option(min=1, help="the most rows")] = 50,
+    as_csv: Csv = False,
+    tracking_uri: Uri = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, best F1 first."""
+    from gemma_nli.console.tables import records, show_runs
+    from gemma_nli.tracking.frames import list_runs as table_of
+
+    if kind not in ("trial", "sweep", "all"):
+        raise ConfigError(f"--kind: must be trial, sweep or all, got '{kind}'.")
+    table = table_of(experiment, where, since, tracking_uri, None if kind == "all" else kind, limit)
+    if as_csv:
+        typer.echo(table.to_csv(index=False), nl=False)
+        return
+    print_json(as_json, records(table))
+    if not as_json:
+        show_runs(table)
+
+
+@app.command()
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="runs, as `gemma-nli runs` lists them")],
+    tracking_uri: Uri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put runs side by side: params that differ, metrics, fold by fold."""
+    from gemma_nli.console.tables import show_comparison
+    from gemma_nli.tracking.frames import compare_runs
+
+    found = compare_runs(run_ids, tracking_uri)
+    if as_json:
+        from gemma_nli.console.tables import comparison_json
+
+        print_json(True, comparison_json(found))
+    else:
+        show_comparison(found)
+
+
+@app.command()
+def clean(
+    experiment: Annotated[str | None, typer.Option(help="one experiment; else all of the store")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    tracking_uri: Uri = None,
+) -> None:
+    """Delete runs and their files for good; says what first, and asks. What a registered model rests on stays."""
+    from gemma_nli.console.tables import clean_lines
+    from gemma_nli.tracking.upkeep import clean as remove
+    from gemma_nli.tracking.upkeep import plan_clean
+
+    plan = plan_clean(experiment, tracking_uri)
+    for line in clean_lines(plan):
+        typer.echo(line)
+    if not plan.runs and not plan.whole:
+        return
+    if not yes and not typer.confirm("delete them?", default=False):
+        typer.echo("nothing was deleted")
+        raise typer.Exit(1)
+    typer.echo(remove(plan))
+
+
+@app.command()
+def backup(
+    file: Annotated[Path | None, typer.Argument(help="the archive; else mlflow-backup-DATE.tar.gz here")] = None,
+    tracking_uri: Uri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write database and artifacts of a SQLite store, in use or not, to one archive."""
+    from gemma_nli.tracking.backup import backup as pack
+
+    archive = pack(file, tracking_uri)
+    facts = {"file": str(archive.path), "runs": archive.runs, "files": archive.files, "megabytes": archive.megabytes}
+    told = f"{archive.path}: {archive.runs} runs, {archive.files} files, {archive.megabytes:.1f} MB"
+    print_json(as_json, facts, told)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="an archive that `backup` wrote")],
+    replace: Annotated[bool, typer.Option("--replace", help="move a store that is there aside")] = False,
+    tracking_uri: Uri = None,
+) -> None:
+    """Bring a backup back, equal to what it was taken from."""
+    from gemma_nli.tracking.backup import restore as unpack
+
+    typer.echo(f"restored to sqlite:///{unpack(file, tracking_uri, replace)}")
+
+
+@app.command()
+def export(
+    experiment: Annotated[str, typer.Argument(help="MLflow experiment")],
+    to: Annotated[Path | None, typer.Option(help="folder; else export-EXPERIMENT here")] = None,
+    tracking_uri: Uri = None,
+) -> None:
+    """Write an experiment's runs as JSON, CSV and artifact files."""
+    from gemma_nli.tracking.upkeep import export_experiment
+
+    target = to or Path(f"export-{experiment.replace('/', '_')}")
+    count = export_experiment(experiment, target, tracking_uri)
+    typer.echo(f"{target}: {count} runs")

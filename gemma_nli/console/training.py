@@ -1,0 +1,69 @@
+"""What is seen while one configuration trains: folds done, and the epochs of an encoder that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gemma_nli.training.listeners import Silent
+from gemma_nli.training.results import FoldResult
+
+
+class FoldProgress(Silent):
+    """A live line on stderr; on no terminal, a line a fold."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.console = Console(stderr=True)
+        self.enabled = enabled
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        live = enabled and self.console.is_terminal
+        self.display = Progress(*columns, console=self.console, disable=not live, transient=True)
+        self.task = self.display.add_task("folds", total=None)
+
+    def __enter__(self) -> FoldProgress:
+        self.display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.display.stop()
+
+    def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:
+        self.display.update(self.task, total=num_folds, completed=len(done))
+
+    def epoch_ended(self, fold: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        told = f"fold {fold} epoch {epoch} loss {metrics['train_loss']:.3f} val F1 {metrics['val_f1']:.3f}"
+        self.display.update(self.task, description=told)
+
+    def folds_ended(self, folds: list[FoldResult]) -> None:
+        self.display.advance(self.task, len(folds))
+        if self.enabled and not self.console.is_terminal:
+            for fold in folds:
+                told = f"F1 {fold.metrics['f1']:.3f}" if fold.metrics else fold.status
+                self.console.print(f"- fold {fold.fold}: {told}", highlight=False)
+
+
+class RowProgress:
+    """Rows done of a file, on stderr; silent on no terminal."""
+
+    def __init__(self, total: int, enabled: bool = True) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.display = Progress(*columns, console=console, disable=not (enabled and console.is_terminal))
+        self.task = self.display.add_task("rows", total=total)
+
+    def told(self, rows: int) -> None:
+        self.display.update(self.task, completed=rows)
+
+    def __enter__(self) -> RowProgress:
+        self.display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.display.stop()

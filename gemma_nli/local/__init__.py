@@ -1,0 +1,1 @@
+"""One configuration on this machine, without Ray: trained, journalled, shown in MLflow, run again, used."""

@@ -1,0 +1,104 @@
+"""`gemma-nli reproduce RUN_ID`: the configuration from MLflow alone, trained anew, its numbers beside the old ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemma_nli.config import RunConfig
+from gemma_nli.local.trial import LocalRun, run_here
+from gemma_nli.tracking.from_journal import metric_points
+from gemma_nli.tracking.hardware import environment_tags
+from gemma_nli.tracking.queries import recorded_run
+from gemma_nli.training.listeners import Listener
+
+NOTED = {
+    "gemma_nli.data_fingerprint": "the corpus",
+    "gemma_nli.fold_fingerprint": "the evaluation pairs",
+    "gemma_nli.encoder_fingerprint": "the encoder's files",
+    "gemma_nli.git_commit": "the code's commit",
+    "device": "the kind of device",
+    "gpu_name": "the GPU",
+    "cpu_name": "the CPU",
+}
+_LEFT_OUT = ("system/", "sweep/")
+
+
+@dataclass(frozen=True)
+class Row:
+    metric: str
+    recorded: float
+    now: float
+
+    @property
+    def difference(self) -> float:
+        """0 where both are equal, or both are no number."""
+        if self.recorded == self.now or (math.isnan(self.recorded) and math.isnan(self.now)):
+            return 0.0
+        return self.now - self.recorded
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """`rows`: every metric that either run has, at its last step. `notes`: what differs between then and now."""
+
+    run_id: str
+    run_name: str
+    again: LocalRun
+    rows: list[Row]
+    notes: list[str]
+
+    @property
+    def equal(self) -> bool:
+        return all(row.difference == 0 for row in self.rows)
+
+
+def reproduce(
+    run_id: str,
+    tracking_uri: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    storage: Path | None = None,
+    listeners: Iterable[Listener] = (),
+) -> Reproduction:
+    """Run a recorded trial again, in a folder that is deleted, and compare. Nothing is written to MLflow.
+
+    Args:
+        overrides: settings that say where things lie here, as data.data_dir; one that decides numbers is noted.
+        storage: a sweep's storage folder, for its encoded texts.
+    Raises:
+        TrackingError: no such run, a run without a config.yaml, or the store cannot be reached.
+    """
+    recorded = recorded_run(run_id, tracking_uri)
+    config = recorded.config.with_settings({**(overrides or {}), "mlflow.enabled": False})
+    with tempfile.TemporaryDirectory(prefix="gemma_nli_reproduce_") as folder:
+        again = run_here(config, Path(folder), storage, listeners=listeners)
+    now = {point.name: point.value for point in metric_points(again.record)}  # the last step of each
+    rows = [
+        Row(name, recorded.metrics.get(name, math.nan), now.get(name, math.nan))
+        for name in sorted({*recorded.metrics, *now})
+        if not name.startswith(_LEFT_OUT)
+    ]
+    notes = list(_notes(recorded.tags, again, config, recorded.config))
+    return Reproduction(run_id, recorded.run_name, dataclasses.replace(again, notes=[]), rows, notes)
+
+
+def _notes(then: Mapping[str, str], again: LocalRun, config: RunConfig, recorded: RunConfig) -> Iterable[str]:
+    record = again.record
+    now = {**environment_tags(), **record.tags, "gemma_nli.data_fingerprint": again.data_fingerprint}
+    now |= {"gemma_nli.fold_fingerprint": record.fold_fingerprint}
+    now |= {"gemma_nli.encoder_fingerprint": record.encoder_fingerprint}
+    for tag, name in NOTED.items():
+        if tag in then and then[tag] != now.get(tag):
+            yield f"{name} differs: {then[tag][:40]} then, {str(now.get(tag, 'unknown'))[:40]} now"
+    versions = [tag for tag in then if tag.startswith("version.") and tag in now and then[tag] != now[tag]]
+    for tag in sorted(versions):
+        yield f"{tag.removeprefix('version.')} differs: {then[tag]} then, {now[tag]} now"
+    if then.get("gemma_nli.git_dirty") == "true":
+        yield "the code then had changes that were in no commit"
+    changed = {k for k, v in config.canonical().items() if recorded.canonical().get(k) != v}
+    if changed:
+        yield f"other settings than then: {', '.join(sorted(changed))}"

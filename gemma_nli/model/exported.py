@@ -1,0 +1,63 @@
+"""A pair classifier as plain tensors in, logits out: what torch.export can trace and any torch program can call.
+
+Shapes: B pairs, T tokens of the first sequence, U of the second.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gemma_nli.model.classifier import PairClassifier
+
+_EXAMPLES = (["a long night without sleep", "fine"], ["sleeps too little, nearly every day", "mood"])
+
+
+class JointTensors(nn.Module):
+    """(B, T) ids and mask of joint sequences, segments where the encoder knows them -> logit_B."""
+
+    def __init__(self, classifier: PairClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.classifier({"input_ids": input_ids, "attention_mask": attention_mask})
+        return logits
+
+
+class TypedJointTensors(JointTensors):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:  # type: ignore[override]
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        logits: Tensor = self.classifier(batch)
+        return logits
+
+
+class SeparateTensors(nn.Module):
+    """(B, T) ids and mask of the posts, (B, U) of the criteria -> logit_B; a text alone is one segment."""
+
+    def __init__(self, classifier: PairClassifier, typed: bool) -> None:
+        super().__init__()
+        self.classifier, self.typed = classifier, typed
+
+    def forward(
+        self, premise_ids: Tensor, premise_mask: Tensor, hypothesis_ids: Tensor, hypothesis_mask: Tensor
+    ) -> Tensor:
+        sides = []
+        for ids, mask in ((premise_ids, premise_mask), (hypothesis_ids, hypothesis_mask)):
+            batch = {"input_ids": ids, "attention_mask": mask}
+            sides.append(batch | {"token_type_ids": torch.zeros_like(ids)} if self.typed else batch)
+        logits: Tensor = self.classifier((sides[0], sides[1]))
+        return logits
+
+
+def exportable(classifier: PairClassifier) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The module to export and example inputs by name: two pairs of invented text, all int64 of shape (2, length)."""
+    encoder, (premises, hypotheses) = classifier.encoder, _EXAMPLES
+    if not classifier.separate:
+        batch = encoder.collate(encoder.tokenize(premises, hypotheses))
+        typed = "token_type_ids" in batch
+        return (TypedJointTensors if typed else JointTensors)(classifier).eval(), batch
+    posts, criteria = (encoder.collate(encoder.tokenize(texts)) for texts in (premises, hypotheses))
+    inputs = {"premise_ids": posts["input_ids"], "premise_mask": posts["attention_mask"]}
+    inputs |= {"hypothesis_ids": criteria["input_ids"], "hypothesis_mask": criteria["attention_mask"]}
+    return SeparateTensors(classifier, "token_type_ids" in posts).eval(), inputs

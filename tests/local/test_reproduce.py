@@ -1,0 +1,67 @@
+"""A recorded run trained anew from MLflow alone: equal to the last bit, or with a note on what is not the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+import gemma_nli
+from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.errors import TrackingError
+from gemma_nli.local.reproduce import reproduce
+from gemma_nli.local.trial import run_here
+from tests.commands import run_command
+
+
+def test_every_metric_comes_out_the_same_and_nothing_is_written(config, sqlite_uri, runs_of):
+    run = run_here(config)
+    shutil.rmtree(run.folder.parent.parent.parent)  # the journals: MLflow alone must do
+    told = reproduce(run.run_id, sqlite_uri)
+    assert told.equal
+    assert {row.metric for row in told.rows} >= {"cv_aggregate/mean_f1", "fold_2/val_loss", "cv_summary/fold_1_best_f1"}
+    assert len(runs_of("single")) == 1
+    assert not [note for note in told.notes if "differ" in note]
+    assert gemma_nli.reproduce is reproduce
+
+
+def test_another_corpus_is_noted_and_the_differences_shown(config, sqlite_uri, tmp_path, capsys):
+    run = run_here(config)
+    write_synthetic(tmp_path / "other", num_posts=60, seed=4)
+    words = ["reproduce", run.run_id, f"data.data_dir={tmp_path / 'other'}", "--tracking-uri", sqlite_uri]
+    assert run_command(*words, "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert not told["equal"]
+    assert any("the corpus differs" in note for note in told["notes"])
+    assert run_command(*words) == 1
+    out = capsys.readouterr().out
+    assert "cv_aggregate/mean_f1" in out
+    assert "the corpus differs" in out
+
+
+def test_other_code_and_versions_are_noted(config, sqlite_uri):
+    run = run_here(config)
+    client = MlflowClient(sqlite_uri, sqlite_uri)
+    client.set_tag(run.run_id, "gemma_nli.git_commit", "0" * 40)
+    client.set_tag(run.run_id, "version.torch", "1.0.0")
+    notes = "\n".join(reproduce(run.run_id, sqlite_uri).notes)
+    assert f"the code's commit differs: {'0' * 40} then" in notes
+    assert "torch differs: 1.0.0 then" in notes
+
+
+def test_a_setting_that_decides_numbers_is_noted(config, sqlite_uri):
+    run = run_here(config)
+    told = reproduce(run.run_id, sqlite_uri, {"training.seed": 7})
+    assert any("other settings than then: training.seed" in note for note in told.notes)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("sweep", "is a sweep"), ("trial", "no config.yaml")])
+def test_runs_without_a_configuration_are_told(sqlite_uri, kind, told):
+    client = MlflowClient(sqlite_uri, sqlite_uri)
+    run = client.create_run("0", tags={"gemma_nli.kind": kind})
+    with pytest.raises(TrackingError, match=told):
+        reproduce(run.info.run_id, sqlite_uri)
+    with pytest.raises(TrackingError, match="no run 'abc'"):
+        reproduce("abc", sqlite_uri)

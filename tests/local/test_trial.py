@@ -1,0 +1,161 @@
+"""A single run: recorded once, resumed fold by fold, told plainly where it is not in MLflow."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from pathlib import Path
+
+import pytest
+
+from gemma_nli.errors import CorpusError, JournalError, TrackingError
+from gemma_nli.local import trial
+from gemma_nli.local.trial import RunCrashed, run_here
+from gemma_nli.training.listeners import Silent
+from tests.commands import run_command
+
+
+def test_a_run_shows_every_name_that_the_guide_has(config, runs_of, client):
+    config = config.with_settings({"mlflow.system_metrics_seconds": 0.1})
+    done = run_here(config, tags={"researcher": "ann", "note": "first try"})
+    (run,) = runs_of("single")
+    assert (run.info.run_id, run.info.status) == (done.run_id, "FINISHED")
+    metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
+    for fold in (1, 2):
+        for name in ("train_loss", "val_loss", "val_f1", "val_auc"):
+            points = client.get_metric_history(done.run_id, f"fold_{fold}/{name}")
+            assert [point.step for point in points] == [1, 2]
+        assert {f"cv_summary/fold_{fold}_best_f1", f"cv_summary/fold_{fold}_best_auc"} <= metrics.keys()
+    assert {f"cv_aggregate/{n}" for n in ("mean_f1", "std_f1", "median_f1", "mean_auc", "std_auc")} <= metrics.keys()
+    assert {
+        f"dataset/{n}" for n in ("total_pairs", "positive_pairs", "negative_pairs", "num_criteria")
+    } <= params.keys()
+    assert params["model.pooling_strategy"] == "mean"
+    assert {"gpu_name", "gpu_memory_gb", "has_gpu", "supports_bfloat16", "supports_tf32", "cpu_name"} <= tags.keys()
+    assert tags["task"] == "nli_binary_classification"
+    assert (tags["researcher"], tags["mlflow.note.content"]) == ("ann", "first try")
+    files = {file.path for file in client.list_artifacts(done.run_id)}
+    wanted = {"config.yaml", "aggregate_results.json", "nli_pairs.csv", "nli_cv_folds_metadata.json"}
+    wanted |= {f"fold_{k}_{what}" for k in (1, 2) for what in ("best.safetensors", "history.json")}
+    assert wanted <= files
+    (dataset,) = run.inputs.dataset_inputs
+    assert len(dataset.dataset.digest) == 36
+    assert tags["gemma_nli.data_fingerprint"].startswith(dataset.dataset.digest)
+    assert json.loads(dataset.dataset.profile)["num_posts"] == 60
+    assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
+    assert metrics["system/process_memory_megabytes"] > 1
+
+
+def test_the_same_run_again_trains_nothing_and_stays_one_run_and_again_trains_it_anew(config, runs_of, monkeypatch):
+    first = run_here(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "cross_validate", None)  # a call of it would fail
+        second = run_here(config)
+    assert (second.reused, second.run_id) == (True, first.run_id)
+    anew = run_here(config, again=True)
+    assert not anew.reused
+    assert anew.result.metrics() == first.result.metrics()
+    (run,) = runs_of("single")
+    assert run.data.tags["gemma_nli.attempts"] == "2"
+
+
+class _Stops(Silent):
+    """Somebody's Ctrl-C after the first fold."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def folds_ended(self, folds) -> None:
+        raise self.error
+
+
+def test_a_run_that_is_cut_off_is_killed_in_mlflow_and_goes_on_after_its_last_fold(config, few_posts, runs_of):
+    config = config.with_settings({"data.data_dir": str(few_posts)})
+    config = config.with_settings({"model.freeze_encoder": False, "training.num_epochs": 1, "model.max_length": 12})
+    with pytest.raises(KeyboardInterrupt):
+        run_here(config, listeners=[_Stops(KeyboardInterrupt())])
+    (run,) = runs_of("single")
+    assert run.info.status == "KILLED"
+    told: list[int] = []
+
+    class Counts(Silent):
+        def folds_ended(self, folds) -> None:
+            told.extend(fold.fold for fold in folds)
+
+    done = run_here(config, listeners=[Counts()])
+    assert told == [2]
+    (run,) = runs_of("single")
+    assert (run.info.status, run.info.run_id) == ("FINISHED", done.run_id)
+    assert done.result.metrics() == run_here(config, again=True).result.metrics()
+
+
+def test_an_error_is_recorded_without_the_post_that_it_quotes(config, runs_of, corpus_folder, client):
+    from gemma_nli.corpus.redsm5 import load_corpus
+
+    post = next(iter(load_corpus(corpus_folder).posts.values()))
+    with pytest.raises(RunCrashed) as caught:
+        run_here(config, listeners=[_Stops(ValueError(f"cannot read\n{post}"))])
+    assert "ValueError: cannot read" in str(caught.value)
+    assert post not in "".join(traceback.format_exception(caught.value))
+    (run,) = runs_of("single")
+    assert run.info.status == "FAILED"
+    assert post not in str(run.data.tags)
+    trace = Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
+    assert post not in trace
+    assert "ValueError: cannot read" in trace
+
+
+def test_without_mlflow_only_the_output_folder_is_written_and_that_is_said(config, tmp_path, monkeypatch):
+    config = config.with_settings({"mlflow.enabled": False})
+    before = {p for p in tmp_path.rglob("*") if p.is_file()}
+    done = run_here(config, output=tmp_path / "out", storage=tmp_path / "store")
+    assert done.run_id is None
+    assert any("mlflow.enabled is false" in note and str(done.folder) in note for note in done.notes)
+    assert {"config.yaml", "aggregate_results.json", "fold_1_history.json"} <= {p.name for p in done.folder.iterdir()}
+    written = {p for p in tmp_path.rglob("*") if p.is_file()} - before
+    assert all(p.is_relative_to(tmp_path / "out") or p.is_relative_to(tmp_path / "store") for p in written)
+
+
+def test_mistakes_come_before_any_training(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(trial, "cross_validate", None)
+    with pytest.raises(CorpusError):
+        run_here(config.with_settings({"data.data_dir": str(tmp_path / "none")}))
+    with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9"):
+        run_here(config.with_settings({"mlflow.tracking_uri": "http://127.0.0.1:9"}))
+
+
+def test_two_processes_never_train_one_run(config, monkeypatch):
+    from gemma_nli.journal import TrialJournal
+
+    done = run_here(config)
+    with (
+        TrialJournal(done.folder.parent.parent.parent, done.record.key).claim(),
+        pytest.raises(JournalError, match="another"),
+    ):
+        run_here(config)
+
+
+def test_the_command_tells_run_experiment_and_metrics(words, capsys, runs_of):
+    assert run_command("train", *words, "--tag", "researcher=ann", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    (run,) = runs_of("single")
+    assert told["run_id"] == run.info.run_id
+    assert told["metrics"]["cv_aggregate/mean_f1"] == run.data.metrics["cv_aggregate/mean_f1"]
+    assert run_command("train", *words) == 0
+    out = capsys.readouterr().out
+    assert run.info.run_id in out
+    assert "trained before" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["experiment=nli_4091"], "did you mean 'nli_4090'"),
+        (["--tag", "nonsense"], "write k=v"),
+        (["--tag", "mlflow.runName=x"], "mlflow"),
+        (["experiment=nli_cpu", "--config", "x.yaml"], "give one of them"),
+    ],
+)
+def test_a_mistake_is_one_message(words, more, told, capsys):
+    assert run_command("train", *words, *more) == 2
+    assert told in capsys.readouterr().err
