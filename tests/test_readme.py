@@ -19,7 +19,7 @@ OURS = [command for command in COMMANDS if command.startswith("gemma-nli ")]
 
 def test_every_command_has_its_test():
     others = {command.split()[0] + " " + command.split()[1] for command in COMMANDS if command not in OURS}
-    assert others == {"make demo", "ray up", "ray job"}  # the tests below, tests/test_cluster.py and tests/test_demo.py
+    assert others == {"make demo", "ray up", "ray job"}  # the tests below, tests/cluster and tests/test_demo.py
 
 
 @pytest.mark.usefixtures("local_ray")

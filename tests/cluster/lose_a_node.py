@@ -1,4 +1,4 @@
-"""Run by tests/test_cluster.py: a sweep of one trained trial on two nodes; the node that runs it is taken away."""
+"""Run by tests/cluster/test_jobs.py: a sweep of one trained trial on two nodes; the node that runs it is taken away."""
 
 from __future__ import annotations
 

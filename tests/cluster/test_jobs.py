@@ -18,7 +18,7 @@ import yaml
 
 from gemma_nli.corpus.synthetic import write_synthetic
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 
 
@@ -95,7 +95,7 @@ def test_a_sweep_runs_as_a_job(head_node, tmp_path, tiny_bert):
 def test_a_trial_goes_on_from_its_last_fold_when_its_node_is_lost(tmp_path, tiny_bert):
     """Its own process: a Ray of two nodes, the one with the trial removed after the first fold."""
     write_synthetic(tmp_path / "data", num_posts=120, seed=3)
-    script = ROOT / "tests" / "lose_a_node.py"
+    script = ROOT / "tests" / "cluster" / "lose_a_node.py"
     words = [sys.executable, str(script), str(tmp_path), str(tiny_bert)]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
