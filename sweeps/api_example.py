@@ -1,6 +1,6 @@
 """A sweep written in Python: the same checks and the same engine as a sweep file.
 
-    python sweeps/api_example.py data.data_dir=data/redsm5 search.num_trials=30
+python sweeps/api_example.py data.data_dir=data/redsm5 search.num_trials=30
 """
 
 from __future__ import annotations

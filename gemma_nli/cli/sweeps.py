@@ -9,11 +9,19 @@ import typer
 
 from gemma_nli.cli.app import AsJson, Overrides, app, print_json
 
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify", metavar="URL", envvar="GEMMA_NLI_NOTIFY", help="webhook to tell of the end or the failure"
+    ),
+]
+
 
 @app.command()
 def sweep(
     file: Path,
     overrides: Overrides = None,
+    notify: Notify = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would run, and run nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -22,7 +30,7 @@ def sweep(
 
     spec = load_sweep(file, overrides or [])
     if not plan:
-        _run_and_tell(spec, as_json)
+        _run_and_tell(spec, as_json, notify)
     from gemma_nli.console.results import show_plan
     from gemma_nli.sweep.plan import plan_sweep
 
@@ -34,12 +42,14 @@ def sweep(
 
 @app.command()
 def resume(
-    name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")],
+    notify: Notify = None,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a sweep from any folder."""
     from gemma_nli.sweep.resume import stored_spec
 
-    _run_and_tell(stored_spec(name), as_json)
+    _run_and_tell(stored_spec(name), as_json, notify)
 
 
 @app.command()
@@ -70,14 +80,26 @@ def demo(
     _run_and_tell(demo_spec(folder or home() / "demo"), as_json)
 
 
-def _run_and_tell(spec: Any, as_json: bool) -> None:
+def _run_and_tell(spec: Any, as_json: bool, notify: str | None = None) -> None:
     from gemma_nli.console.progress import Progress
     from gemma_nli.console.results import show_result
     from gemma_nli.sweep.engine import run_sweep
+    from gemma_nli.sweep.notify import Notifier
 
-    with Progress(enabled=not as_json) as progress:
-        result = run_sweep(spec, watch=progress.watch)
+    notifier = Notifier(notify, spec.name) if notify else None
+    try:
+        with Progress(enabled=not as_json) as progress:
+            result = run_sweep(spec, watch=progress.watch)
+    except BaseException as error:
+        _tell_of(notifier.failed(error) if notifier else None)
+        raise
     print_json(as_json, result.to_json())
     if not as_json:
         show_result(result, spec, progress.board)
+    _tell_of(notifier.ended(result) if notifier else None)
     raise typer.Exit(result.exit_status)
+
+
+def _tell_of(undelivered: str | None) -> None:
+    if undelivered:
+        typer.echo(f"note: {undelivered}", err=True)

@@ -21,6 +21,7 @@ from gemma_nli.sweep.cluster import encode_all, ray_failed, ray_session
 from gemma_nli.sweep.finalize import Finalized, finalize
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.nodes import wait_for_nodes
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources, decide_resources
@@ -73,6 +74,7 @@ class _Run:
         recorder = Recorder(self.ready, self.folder)
         try:
             recorder.open()
+            self.board.link("MLflow run", recorder.link())
             self._post_known(recorder)
             finalized = self._work(recorder)
             self.board.enter("recording")
@@ -105,14 +107,16 @@ class _Run:
         waiting = list(self.ready.waiting)
         if self.ready.cells and not waiting:
             return self._finalize(recorder)
-        with ray_session():
+        with ray_session() as dashboard:
+            self.board.link("Ray dashboard", dashboard)
+            wait_for_nodes(self.spec.resources, self.board.enter)
             resources = decide_resources(self.ready)
             blocks = self._encode()
             with self.interrupts:
                 self._tune(recorder, resources, blocks)
             if self.interrupts.count:
                 return None
-            return self._finalize(recorder)
+            return self._finalize(recorder, resources)
 
     def _encode(self) -> tuple[SharedBlock, ...]:
         self.board.enter("encoding")
@@ -192,14 +196,14 @@ class _Run:
     ) -> None:
         self.folder.clear_ray()
         self.interrupts.on_first(searcher.stop)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, resources.concurrent))
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.pending)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(CvTrial, context=context), resources.request()),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=searcher.limit,
-                max_concurrent_trials=resources.concurrent,
+                max_concurrent_trials=resources.limit,
                 time_budget_s=self.spec.search.time_budget,
                 reuse_actors=True,
             ),
@@ -219,7 +223,7 @@ class _Run:
         finally:
             self.folder.clear_ray()
 
-    def _finalize(self, recorder: Recorder) -> Finalized | None:
+    def _finalize(self, recorder: Recorder, resources: TrialResources | None = None) -> Finalized | None:
         best = self.board.best()
         if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
             return None
@@ -228,7 +232,7 @@ class _Run:
         record = read_trial(self.ready.storage, best.key)
         assert record is not None, "the board shows finished trials only"
         try:
-            return finalize(self.ready, record, recorder)
+            return finalize(self.ready, record, recorder, resources)
         except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None
