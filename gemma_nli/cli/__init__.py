@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sys
 
-from gemma_nli.cli import features, sweeps, trials
+from gemma_nli.cli import features, jobs, sweeps, trials
 from gemma_nli.cli.app import app
 from gemma_nli.errors import GemmaNliError
 
-__all__ = ["app", "features", "main", "sweeps", "trials"]
+__all__ = ["app", "features", "jobs", "main", "sweeps", "trials"]
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "RAY_LOG_TO_STDERR": "0", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 """Libraries that talk on their own: what matters of it is told by us."""
 

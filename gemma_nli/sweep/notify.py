@@ -57,7 +57,7 @@ class Notifier:
         return self._send({"text": f"{text}.", "event": event, **result.to_json()})
 
     def failed(self, error: BaseException) -> str | None:
-        """Why it could not be told, or None. Of an error that is none of ours only the kind is told: no post gets out."""
+        """Why it could not be told, or None. Of an error that is none of ours, only the kind."""
         if isinstance(error, KeyboardInterrupt):
             event, why = "interrupted", "stopped by its user"
         else:
