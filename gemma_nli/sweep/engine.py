@@ -140,7 +140,10 @@ class _Run:
             cpus=resources.cpu,
             tags={**environment_tags(), "gemma_nli.computed_by": self.ready.sweep_id},
             blocks=blocks,
+            stopping=self.folder.stopping,
         )
+        self.folder.go_on()
+        self.interrupts.on_first(self.folder.ask_to_stop)
         known = list(self.ready.records.values())
         if not self.ready.cells:
             found = [read_trial(self.ready.storage, key) for key in self.folder.cells()]

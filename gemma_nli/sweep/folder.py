@@ -5,6 +5,7 @@ storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `res
                           result.json    what the last run of the command ended with
                           pending.jsonl  trials whose news MLflow has not got yet
                           shared/        files that many trials show in MLflow
+                          stopping       is there from the first Ctrl-C until the sweep is run again
 $GEMMA_NLI_HOME/sweeps/<sweep_id>.json   where that storage is, so that `resume NAME` works from anywhere
 """
 
@@ -33,6 +34,7 @@ class SweepFolder:
         self.path = path
         self.shared = path / "shared"
         self.pending = path / "pending.jsonl"
+        self.stopping = path / "stopping"
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
@@ -107,6 +109,13 @@ class SweepFolder:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) and {"interrupted", "trials", "best"} <= found.keys() else {}
+
+    def ask_to_stop(self) -> None:
+        """Let trials that wait in Ray's queue end as soon as they begin, on whatever node; the running ones finish."""
+        self.stopping.touch()
+
+    def go_on(self) -> None:
+        self.stopping.unlink(missing_ok=True)
 
     def clear_ray(self) -> None:
         """Ray's own record of the trials: never read, the journals are."""

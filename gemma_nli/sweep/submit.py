@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ray.exceptions import RayError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient, JobType
 
 from gemma_nli.errors import SweepError, did_you_mean
 from gemma_nli.masking import mask_credentials
@@ -29,6 +30,7 @@ LEFT_OUT = (".git", ".venv", "venv", "mlruns", "*.db", "__pycache__", "*.egg-inf
 STOP_SECONDS = 60
 """How long a stopped job has for its running trials' folds and for MLflow, before it is killed."""
 _SWEEP = "gemma_nli.sweep"
+_CHECK = "_check-"  # no sweep's name begins so; Ray's list keeps a shadow of a deleted job that was a driver
 _AUTH = "the cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as on the head."
 
 
@@ -77,6 +79,8 @@ class Jobs:
                 f"{address}: nothing answers ({error.strerror or error}); is the head up, and the tunnel to it? "
                 "(`ray dashboard cluster.yaml` opens one)"
             ) from None
+        for talker in ("dashboard_sdk", "job.sdk"):  # they tell of each package and socket, on our stderr
+            logging.getLogger(f"ray.dashboard.modules.{talker}").setLevel(logging.WARNING)
         with self._asking(), _no_ray_address():
             self._client = JobSubmissionClient(address)
 
@@ -119,9 +123,12 @@ class Jobs:
         return job
 
     def list(self) -> list[Job]:
-        """Jobs submitted to the cluster, the newest first."""
+        """Jobs submitted to the cluster, the newest first; drivers that joined by themselves are none."""
+        return [job for job in self._all() if not job.id.startswith(_CHECK)]
+
+    def _all(self) -> Sequence[Job]:
         with self._asking():
-            found = [_job(details) for details in self._client.list_jobs() if details.submission_id]
+            found = [_job(details) for details in self._client.list_jobs() if details.type == JobType.SUBMISSION]
         return sorted(found, key=lambda job: job.started or 0.0, reverse=True)
 
     def get(self, job: str) -> Job:
@@ -129,7 +136,7 @@ class Jobs:
         Raises:
             SweepError: no such job, with the nearest one.
         """
-        jobs = {each.id: each for each in self.list()}
+        jobs = {each.id: each for each in self._all()}
         if job not in jobs:
             raise SweepError(f"{self.address} has no job '{job}'{did_you_mean(job, jobs) or '; it has none.'}")
         return jobs[job]
@@ -182,7 +189,7 @@ class Jobs:
         Raises:
             SweepError: what it found missing, or why it could not look.
         """
-        job = f"check-{uuid.uuid4().hex[:12]}"
+        job = f"{_CHECK}{uuid.uuid4().hex[:12]}"
         self._queue(command, runtime, job, {_SWEEP: "(check)"})
         try:
             ended = self.wait(job, seconds)
