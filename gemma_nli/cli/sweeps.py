@@ -40,6 +40,31 @@ def sweep(
         show_plan(planned)
 
 
+@app.command("plan")
+def plan_command(
+    file: Path,
+    overrides: Overrides = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="of a GPU's hour, or of the machine's where it has none")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure for a minute or two, then say how long a sweep will take and what it will cost."""
+    from gemma_nli.console.results import show_forecast, show_plan
+    from gemma_nli.spec.spec import load_sweep
+    from gemma_nli.sweep.forecast import forecast
+    from gemma_nli.sweep.plan import plan_sweep
+
+    spec = load_sweep(file, overrides or [])
+    planned = plan_sweep(spec)
+    if not as_json:
+        show_plan(planned)
+    measured = forecast(spec)
+    print_json(as_json, {**planned, "forecast": measured.to_json(price)})
+    if not as_json:
+        show_forecast(measured, price)
+
+
 @app.command()
 def resume(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")],

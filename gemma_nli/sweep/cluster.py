@@ -97,7 +97,7 @@ def encode_all(
         _spread(request, missing, storage, settings)
         gpus = 1 if cluster_size()[1] >= 1 and missing else 0
         options: dict[str, Any] = {
-            "num_cpus": _node_cpus() if missing else 1,
+            "num_cpus": node_cpus() if missing else 1,
             "num_gpus": gpus,
             "num_returns": 2,
             "max_retries": 3,
@@ -136,6 +136,6 @@ def _encode_and_share(request: FeatureRequest, storage: Path, settings: Features
     return report, store.load(request).to_arrays()
 
 
-def _node_cpus() -> float:
+def node_cpus() -> float:
     """CPUs of the largest node."""
     return max((node["Resources"].get("CPU", 0.0) for node in alive_nodes()), default=0.0) or 1.0

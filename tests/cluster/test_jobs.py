@@ -1,4 +1,4 @@
-"""Sweeps as jobs on real hosts: as Ray's own command submits them, and as ours checks, lists, follows and stops them."""
+"""Sweeps as jobs on real hosts: as Ray's own command submits them, and as ours checks, follows and stops them."""
 
 from __future__ import annotations
 

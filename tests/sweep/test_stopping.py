@@ -1,4 +1,4 @@
-"""After the first Ctrl-C nothing begins, however many trials wait in the queue; what ran is kept, the rest runs later."""
+"""After the first Ctrl-C nothing begins, however many trials wait in the queue; the rest runs later."""
 
 from __future__ import annotations
 
