@@ -89,6 +89,7 @@ def test_trials_fill_the_slots_and_all_gpus_held_are_paid():
     assert Forecast(0, 0, 3600, 0, 1, 0, 1, gpus=0, trials=1).cost(0.5) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_the_command_tells_time_work_and_cost(sweep_tree, tmp_path, capsys):
     import yaml
