@@ -34,7 +34,7 @@ def build_searcher(
     if ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
     known = _Known(ready, folder, board, post)
-    study = SweepStudy(ready.spec, ready.sweep_id, study_url(ready.spec, ready.folder), known)
+    study = SweepStudy(ready.spec, ready.sweep_id, study_url(ready.spec, ready.folder), known, folder.owner())
     study.add_earlier(_earlier(ready))
 
     def config_of(proposal: Proposal) -> dict[str, Any]:
