@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow cluster chaos chaos-short bench lint audit clean
+.PHONY: help install demo test slow cluster test-cluster chaos chaos-short bench lint audit clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,9 @@ test: $(READY)  ## the tests, under 8 minutes on 2 cores
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
-cluster: $(READY)  ## the tests on several Ray nodes
+cluster: test-cluster
+
+test-cluster: $(READY)  ## the tests on several Ray nodes, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -q -m cluster
 
 chaos: $(READY)  ## kill drivers, workers and servers, damage files; a table of what was lost

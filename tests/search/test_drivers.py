@@ -17,9 +17,7 @@ def shared(folder, owner, **search):
 
 def test_two_drivers_at_once_run_what_was_asked_for_and_nothing_twice(tmp_path):
     ran: dict[str, list] = {"a": [], "b": []}  # of one seed: both samplers draw the same
-    studies = {
-        name: shared(tmp_path, name, num_trials=16, sampler="random") for name in ran
-    }
+    studies = {name: shared(tmp_path, name, num_trials=16, sampler="random") for name in ran}
     begin = threading.Barrier(2)
 
     def drive(name: str) -> None:
