@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -67,7 +69,9 @@ def main(folder: Path, trials: int, nodes: int, slots: int, shortest: float, lon
     write_synthetic(folder / "data", num_posts=40, seed=0)
     engine.CvTrial = sleeping_trial.SleepingTrial  # type: ignore[misc, assignment]
     engine.TrialContext = lambda **facts: None  # type: ignore[misc, assignment]
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 10**8})
+    scratch = tempfile.mkdtemp(prefix="ray")
+    head = {"num_cpus": 0, "object_store_memory": 10**8, "temp_dir": scratch}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes):
         cluster.add_node(num_cpus=slots, num_gpus=slots, object_store_memory=10**8)
     os.environ["RAY_ADDRESS"] = cluster.address
@@ -78,6 +82,7 @@ def main(folder: Path, trials: int, nodes: int, slots: int, shortest: float, lon
     finally:
         ray.shutdown()
         cluster.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
     assert result.trials["finished"] == trials, result.trials
     seconds, cpu = driver.cpu()
     told = {"trials": trials, "slots": nodes * slots, "tune_seconds": seconds, "driver_cpu_seconds": cpu}
