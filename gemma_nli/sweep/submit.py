@@ -79,8 +79,12 @@ class Jobs:
                 f"{address}: nothing answers ({error.strerror or error}); is the head up, and the tunnel to it? "
                 "(`ray dashboard cluster.yaml` opens one)"
             ) from None
-        for talker in ("dashboard_sdk", "job.sdk"):  # they tell of each package and socket, on our stderr
-            logging.getLogger(f"ray.dashboard.modules.{talker}").setLevel(logging.WARNING)
+        for talker in (
+            "dashboard.modules.dashboard_sdk",
+            "dashboard.modules.job.sdk",
+            "_private.runtime_env.packaging",
+        ):
+            logging.getLogger(f"ray.{talker}").setLevel(logging.WARNING)  # of each package and socket, on our stderr
         with self._asking(), _no_ray_address():
             self._client = JobSubmissionClient(address)
 
