@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow cluster chaos chaos-short bench lint audit clean
+.PHONY: help install demo test slow test-cluster chaos chaos-short bench lint audit clean
 .PHONY: nli-train nli-train-4090 nli-train-3090 nli-ablation-pooling browser
 .PHONY: mlflow-ui mlflow-ui-custom mlflow-list mlflow-runs mlflow-models mlflow-clean mlflow-backup mlflow-restore
 NLI := $(BIN)/gemma-nli
@@ -32,7 +32,9 @@ slow: $(READY)  ## the tests that take minutes
 browser: $(READY)  ## the report and MLflow's pages in a real browser (chromium and chromedriver)
 	$(BIN)/python -m pytest -q -m browser
 
-cluster: $(READY)  ## the tests on several Ray nodes
+cluster: test-cluster
+
+test-cluster: $(READY)  ## the tests on several Ray nodes, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -q -m cluster
 
 chaos: $(READY)  ## kill drivers, workers and servers, damage files; a table of what was lost

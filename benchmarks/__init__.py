@@ -3,6 +3,7 @@
     outcome.py      what a benchmark gives: figures, and marks with what was reached
     workplace.py    where one runs: a temporary folder, its corpus, its processes and what they spent
     sweep_run.py    a sweep in a process of its own, with its memory and times
+    scheduling_run.py, sleeping_trial.py  a sweep whose trials sleep, over simulated nodes
     encoder_pass.py one length-sorted pass of a corpus's pairs through the encoder, in a process of its own
 
 Every other file is a benchmark: a function `run(place: Workplace) -> Outcome`, its docstring saying what is compared.
@@ -19,5 +20,6 @@ NAMES = {
     "racing": "what racing folds finds and saves",
     "report": "seconds and memory of the report of 1,000 trials",
     "finetune": "training the encoder against the best frozen configuration",
+    "scheduling": "64 simulated GPUs kept busy by one driver; what 5,000 trials cost it",
 }
 """Each benchmark's module, and what it answers."""

@@ -9,11 +9,19 @@ import typer
 
 from gemma_nli.cli.app import AsJson, Overrides, Tags, app, parse_tags, print_json
 
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify", metavar="URL", envvar="GEMMA_NLI_NOTIFY", help="webhook to tell of the end or the failure"
+    ),
+]
+
 
 @app.command()
 def sweep(
     file: Path,
     overrides: Overrides = None,
+    notify: Notify = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would run, and run nothing")] = False,
     tag: Tags = None,
     as_json: AsJson = False,
@@ -25,7 +33,7 @@ def sweep(
     if tag:
         spec = SweepSpec.model_validate({**dict(spec), "tags": spec.tags | parse_tags(tag)})
     if not plan:
-        _run_and_tell(spec, as_json)
+        _run_and_tell(spec, as_json, notify)
     from gemma_nli.console.results import show_plan
     from gemma_nli.sweep.plan import plan_sweep
 
@@ -35,14 +43,41 @@ def sweep(
         show_plan(planned)
 
 
+@app.command("plan")
+def plan_command(
+    file: Path,
+    overrides: Overrides = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="of a GPU's hour, or of the machine's where it has none")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure for a minute or two, then say how long a sweep will take and what it will cost."""
+    from gemma_nli.console.results import show_forecast, show_plan
+    from gemma_nli.spec.spec import load_sweep
+    from gemma_nli.sweep.forecast import forecast
+    from gemma_nli.sweep.plan import plan_sweep
+
+    spec = load_sweep(file, overrides or [])
+    planned = plan_sweep(spec)
+    if not as_json:
+        show_plan(planned)
+    measured = forecast(spec)
+    print_json(as_json, {**planned, "forecast": measured.to_json(price)})
+    if not as_json:
+        show_forecast(measured, price)
+
+
 @app.command()
 def resume(
-    name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")], as_json: AsJson = False
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")],
+    notify: Notify = None,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a sweep from any folder."""
     from gemma_nli.sweep.resume import stored_spec
 
-    _run_and_tell(stored_spec(name), as_json)
+    _run_and_tell(stored_spec(name), as_json, notify)
 
 
 @app.command()
@@ -73,14 +108,26 @@ def demo(
     _run_and_tell(demo_spec(folder or home() / "demo"), as_json)
 
 
-def _run_and_tell(spec: Any, as_json: bool) -> None:
+def _run_and_tell(spec: Any, as_json: bool, notify: str | None = None) -> None:
     from gemma_nli.console.progress import Progress
     from gemma_nli.console.results import show_result
     from gemma_nli.sweep.engine import run_sweep
+    from gemma_nli.sweep.notify import Notifier
 
-    with Progress(enabled=not as_json) as progress:
-        result = run_sweep(spec, watch=progress.watch)
+    notifier = Notifier(notify, spec.name) if notify else None
+    try:
+        with Progress(enabled=not as_json) as progress:
+            result = run_sweep(spec, watch=progress.watch)
+    except BaseException as error:
+        _tell_of(notifier.failed(error) if notifier else None)
+        raise
     print_json(as_json, result.to_json())
     if not as_json:
         show_result(result, spec, progress.board)
+    _tell_of(notifier.ended(result) if notifier else None)
     raise typer.Exit(result.exit_status)
+
+
+def _tell_of(undelivered: str | None) -> None:
+    if undelivered:
+        typer.echo(f"note: {undelivered}", err=True)

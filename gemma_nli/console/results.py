@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gemma_nli.local.trial import LocalRun
     from gemma_nli.spec.spec import SweepSpec
     from gemma_nli.sweep.board import Board, CellStatus
+    from gemma_nli.sweep.forecast import Forecast
     from gemma_nli.sweep.result import SweepResult
     from gemma_nli.tracking.queries import BestTrial
     from gemma_nli.training.results import CvResult
@@ -122,6 +123,23 @@ def show_plan(plan: dict[str, Any]) -> None:
     table.add_row("storage", plan["storage"])
     console.print(f"[bold]{plan['name']}[/bold]  {plan['sweep_id']}", highlight=False)
     console.print(table)
+
+
+def show_forecast(forecast: Forecast, price: float | None) -> None:
+    """Time, GPU-hours and cost, as measured on this machine."""
+    console = Console()
+    table = Table(show_header=False, pad_edge=False, box=None)
+    parts = ("start", "encode", "tune", "refit")
+    split = ", ".join(f"{name} {duration(getattr(forecast, name))}" for name in parts)
+    table.add_row("time", f"about {duration(forecast.total)} ({split})")
+    table.add_row("a trial", f"{forecast.trial:.1f} s on average, {forecast.trials} to run")
+    table.add_row("work", f"{forecast.gpu_hours:.2f} GPU-hours, {forecast.cpu_hours:.2f} CPU-hours")
+    if price is not None:
+        each = f"{forecast.gpus:g} GPUs" if forecast.gpus else "one machine"
+        table.add_row("cost", f"{forecast.cost(price):.2f} at {price:g} an hour for {each}")
+    console.print(table)
+    for note in forecast.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
 
 
 def show_best(best: BestTrial) -> None:

@@ -11,6 +11,9 @@ User attributes of a trial: `settings` (what ran), `kind` one of
     impossible   settings that do not fit together; told FAIL and not counted
     earlier      a finished run of another experiment, given as a start; not counted
     retry        asked again after a failure, which then is not counted
+    elsewhere    equal to a trial that another driver of the same study is running; told FAIL and not counted
+    surplus      asked while another driver asked for the last one; told FAIL and not counted
+and `owner`: which of the drivers that share the study opened it. A driver takes up, and closes, only what is its own.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from gemma_nli.config import RunConfig
+from gemma_nli.search.drivers import COUNTED, OWNER, Drivers, count
 from gemma_nli.search.studies import open_study
 from gemma_nli.search.studies import study_url as study_url
 from gemma_nli.spec.space import config_identity
@@ -36,7 +40,6 @@ from gemma_nli.spec.spec import SweepSpec
 log = logging.getLogger(__name__)
 Values = tuple[float, ...]
 _MISSES, _DRAWS = 20, 2000
-_COUNTED = ("asked", "reused", "retry")
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,14 @@ class SweepStudy:
         name: str,
         url: str,
         known: Callable[[dict[str, Any]], Mapping[str, float] | None] = lambda settings: None,
+        owner: str = "",
     ) -> None:
         """
         Args:
             name: the study's name in its database: the sweep's id.
             url: SQLAlchemy URL; see `study_url`.
             known: the metrics of settings that another sweep or an earlier run has finished, or None.
+            owner: names this driver over all its resumes, among those that share the study; see `SweepFolder.owner`.
         Raises:
             SweepError: the database cannot be opened, or the sampler's needs are not installed.
         """
@@ -79,6 +84,7 @@ class SweepStudy:
         self.num_trials, self.seed = spec.search.num_trials, spec.search.seed
         self.objectives, self.known = spec.objectives, known
         self.study = open_study(spec, name, url)
+        self.drivers = Drivers(self.study, owner, self._identity)
         self._answers: dict[str, _Answer] = {}
         self._running: dict[str, int] = {}
         self._followers: dict[int, list[int]] = {}
@@ -89,14 +95,7 @@ class SweepStudy:
     @property
     def counted(self) -> int:
         """Trials that count towards num_trials: the sampler's own, over all runs, failures that ran again left out."""
-        trials = self.study.get_trials(deepcopy=False)
-        retried = {trial.user_attrs.get("retry_of") for trial in trials}
-        return sum(
-            trial.state != TrialState.WAITING
-            and trial.user_attrs.get("kind", "asked") in _COUNTED
-            and trial.number not in retried
-            for trial in trials
-        )
+        return count(self.study.get_trials(deepcopy=False))
 
     def propose(self) -> Proposal | None:
         """The next configuration that has to run, or None: enough trials, or nothing new can be found now.
@@ -121,6 +120,10 @@ class SweepStudy:
             trial = self.study.ask()
             settings = self.space.suggest(trial)
             trial.set_user_attr("settings", settings)
+            trial.set_user_attr(OWNER, self.drivers.owner)
+            if self.drivers.is_surplus(trial.number, self.num_trials):
+                self._give_up(trial.number, "surplus")
+                return None
             proposal = self._open_trial(trial.number, settings)
             if proposal is not None:
                 return proposal
@@ -166,7 +169,8 @@ class SweepStudy:
     def close(self, reason: str = "the sweep ended before it did") -> None:
         """Leave nothing RUNNING: Ray does not tell its searcher of trials that a time budget or Ctrl-C cuts off."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self.fail(trial.number, reason)
+            if self.drivers.is_mine(trial):
+                self.fail(trial.number, reason)
         self._again.clear()
 
     def add_earlier(self, runs: Iterable[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
@@ -215,15 +219,29 @@ class SweepStudy:
         for trial in trials:
             kind = trial.user_attrs.get("kind", "asked")
             if trial.state == TrialState.RUNNING:
-                self._again.append(trial)
-            elif trial.state == TrialState.FAIL and kind in _COUNTED and trial.number not in retried:
+                if self.drivers.is_mine(trial):
+                    self._again.append(trial)
+            elif trial.state == TrialState.FAIL and kind in COUNTED and trial.number not in retried:
+                if not self.drivers.is_mine(trial):
+                    continue
                 self.study.enqueue_trial(trial.params, user_attrs={"kind": "retry", "retry_of": trial.number})
-            elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and kind in _COUNTED:
-                config = self._configure(self._settings(trial))
-                if config is not None:
-                    complete = trial.state == TrialState.COMPLETE
-                    values = tuple(trial.values) if complete else None
-                    self._answers[config_identity(config)] = _Answer(values, dict(trial.intermediate_values))
+            elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and kind in COUNTED:
+                self._learn(trial)
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        """What a trial that has ended was told, whoever ran it."""
+        identity = self._identity(self._settings(trial))
+        if identity is not None:
+            values = tuple(trial.values) if trial.state == TrialState.COMPLETE else None
+            self._answers[identity] = _Answer(values, dict(trial.intermediate_values))
+
+    def _identity(self, settings: Mapping[str, Any]) -> str | None:
+        config = self._configure(settings)
+        return config_identity(config) if config is not None else None
+
+    def _give_up(self, number: int, kind: str) -> None:
+        self._mark(number, kind)
+        self.study.tell(number, state=TrialState.FAIL)
 
     def _enqueue(self, configs: Iterable[Mapping[str, Any]]) -> None:
         for config in configs:
@@ -243,14 +261,18 @@ class SweepStudy:
         """The trial as a proposal, or None after telling it what is known of its configuration already."""
         config = self._configure(settings)
         if config is None:
-            self._mark(number, "impossible")
-            self.study.tell(number, state=TrialState.FAIL)
+            self._give_up(number, "impossible")
             return None
         identity = config_identity(config)
         if identity in self._running and self._running[identity] != number:
             self._mark(number, "duplicate")
             self._followers.setdefault(self._running[identity], []).append(number)
             return None
+        if identity not in self._answers and (other := self.drivers.same_elsewhere(number, identity)) is not None:
+            if other.state == TrialState.RUNNING:
+                self._give_up(number, "elsewhere")
+                return None
+            self._learn(other)
         answer = self._answers.get(identity)
         if answer is None:
             metrics = self.known(settings)

@@ -72,6 +72,12 @@ class SweepSpec(Settings):
     @field_validator("storage")
     @classmethod
     def _absolute(cls, value: str) -> str:
+        if "://" in value:
+            scheme = value.partition("://")[0]
+            raise ValueError(
+                f"{scheme}:// is no file system: journals need appending and locks; name a folder that all nodes mount "
+                "(NFS 4, EFS, Filestore, Lustre)"
+            )
         try:
             return os.path.abspath(Path(value).expanduser())
         except (OSError, ValueError, RuntimeError) as error:

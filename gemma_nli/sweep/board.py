@@ -32,6 +32,7 @@ class Board:
         self.metric, self.mode, self.total = metric, mode, total
         self.cells: dict[str, CellStatus] = {}
         self.phase = "starting"
+        self.links: dict[str, str] = {}
         self.began = time.monotonic()
         self.tuning_since: float | None = None
         self.lock = threading.RLock()
@@ -43,6 +44,13 @@ class Board:
             if phase == "tuning":
                 self.tuning_since = time.monotonic()
         self._tell()
+
+    def link(self, name: str, where: str | None) -> None:
+        """Where more is to be seen, as in ("MLflow run", "http://..."); None is passed over."""
+        if where:
+            with self.lock:
+                self.links[name] = where
+            self._tell()
 
     def add(self, key: str, settings: Mapping[str, Any], reused: bool = False) -> CellStatus:
         with self.lock:

@@ -32,26 +32,31 @@ _QUIET = {
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session() -> Iterator[str | None]:
     """Join the cluster of $RAY_ADDRESS or the running session, else start Ray here and stop it again at the end.
 
-    RAY_ADDRESS=local starts one here whatever else runs.
+    RAY_ADDRESS=local starts one here whatever else runs. Gives the dashboard's address, None where there is none.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for noisy in ("ray.tune", "ray.air", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failed trials are told of by the board and the journals
     if ray.is_initialized():
-        yield
+        yield _dashboard(ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR))
         return
     own: dict[str, Any] = {"include_dashboard": False} if os.environ.get("RAY_ADDRESS", "local") == "local" else {}
     if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
-    ray.init(log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
+    context = ray.init(log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
     try:
-        yield
+        yield _dashboard(context)
     finally:
         ray.shutdown()
+
+
+def _dashboard(context: Any) -> str | None:
+    url = str(context.dashboard_url or "")
+    return f"http://{url.removeprefix('http://')}" if url else None
 
 
 def ray_failed(error: RayError) -> GemmaNliError:
@@ -61,6 +66,16 @@ def ray_failed(error: RayError) -> GemmaNliError:
         return cause
     lines = mask_credentials(str(error)).strip().splitlines() or [type(error).__name__]
     return SweepError(f"Ray failed: {lines[-1][:300]} ({type(error).__name__}); the same command goes on from here.")
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """Ray's facts of every node that is up."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def may_grow() -> bool:
+    """Whether nodes can join while a sweep runs: not where this process started Ray for itself."""
+    return os.environ.get("RAY_ADDRESS", "local") != "local" or len(alive_nodes()) > 1
 
 
 def cluster_size() -> tuple[float, float]:
@@ -82,7 +97,7 @@ def encode_all(
         _spread(request, missing, storage, settings)
         gpus = 1 if cluster_size()[1] >= 1 and missing else 0
         options: dict[str, Any] = {
-            "num_cpus": _node_cpus() if missing else 1,
+            "num_cpus": node_cpus() if missing else 1,
             "num_gpus": gpus,
             "num_returns": 2,
             "max_retries": 3,
@@ -121,6 +136,6 @@ def _encode_and_share(request: FeatureRequest, storage: Path, settings: Features
     return report, store.load(request).to_arrays()
 
 
-def _node_cpus() -> float:
+def node_cpus() -> float:
     """CPUs of the largest node."""
-    return max((node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"]), default=1.0)
+    return max((node["Resources"].get("CPU", 0.0) for node in alive_nodes()), default=0.0) or 1.0

@@ -20,6 +20,7 @@ from gemma_nli.sweep.finalize import Finalized, finalize
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.kept_report import Reported, honest_tags
+from gemma_nli.sweep.nodes import wait_for_nodes
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.reporting import try_report
@@ -71,6 +72,7 @@ class _Run:
         recorder = Recorder(self.ready, self.folder)
         try:
             recorder.open()
+            self.board.link("MLflow run", recorder.link())
             self._post_known(recorder)
             finalized = self._work(recorder)
             self.board.enter("recording")
@@ -104,16 +106,21 @@ class _Run:
         again = confirming_rounds(self.ready, self.board) if done else []
         if done and not again:
             return self._finalize(recorder)
-        with ray_session():
+        with ray_session() as dashboard:
+            self.board.link("Ray dashboard", dashboard)
+            wait_for_nodes(self.spec.resources, self.board.enter)
             resources = decide_resources(again[0] if done else self.ready)
+            blocks = () if done else self._encode()
+            self.folder.go_on()
+            self.interrupts.on_first(self.folder.ask_to_stop)
             with self.interrupts:
                 if not done:
-                    self._tune(recorder, resources, self._encode())
+                    self._tune(recorder, resources, blocks)
                 if not self.interrupts.count:
                     self._confirm(recorder, resources)
             if self.interrupts.count:
                 return None
-            return self._finalize(recorder)
+            return self._finalize(recorder, resources)
 
     def _encode(self) -> tuple[SharedBlock, ...]:
         self.board.enter("encoding")
@@ -145,7 +152,7 @@ class _Run:
         finally:
             self.seconds["confirm"] = time.monotonic() - began
 
-    def _finalize(self, recorder: Recorder) -> Finalized | None:
+    def _finalize(self, recorder: Recorder, resources: TrialResources | None = None) -> Finalized | None:
         best = self.board.best()
         self._report()
         if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
@@ -155,7 +162,8 @@ class _Run:
         record = read_trial(self.ready.storage, best.key)
         assert record is not None, "the board shows finished trials only"
         try:
-            return finalize(self.ready, record, recorder, tags=honest_tags(self.report.facts if self.report else {}))
+            honest = honest_tags(self.report.facts if self.report else {})
+            return finalize(self.ready, record, recorder, resources, honest)
         except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None

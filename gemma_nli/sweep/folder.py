@@ -4,7 +4,9 @@ storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `res
                           cells.jsonl    a checksummed line a cell: trial key and settings; the sweep's trials
                           result.json    what the last run of the command ended with
                           pending.jsonl  trials whose news MLflow has not got yet
+                          owner          names the folder among the drivers that share an Optuna study
                           shared/        files that many trials show in MLflow
+                          stopping       is there from the first Ctrl-C until the sweep is run again
 $GEMMA_NLI_HOME/sweeps/<sweep_id>.json   where that storage is, so that `resume NAME` works from anywhere
 """
 
@@ -14,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +36,7 @@ class SweepFolder:
         self.path = path
         self.shared = path / "shared"
         self.pending = path / "pending.jsonl"
+        self.stopping = path / "stopping"
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
@@ -71,6 +75,13 @@ class SweepFolder:
         index.mkdir(parents=True, exist_ok=True)
         write_whole(index / f"{sweep_id}.json", json.dumps({"name": name, "storage": str(storage)}).encode())
 
+    def owner(self) -> str:
+        """Names this folder among the drivers of one Optuna study: whoever holds the folder goes on as the same one."""
+        path = self.path / "owner"
+        if not path.exists():
+            write_whole(path, uuid.uuid4().hex.encode())
+        return path.read_text(encoding="utf-8")
+
     def add_cells(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
         """Append cells that are not noted yet."""
         known = self.cells()
@@ -107,6 +118,13 @@ class SweepFolder:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) and {"interrupted", "trials", "best"} <= found.keys() else {}
+
+    def ask_to_stop(self) -> None:
+        """Let trials that wait in Ray's queue end as soon as they begin, on whatever node; the running ones finish."""
+        self.stopping.touch()
+
+    def go_on(self) -> None:
+        self.stopping.unlink(missing_ok=True)
 
     def clear_ray(self) -> None:
         """Ray's own record of the trials: never read, the journals are."""

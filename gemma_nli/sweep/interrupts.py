@@ -19,7 +19,10 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def on_first(self, action: Callable[[], None]) -> None:
+        """Done at the first signal; at once where that has come already."""
         self._actions.append(action)
+        if self.count:
+            action()
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():

@@ -10,7 +10,7 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.memory import GIB, estimate_memory
 from gemma_nli.sweep.prepare import configs_to_run, feature_requests, prepare
-from gemma_nli.sweep.resources import choose, hungriest
+from gemma_nli.sweep.resources import Node, choose, hungriest
 
 
 def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
     requests = feature_requests(ready)
     missing = [len(store.missing(request)) for request in requests]
     cpus, gpus, gpu_gib = _machine()
-    resources = choose(ready, cpus, gpus, gpu_gib)
+    resources = choose(ready, [Node(cpus, gpus)], gpu_gib)
     configs = configs_to_run(ready)
     total = len(ready.cells) or spec.total_trials
     estimate = estimate_memory(hungriest(configs)) if configs else None

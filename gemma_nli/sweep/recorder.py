@@ -59,6 +59,15 @@ class Recorder:
         self.sweep_run_id = self.tracker.sweep_run(self._sweep())
         self.outbox = Outbox(self.folder.pending)
 
+    def link(self) -> str | None:
+        """Where the sweep's run is looked at: its page on a server, else its id and store. No credentials in it."""
+        if self.tracker is None or self.sweep_run_id is None:
+            return None
+        store = self.tracker.store
+        if not store.is_server:
+            return f"{self.sweep_run_id} in {store.shown}"
+        return f"{store.shown.rstrip('/')}/#/experiments/{self.tracker.experiment_id}/runs/{self.sweep_run_id}"
+
     def post(self, key: str) -> None:
         """A trial has news: its journal is projected soon, in the outbox's thread."""
         if self.outbox is not None:

@@ -37,7 +37,7 @@ def build_searcher(
     if ready.cells or ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
     known = _Known(ready, folder, board, post)
-    study = _open_studies(ready, known)
+    study = _open_studies(ready, known, folder.owner())
 
     def config_of(proposal: Proposal) -> dict[str, Any]:
         key = ready.key_of(proposal.config)
@@ -47,17 +47,17 @@ def build_searcher(
     return StudySearcher(study, ready.pairs.num_folds, config_of, stopped)
 
 
-def _open_studies(ready: Prepared, known: _Known) -> SweepStudy | ArmStudies:
+def _open_studies(ready: Prepared, known: _Known, owner: str) -> SweepStudy | ArmStudies:
     """The sweep's study; where settings are compared, one for each of their values, named after them."""
     url, earlier = study_url(ready.spec, ready.folder), list(_earlier(ready))
     if not ready.spec.compare:
-        study = SweepStudy(ready.spec, ready.sweep_id, url, known)
+        study = SweepStudy(ready.spec, ready.sweep_id, url, known, owner)
         study.add_earlier(earlier)
         return study
     arms = []
     for fixed, arm in ready.spec.arms():
         name = f"{ready.sweep_id} {json.dumps(fixed, sort_keys=True)}"
-        study = SweepStudy(arm, name, url, partial(_known_of_arm, known, fixed))
+        study = SweepStudy(arm, name, url, partial(_known_of_arm, known, fixed), owner)
         same = [(settings, values) for settings, values in earlier if fixed.items() <= settings.items()]
         study.add_earlier(same)
         arms.append((fixed, study))

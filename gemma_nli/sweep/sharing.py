@@ -40,6 +40,7 @@ class TrialContext:
     cpus: float
     tags: dict[str, str] = field(default_factory=dict)
     blocks: tuple[SharedBlock, ...] = ()
+    stopping: Path | None = None  # a file on the shared storage that is there once no trial should begin
 
 
 class SharedFeatures:

@@ -92,6 +92,8 @@ class CvTrial(tune.Trainable):
     def _begin(self, journal: TrialJournal) -> dict[str, Any] | None:
         """Claim the trial and take up what its journal holds; a result where another sweep has just finished it."""
         context = self.context
+        if context.stopping is not None and context.stopping.exists():
+            return self._report(CvResult([], {}, {}), done=True)
         self.run_config = context.base.with_settings(self.config["settings"])
         self.held.enter_context(journal.claim())
         record = journal.read()

@@ -54,6 +54,7 @@ class Tuning:
             cpus=self.resources.cpu,
             tags={**environment_tags(), "gemma_nli.computed_by": self.ready.sweep_id},
             blocks=blocks,
+            stopping=self.folder.stopping,
         )
         known = list(self.ready.records.values())
         if not self.ready.cells:
@@ -109,14 +110,14 @@ class Tuning:
     ) -> None:
         self.folder.clear_ray()
         self.interrupts.on_first(searcher.stop)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, self.resources.concurrent))
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.resources.pending)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(CvTrial, context=context), self.resources.request()),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=searcher.limit,
-                max_concurrent_trials=self.resources.concurrent,
+                max_concurrent_trials=self.resources.limit,
                 time_budget_s=self.spec.search.time_budget,
                 reuse_actors=True,
             ),

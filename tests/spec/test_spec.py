@@ -130,6 +130,7 @@ def test_an_override_inside_a_varied_section_is_refused_too():
         ("resources.gpu=1.5", "whole number"),
         ("resources=none", "resources: must be"),
         ("storage=", "storage:"),
+        ("storage=s3://bucket/sweeps", "storage: s3:// is no file system: journals need appending and locks"),
         ("search.num_trials=5", "is for random and optuna; a grid runs every cell"),
         ("search.sampler=gp", "sampler is for algorithm optuna"),
         ("search.algorithm=optuna", "write choice: [mean, max] instead"),

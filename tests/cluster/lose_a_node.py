@@ -1,9 +1,11 @@
-"""Run by tests/test_cluster.py: a sweep of one trained trial on two nodes; the node that runs it is taken away."""
+"""Run by tests/cluster/test_jobs.py: a sweep of one trained trial on two nodes; the node that runs it is taken away."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -33,7 +35,8 @@ def main(folder: Path, encoder: str) -> None:
             "storage": str(folder / "storage"),
         }
     )
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    scratch = tempfile.mkdtemp(prefix="ray")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": scratch})
     nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
     ray.init(address=cluster.address, log_to_driver=False)
     key = next(iter(prepare(spec).cells))
@@ -60,6 +63,7 @@ def main(folder: Path, encoder: str) -> None:
     print(json.dumps({"trials": result.trials, "folds_computed": computed, "attempts": record.attempts}))
     ray.shutdown()
     cluster.shutdown()
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

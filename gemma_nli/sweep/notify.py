@@ -1,0 +1,88 @@
+"""One POST to a webhook when a sweep has ended or failed. That it cannot be delivered is told, and ends nothing.
+
+The body is JSON: `text` is a sentence (what Slack, Mattermost and Teams' workflows show), `event` one of ended, failed,
+interrupted, and the rest is what `gemma-nli sweep --json` prints. No post, no traceback and no credential is in it.
+The address itself is a secret where it is a chat's webhook: messages of ours show its host only.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from gemma_nli.errors import GemmaNliError, SweepError
+from gemma_nli.masking import mask_credentials
+from gemma_nli.sweep.result import SweepResult
+
+SECONDS = 10.0
+"""All that a notification may cost, however the other side behaves."""
+
+
+class Notifier:
+    """Tells a webhook how a sweep ended."""
+
+    def __init__(self, url: str, name: str, seconds: float = SECONDS) -> None:
+        """
+        Args:
+            url: http or https; `user:password@` in it becomes a basic authorization header.
+            name: the sweep's.
+        Raises:
+            SweepError: not such an address, told before the sweep costs anything.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SweepError(
+                "--notify: must be an http:// or https:// address, as in https://chat.example.org/hooks/1."
+            )
+        self.name, self.seconds = name, seconds
+        self.shown = f"{parts.scheme}://{parts.hostname}"
+        self._headers = {"Content-Type": "application/json", "User-Agent": "gemma-nli"}
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+    def ended(self, result: SweepResult) -> str | None:
+        """Why it could not be told, or None."""
+        event = "interrupted" if result.interrupted else "ended"
+        counts = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count) or "no trials"
+        text = f"Sweep {self.name} {event}: {counts}"
+        if result.best is not None:
+            text += f"; best {result.best.objective:.4f}"
+        return self._send({"text": f"{text}.", "event": event, **result.to_json()})
+
+    def failed(self, error: BaseException) -> str | None:
+        """Why it could not be told, or None. Of an error that is none of ours, only the kind."""
+        if isinstance(error, KeyboardInterrupt):
+            event, why = "interrupted", "stopped by its user"
+        else:
+            event, why = "failed", type(error).__name__
+            if isinstance(error, GemmaNliError):
+                why = mask_credentials(str(error))
+        text = f"Sweep {self.name} {event}: {why}"
+        return self._send({"text": text, "event": event, "name": self.name, "error": why})
+
+    def _send(self, body: dict[str, Any]) -> str | None:
+        answer: list[str | None] = []
+        thread = threading.Thread(target=lambda: answer.append(self._post(body)), name="notify", daemon=True)
+        thread.start()
+        thread.join(self.seconds)  # a socket's timeout bounds each read, not a server that drips
+        why = answer[0] if answer else f"no answer within {self.seconds:g} seconds"
+        return f"{self.shown} could not be notified: {why}" if why else None
+
+    def _post(self, body: dict[str, Any]) -> str | None:
+        data = json.dumps(body, allow_nan=False, default=str).encode()
+        request = urllib.request.Request(self._url, data, self._headers, method="POST")  # noqa: S310 - http(s), checked
+        try:
+            with urllib.request.urlopen(request, timeout=self.seconds):  # noqa: S310  # nosec B310 - as above
+                return None
+        except urllib.error.HTTPError as error:
+            return f"it answered {error.code}"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            return getattr(reason, "strerror", None) or type(reason).__name__

@@ -1,0 +1,223 @@
+"""Short measurements on the machine that will run a sweep: how long its texts take to encode, and how long a trial.
+
+Both run as Ray tasks with the share of the machine that the sweep's own tasks get, side by side as its trials would.
+Trials that cost alike are measured once: the first epochs of the real training code, on stand-ins for vectors that are
+not encoded yet (time does not hang on their values), or on some of the posts where the encoder is trained.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from gemma_nli.config import FeaturesConfig, RunConfig
+from gemma_nli.corpus.pairs import PairTable, build_pairs
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.errors import CorpusError
+from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureSource, FeatureStore
+from gemma_nli.features.block import TokenStates
+from gemma_nli.features.encoding import encode, load_for
+from gemma_nli.features.request import digest_array
+from gemma_nli.model.identity import encoder_folder
+from gemma_nli.training.fold import plan_fold
+
+ENOUGH_SECONDS = 2.0
+"""A measurement this long is taken as it is; a shorter one is repeated on more."""
+_COSTS = ("model.", "training.", "device.", "data.n")
+_COSTS_NOTHING = {
+    "training.learning_rate",
+    "training.encoder_learning_rate",
+    "training.weight_decay",
+    "training.warmup_ratio",
+    "training.schedule",
+    "training.max_grad_norm",
+    "training.label_smoothing",
+    "training.focal_gamma",
+    "training.seed",
+    "training.num_epochs",  # costs in proportion: a trial's own number is put in afterwards
+    "model.dropout",
+}
+
+
+@dataclass(frozen=True)
+class EncodeCost:
+    """Seconds for all missing texts, seconds to load the encoder, and tokens a character of these texts."""
+
+    seconds: float
+    load_seconds: float
+    tokens_per_character: float
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """A trial's seconds: `fixed`, and `per_epoch` for all its folds together."""
+
+    fixed: float
+    per_epoch: float
+
+    def of(self, config: RunConfig) -> float:
+        return self.fixed + self.per_epoch * config.training.num_epochs
+
+
+def cost_class(config: RunConfig) -> str:
+    """Configurations of one class take the same time an epoch."""
+    settings = {key: value for key, value in config.flat().items() if key not in _COSTS_NOTHING}
+    return json.dumps({k: v for k, v in settings.items() if k.startswith(_COSTS)}, default=str)
+
+
+@ray.remote(num_cpus=1)
+def probe_encoding(request: FeatureRequest, missing: list[int], settings: FeaturesConfig) -> EncodeCost:
+    """Encode whole posts, short and long ones alike, until enough seconds have been measured or none is left."""
+    began = time.perf_counter()
+    encoder = load_for(request)
+    load_seconds = time.perf_counter() - began
+    rows_of: dict[str, list[int]] = {}
+    for row in missing:
+        rows_of.setdefault(request.premises[row], []).append(row)
+    posts = sorted(rows_of, key=len)
+    encode(request.subset(rows_of[posts[len(posts) // 2]]), encoder, settings, 0)  # warm: kernels, tokenizer
+    count = min(8, len(posts))
+    while True:
+        chosen = [row for place in np.linspace(0, len(posts) - 1, count).astype(int) for row in rows_of[posts[place]]]
+        began = time.perf_counter()
+        encoded = encode(request.subset(chosen), encoder, settings)
+        seconds = time.perf_counter() - began
+        if seconds >= ENOUGH_SECONDS or count == len(posts):
+            break
+        count = min(len(posts), count * max(2, math.ceil(ENOUGH_SECONDS / max(seconds, 0.05))))
+    size = _characters(request)
+    rate = float(encoded.lengths.sum() / max(1, size[chosen].sum()))
+    work = np.minimum(size * rate, request.model.max_length)
+    return EncodeCost(seconds * float(work[missing].sum() / work[chosen].sum()), load_seconds, rate)
+
+
+@ray.remote(num_cpus=1)
+def probe_trial(
+    config: RunConfig, corpus: Corpus, pairs: PairTable, storage: Path, cpus: float, tokens_per_character: float | None
+) -> TrialCost:
+    """
+    Args:
+        tokens_per_character: of texts that are not encoded yet; None where the store holds them all.
+    """
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))
+    if not config.model.freeze_encoder:
+        return _trained(config, corpus)
+    store = FeatureStore(storage / "features", config.features)
+    features: FeatureSource = store if tokens_per_character is None else _StandIns(tokens_per_character)
+
+    def run(epochs: int) -> None:
+        from gemma_nli.training.cross_validation import run_folds
+
+        for _ in run_folds(_with_epochs(config, epochs), corpus, pairs, features, {}):
+            pass
+
+    return _line(run)
+
+
+def _line(run: Callable[[int], None]) -> TrialCost:
+    """Seconds as a line over epochs; the first call, with its imports and loading, counts only where it is long."""
+    first = _timed(run, 1)
+    if first > 5 * ENOUGH_SECONDS:
+        return TrialCost(0.0, first)
+    one = min(first, _timed(run, 1))
+    many = max(3, min(20, math.ceil(ENOUGH_SECONDS / max(one, 0.01))))
+    per_epoch = max(0.0, (_timed(run, many) - one) / (many - 1))
+    return TrialCost(max(0.0, one - per_epoch), per_epoch)
+
+
+def _trained(config: RunConfig, corpus: Corpus) -> TrialCost:
+    """One fold over some of the posts, scaled to all folds over all posts."""
+    from gemma_nli.training.finetune import train_fold
+
+    whole = build_pairs(corpus, config.data)
+    rows = sum(len(plan_fold(config, whole, fold).fit) for fold in range(1, whole.num_folds + 1))
+    share = min(1.0, 64 / max(1, rows / whole.num_folds))
+    while True:
+        some, pairs = _some_posts(config, corpus, share)
+
+        def run(epochs: int, some: Corpus = some, pairs: PairTable = pairs) -> None:
+            train_fold(_with_epochs(config, epochs), some, pairs, 1, lambda epoch, metrics: None)
+
+        _timed(run, 1)  # loads the encoder
+        seconds = _timed(run, 1)
+        if seconds >= ENOUGH_SECONDS / 4 or len(some.posts) == len(corpus.posts):
+            break
+        share = min(1.0, share * 4)
+    line = _line(run)
+    scale = rows / len(plan_fold(config, pairs, 1).fit)
+    return TrialCost(line.fixed * whole.num_folds, line.per_epoch * scale)
+
+
+def _some_posts(config: RunConfig, corpus: Corpus, share: float) -> tuple[Corpus, PairTable]:
+    """A share of the posts, more where their folds would lack a class."""
+    names = np.random.default_rng(0).permutation(list(corpus.posts)).tolist()
+    while True:
+        kept = set(names[: math.ceil(share * len(names))])
+        posts = {name: text for name, text in corpus.posts.items() if name in kept}
+        some = Corpus(posts, corpus.criteria, tuple(a for a in corpus.annotations if a.post_id in kept))
+        try:
+            return some, build_pairs(some, config.data)
+        except CorpusError:
+            if share >= 1:
+                raise
+            share = min(1.0, share * 2)
+
+
+def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
+    return config.with_settings({"training.num_epochs": epochs, "training.patience": None})
+
+
+def _timed(run: Callable[[int], None], epochs: int) -> float:
+    began = time.perf_counter()
+    run(epochs)
+    return time.perf_counter() - began
+
+
+def _characters(request: FeatureRequest) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(N,) characters of each row, both its texts together."""
+    hypotheses = request.hypotheses or ("",) * len(request)
+    pairs = zip(request.premises, hypotheses, strict=True)
+    return np.array([len(premise) + len(hypothesis) for premise, hypothesis in pairs], dtype=np.int64)
+
+
+class _StandIns:
+    """A FeatureSource of random vectors, as many and as long as the real ones will be."""
+
+    def __init__(self, tokens_per_character: float) -> None:
+        self.tokens_per_character = tokens_per_character
+
+    def load(self, request: FeatureRequest) -> FeatureBlock:
+        rows = request.unique_rows
+        hidden = _hidden_size(request)
+        rng = np.random.default_rng(0)
+        sizes = _characters(request)[rows] * self.tokens_per_character
+        lengths = np.clip(sizes, 4, request.model.max_length).astype(np.int32)
+        views = {view: rng.standard_normal((len(rows), hidden), dtype=np.float32) for view in request.views}
+        tokens = None
+        if request.with_tokens:
+            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            flat_SH = rng.standard_normal((int(offsets[-1]), hidden), dtype=np.float32)
+            tokens = TokenStates(_as(flat_SH, request.precision), offsets, request.precision)
+        digests = digest_array([request.digests[row] for row in rows])
+        return FeatureBlock(digests, lengths, hidden, views, tokens, request)
+
+
+def _as(flat_SH: np.ndarray[Any, Any], precision: str) -> np.ndarray[Any, Any]:
+    if precision == "bfloat16":
+        return (flat_SH.view(np.uint32) >> 16).astype(np.uint16)
+    return flat_SH.astype(precision)
+
+
+def _hidden_size(request: FeatureRequest) -> int:
+    tree = json.loads((encoder_folder(request.model) / "config.json").read_text(encoding="utf-8"))
+    return int(tree.get("text_config", tree)["hidden_size"])

@@ -1,0 +1,111 @@
+"""A webhook hears how a sweep ended; one that does not answer costs seconds and a sentence."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from gemma_nli.errors import SweepError, TrackingError
+from gemma_nli.sweep.board import CellStatus
+from gemma_nli.sweep.notify import Notifier
+from gemma_nli.sweep.result import SweepResult
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[tuple[dict[str, str], dict[str, Any]]]]]:
+    """A real webhook on loopback and what it has heard: headers and body."""
+    heard: list[tuple[dict[str, str], dict[str, Any]]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            heard.append((dict(self.headers), body))
+            self.send_response(500 if self.path == "/broken" else 204)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}", heard
+    server.shutdown()
+    server.server_close()
+
+
+def result(**changes: Any) -> SweepResult:
+    best = CellStatus("k", {"a": 1}, "finished", 0.7123, {"cv_aggregate/mean_f1": 0.7123, "cv_aggregate/mean_auc": NAN})
+    facts = {"sweep_id": "s", "sweep_run_id": "r", "name": "x", "experiment": "e", "ran": 3, "best_run_id": "b"}
+    facts |= {"trials": {"finished": 2, "pruned": 0, "failed": 1}, "best": best, "registered": None}
+    return SweepResult(**{**facts, "seconds": {"total": 1.0}, "texts": {}, **changes})
+
+
+def test_the_end_is_told_with_the_result(hook):
+    address, heard = hook
+    assert Notifier(f"http://{address}/hook", "x").ended(result()) is None
+    body = heard[0][1]
+    assert body["text"] == "Sweep x ended: 2 finished, 1 failed; best 0.7123."
+    assert (body["event"], body["trials"]["failed"], body["best"]["key"]) == ("ended", 1, "k")
+    assert Notifier(f"http://{address}/hook", "x").ended(result(interrupted=True)) is None
+    assert heard[1][1]["event"] == "interrupted"
+
+
+def test_a_failure_is_told_without_credentials_and_without_what_may_be_a_post(hook):
+    address, heard = hook
+    notifier = Notifier(f"http://me:pass%20word@{address}/hook", "x")
+    assert notifier.failed(TrackingError("http://u:secret@mlflow: cannot open")) is None
+    assert notifier.failed(ValueError("I cannot sleep at night")) is None
+    told = json.dumps([body for _, body in heard])
+    assert "secret" not in told
+    assert "sleep" not in told
+    assert "mlflow: cannot open" in heard[0][1]["error"]
+    assert heard[1][1]["error"] == "ValueError"
+    assert heard[0][0]["Authorization"] == "Basic bWU6cGFzcyB3b3Jk"
+
+
+def test_a_webhook_that_refuses_or_is_not_there_is_told_of_by_its_host_only(hook):
+    address, _ = hook
+    told = Notifier(f"http://{address}/broken", "x").ended(result())
+    assert told == "http://127.0.0.1 could not be notified: it answered 500"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{probe.getsockname()[1]}"
+    told = Notifier(f"http://u:pw@{dead}/T0/secret", "x").ended(result())
+    assert told is not None
+    assert "refused" in told
+    assert "secret" not in told
+    assert "pw" not in told
+
+
+def test_a_webhook_that_drips_costs_no_more_than_its_time():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            peer, _ = server.accept()
+            for byte in b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100:
+                try:
+                    peer.send(bytes([byte]))
+                except OSError:
+                    return
+                time.sleep(0.2)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began = time.monotonic()
+        told = Notifier(f"http://127.0.0.1:{server.getsockname()[1]}/", "x", seconds=1.0).ended(result())
+        assert time.monotonic() - began < 2.5
+    assert told == "http://127.0.0.1 could not be notified: no answer within 1 seconds"
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "chat.example.org/hook", "http://", "file:///etc/passwd"])
+def test_no_other_address_is_taken(url):
+    with pytest.raises(SweepError, match="--notify"):
+        Notifier(url, "x")
