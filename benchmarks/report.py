@@ -91,7 +91,7 @@ def report(storage: str, sweep_id: str) -> None:
     gathered = time.perf_counter()
     out = Path(storage).parent / "report"
     written = write_report(evidence, out)
-    told = {
+    told: dict[str, Any] = {
         "pairs": len(evidence.rows_N),
         "import_seconds": imported - began,
         "gather_seconds": gathered - imported,
@@ -99,5 +99,6 @@ def report(storage: str, sweep_id: str) -> None:
         "html_bytes": os.path.getsize(written.html),
         "answer": written.findings.answer.first,
     }
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({**told, "peak_gib": peak_kib / 2**20}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    told |= {"peak_gib": used.ru_maxrss / 2**20, "own_cpu_seconds": used.ru_utime + used.ru_stime}
+    print(json.dumps(told))

@@ -75,6 +75,7 @@ class Workplace:
             },
             "space": space,
             "finalize": {"enabled": False},
+            "report": {"enabled": False},
             "storage": str(folder / "storage"),
             **rest,
         }

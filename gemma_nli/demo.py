@@ -35,11 +35,11 @@ def demo_spec(folder: Path) -> SweepSpec:
                 "training": {"batch_size": 32, "num_epochs": 20},
                 "output": {"experiment_name": "demo"},
             },
-            "space": {
+            "compare": {
                 "model.pair_encoding": {"grid": ["joint", "separate"]},
                 "model.pooling_strategy": {"grid": ["mean", "max", "attention"]},
-                "training.learning_rate": {"grid": [1e-3, 1e-2]},
             },
+            "tune": {"training.learning_rate": {"grid": [1e-3, 1e-2]}},
         },
         source="demo",
     )

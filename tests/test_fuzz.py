@@ -58,8 +58,8 @@ PARTS = {
         "kind": st.sampled_from(["none", "asha", "median", "fold_racing", "hyperband"]), "grace_folds": junk,
     })),
     "resources": st.one_of(junk, st.fixed_dictionaries({}, optional={"cpu": junk, "gpu": junk, "max_failures": junk})),
-    "finalize": st.one_of(junk, st.fixed_dictionaries({}, optional={"alias": junk, "model_name": junk})),
-    "base": junk, "nam": junk,
+    "finalize": st.one_of(junk, st.fixed_dictionaries({}, optional={"alias": junk, "confirm": junk})),
+    "compare": st.one_of(junk, spaces), "tune": st.one_of(junk, spaces), "report": junk, "base": junk, "nam": junk,
 }  # fmt: skip
 changes = st.lists(
     st.one_of(*(st.tuples(st.just((part,)), value) for part, value in PARTS.items()),

@@ -53,7 +53,8 @@ def always_positive(evidence: Evidence) -> Baseline:
 
 
 def tfidf(evidence: Evidence) -> Baseline:
-    """TF-IDF of words and word pairs, one logistic regression a criterion, fitted on each fold's training pairs.
+    """TF-IDF of words and word pairs that two posts have, one logistic regression a criterion, fitted on each fold's
+    training pairs.
 
     A criterion without both classes among them gets its share of positives.
     """
@@ -61,8 +62,8 @@ def tfidf(evidence: Evidence) -> Baseline:
     texts = [evidence.corpus.posts[post] for post in pairs.post_ids]
 
     def fit(plan: FoldPlan) -> Scorer:
-        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000)
-        vectorizer.fit([texts[post] for post in np.unique(pairs.post_N[plan.fit])] + [ONE_WORD])
+        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+        vectorizer.fit([texts[post] for post in np.unique(pairs.post_N[plan.fit])] + 2 * [ONE_WORD])
         words_PV = vectorizer.transform(texts)
         score_PC = np.empty((len(texts), len(pairs.criterion_ids)))
         for criterion in range(len(pairs.criterion_ids)):

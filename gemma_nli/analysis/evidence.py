@@ -5,6 +5,7 @@ Letters: T trials with all folds, N evaluation pairs (fold by fold), K folds.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,7 @@ class Trial:
     state: str
     folds_done: int
     metrics: dict[str, float]
+    storage: Path
     place: int | None = None
     note: str = ""
 
@@ -122,9 +124,10 @@ class Evidence:
 
     def record(self, key: str) -> TrialRecord:
         """A trial's whole journal, for learning curves and how to run it again."""
-        record = read_trial(self.storage, key)
+        storage = next((trial.storage for trial in self.trials if trial.key == key), self.storage)
+        record = read_trial(storage, key)
         if record is None:
-            raise ReportError(f"{self.storage}: the journal of trial {key} is gone; run the sweep again.")
+            raise ReportError(f"{storage}: the journal of trial {key} is gone; run the sweep again.")
         return record
 
     @cached_property
@@ -173,7 +176,7 @@ def gather(
         if whole is not None:
             probabilities.append(whole)
             thresholds.append([record.folds[fold].threshold for fold in range(1, pairs.num_folds + 1)])
-        trials.append(_trial(record, spec, {**record.config.flat(), **settings}, place))
+        trials.append(_trial(record, spec, {**record.config.flat(), **settings}, storage, place))
     if not probabilities:
         raise ReportError(f"sweep '{spec.name}': no trial has finished all folds yet, so there is nothing to report.")
     return Evidence(
@@ -204,12 +207,13 @@ def _whole(record: TrialRecord, pairs: PairTable, rows_N: NDArray[np.int64]) -> 
     return None if np.isnan(found_N).any() else found_N
 
 
-def _trial(record: TrialRecord, spec: SweepSpec, settings: dict[str, Any], place: int | None) -> Trial:
+def _trial(record: TrialRecord, spec: SweepSpec, settings: dict[str, Any], storage: Path, place: int | None) -> Trial:
     note = record.reason or (record.error or "").strip().split("\n")[-1][:200]
     if record.state == "finished" and place is None:
         note = "a fold diverged"
     kept = {key: settings.get(key) for key in spec.space.keys}
-    return Trial(record.key, spec.name, kept, record.state, len(record.folds), record.metrics(), place, note)
+    facts = (record.key, spec.name, kept, record.state, len(record.folds), record.metrics(), storage)
+    return Trial(*facts, place, note)
 
 
 def merge(parts: list[Evidence]) -> Evidence:
@@ -249,9 +253,7 @@ def merge(parts: list[Evidence]) -> Evidence:
             rows.append(part.probability_TN[trial.place])
             thresholds.append(part.threshold_TK[trial.place])
         settings = {name: configs[key].get(name) for name in varied}
-        trials.append(
-            Trial(key, trial.sweep, settings, trial.state, trial.folds_done, trial.metrics, place, trial.note)
-        )
+        trials.append(dataclasses.replace(trial, settings=settings, place=place))
     return Evidence(
         names=[name for part in parts for name in part.names],
         questions=[question for part in parts for question in part.questions if question],

@@ -160,10 +160,10 @@ def _warnings(
             )
     if confirmation is not None and not confirmation.order_held:
         lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.told}.")
-    if evidence.spec.metric not in BY_METRIC:
+    if evidence.spec.metric not in BY_METRIC or evidence.spec.mode == "min":
         lines.append(
-            f"The sweep is decided by {evidence.spec.metric}, which cannot be measured again on resampled posts; this "
-            "report ranks by mean F1."
+            f"The sweep is decided by {evidence.spec.metric} ({evidence.spec.mode}), which cannot be measured again "
+            f"on resampled posts; this report ranks by the highest mean {score}."
         )
     if evidence.spec.base.training.epoch_selection == "best":
         lines.append("training.epoch_selection is best: each fold's epoch was chosen on the pairs that measure it.")

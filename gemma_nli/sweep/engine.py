@@ -162,8 +162,7 @@ class _Run:
         record = read_trial(self.ready.storage, best.key)
         assert record is not None, "the board shows finished trials only"
         try:
-            honest = honest_tags(self.report.facts if self.report else {})
-            return finalize(self.ready, record, recorder, resources, honest)
+            return finalize(self.ready, record, recorder, resources, honest_tags(self.report, record.key))
         except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None

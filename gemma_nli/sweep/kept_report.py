@@ -7,7 +7,6 @@ storage/sweeps/<sweep_id>/report.html, report.md   what people read
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,11 @@ def kept_report(folder: SweepFolder) -> Reported | None:
     return Reported(html, markdown, facts)
 
 
-def honest_tags(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The winner's honest score as MLflow's tags, beside the raw one."""
+def honest_tags(report: Reported | None, key: str | None = None) -> dict[str, str]:
+    """The winner's honest score as MLflow's tags, beside the raw one; none where `key` is not the winner's."""
+    facts = report.facts if report is not None else {}
     honest = facts.get("honest")
-    if not honest:
+    if not honest or key not in (None, facts["winner"]):
         return {}
     return {
         "gemma_nli.honest_metric": str(honest["metric"]),

@@ -177,7 +177,7 @@ class Recorder:
         artifacts: dict[str, Path | bytes] = {}
         if kept is not None:
             artifacts = {kept.html.name: kept.html, kept.markdown.name: kept.markdown}
-            tags |= honest_tags(kept.facts)
+            tags |= honest_tags(kept)
         self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags, artifacts)
 
     def _sweep(self) -> SweepProjection:

@@ -61,6 +61,6 @@ def flush_sweep(name: str) -> tuple[int, int]:
 def _register(ready: Prepared, folder: SweepFolder, recorder: Recorder) -> dict[str, Any] | None:
     best = folder.result()["best"]
     record = read_trial(ready.storage, best["key"]) if best else None
-    kept = kept_report(folder)
-    tags = honest_tags(kept.facts) if kept is not None else {}
-    return finalize(ready, record, recorder, tags=tags).registered if record is not None else None
+    if record is None:
+        return None
+    return finalize(ready, record, recorder, tags=honest_tags(kept_report(folder), record.key)).registered

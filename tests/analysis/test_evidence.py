@@ -14,6 +14,7 @@ from gemma_nli.analysis.answer import find_answer
 from gemma_nli.analysis.effects import interactions, main_effects
 from gemma_nli.analysis.evidence import Evidence, gather, merge
 from gemma_nli.analysis.leaderboard import leaderboard
+from gemma_nli.analysis.report import write_report
 from gemma_nli.analysis.selection import Draws, honest_score
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.errors import ReportError
@@ -93,6 +94,9 @@ def test_two_sweeps_over_one_corpus_answer_together(
     assert both.complete[both.winner].sweep == "second"
     assert found.chosen_by == "compare"
     assert "each tuned over 12 trials" in found.first
+    report = write_report(both, tmp_path / "report")
+    assert "# simulated, second" in report.markdown.read_text()
+    assert "gemma-nli report simulated second" in report.markdown.read_text()
 
 
 def test_sweeps_over_different_corpora_or_folds_are_refused(

@@ -14,6 +14,7 @@ from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.result import SweepResult
 from gemma_nli.tracking.queries import best_trial
+from tests.commands import run_command
 from tests.sweep.conftest import little_tree, spec_of
 
 
@@ -137,3 +138,38 @@ def test_a_sweep_may_do_without_a_report(finished_sweep: tuple[dict[str, Any], S
     _, result = finished_sweep
     assert result.report is None
     assert not result.notes
+
+
+def test_the_command_writes_it_again_sends_it_and_says_where(
+    compared: tuple[dict[str, Any], SweepResult, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree, result, folder = compared
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+    assert result.report is not None
+    assert run_command("report", "comparing", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["unsent"] is None
+    assert {name: told[name] for name in result.report} == result.report
+    run = MlflowClient(tree["base"]["mlflow"]["tracking_uri"]).get_run(result.sweep_run_id)
+    assert run.info.status == "FINISHED"
+    assert run_command("report", "comparing", "--out", str(folder / "elsewhere")) == 0
+    assert (folder / "elsewhere" / "report.html").is_file()
+    assert result.report["answer"][0].split()[0] in capsys.readouterr().out
+    assert run_command("report", "comparin") == 2
+    assert "did you mean 'comparing'?" in capsys.readouterr().err
+
+
+def test_best_prints_the_honest_score(
+    compared: tuple[dict[str, Any], SweepResult, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, result, _ = compared
+    uri = tree["base"]["mlflow"]["tracking_uri"]
+    assert run_command("best", "--experiment", "little", "--tracking-uri", uri) == 0
+    assert result.report is not None
+    honest = result.report["honest"]
+    assert (
+        f"honest mean_f1 {honest['honest']:.4f} ({honest['low']:.4f} to {honest['high']:.4f})"
+        in capsys.readouterr().out
+    )
