@@ -44,6 +44,12 @@ def show_result(result: SweepResult, spec: SweepSpec, board: Board | None) -> No
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
         console.print(f"registered [bold]{name}[/bold] version {version}, alias {result.registered['alias']}")
+        if result.registered["torch"] != "pt2":
+            console.print(Text(f"note: mlflow.pytorch: {result.registered['torch']}", style="yellow"))
+        promotion = result.registered.get("promotion")
+        if promotion:
+            verb = "is" if promotion["promoted"] else "is not"
+            console.print(Text(f"version {version} {verb} {promotion['to']}: {promotion['why']}"))
     if result.report:
         show_report(result.report)
     for note in result.notes:

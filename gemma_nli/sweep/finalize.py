@@ -92,6 +92,7 @@ def finalize(
         "gemma_nli.fold_fingerprint": record.fold_fingerprint,
         "gemma_nli.data_fingerprint": ready.corpus.fingerprint,
         "gemma_nli.trial_run_id": trial_run_id,
+        "gemma_nli.sweep_name": ready.spec.name,
         "gemma_nli.metric": ready.spec.metric,
         "gemma_nli.metric_value": repr(record.metrics().get(ready.spec.metric)),
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),

@@ -386,3 +386,20 @@ def test_any_bytes_in_a_sweep_file_are_a_spec_or_an_error_of_ours(tmp_path_facto
         load_sweep(path)
     except GemmaNliError:
         return
+
+
+def test_your_own_tags_are_texts_and_no_part_of_what_a_sweep_is():
+    spec = SweepSpec.from_mapping(changed(TREE, tags={"ticket": 7, "urgent": True}), "x", ["tags.researcher=ann"])
+    assert spec.tags == {"ticket": "7", "urgent": "true", "researcher": "ann"}
+    assert SweepSpec.from_mapping(yaml.safe_load(spec.to_yaml())).tags == spec.tags
+
+
+@pytest.mark.parametrize("name", ["mlflow.runName", "gemma_nli.key", "version.torch", "a@b", "x" * 251])
+def test_a_tag_that_is_not_yours_is_refused(name):
+    assert "tag" in refused(changed(TREE, tags={name: "x"}))
+
+
+def test_finalize_takes_a_role_and_a_level():
+    spec = SweepSpec.from_mapping(changed(TREE, finalize={"promote_if_better": "production", "promote_level": 0.01}))
+    assert (spec.finalize.promote_if_better, spec.finalize.promote_level) == ("production", 0.01)
+    assert "finalize.promote_if_better" in refused(changed(TREE, finalize={"promote_if_better": "prod"}))

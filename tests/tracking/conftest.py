@@ -110,7 +110,11 @@ class Postgres:
         return self._uri(f"test{self.count}")
 
     def _uri(self, database: str) -> str:
-        return str(self.server.get_uri(database)).replace("postgresql+psycopg:", "postgresql:")
+        return (
+            str(self.server.get_uri(database))
+            .replace("postgresql+psycopg:", "postgresql:")
+            .replace("postgresql:", "postgresql+psycopg2:")
+        )
 
 
 @pytest.fixture(scope="session")

@@ -132,3 +132,11 @@ def test_bounds_hold_inside_nested_and_threaded_calls_and_leave_no_trace(monkeyp
     leave.set()
     thread.join()
     assert dict(os.environ) == before
+
+
+def test_postgresql_without_a_driver_takes_the_one_of_our_extra():
+    store = resolve_store(MlflowConfig(tracking_uri="postgresql://ann:secret@host/db"))
+    assert store.uri == "postgresql+psycopg2://ann:secret@host/db"
+    assert store.shown == "postgresql+psycopg2://***@host/db"
+    asked = resolve_store(MlflowConfig(tracking_uri="postgresql+pg8000://host/db"))
+    assert asked.uri == "postgresql+pg8000://host/db"
