@@ -171,7 +171,10 @@ class Stage:
         self.file.write_text(yaml.safe_dump(self.tree()))
 
     def tree(self) -> dict[str, Any]:
-        """Twelve cells; slow ones train the encoder, so that a trial lasts long enough to be hit."""
+        """Twelve cells; slow ones train the encoder, so that a trial lasts long enough to be hit, and end in a report.
+
+        No pt2 export: it takes longer than the sweep and is written by one call, after everything counted here.
+        """
         model = {"name": str(self.source / "tiny"), "max_length": 48}
         training: dict[str, Any] = {"num_epochs": 20, "batch_size": 32}
         if self.slow:
@@ -193,6 +196,8 @@ class Stage:
                 "training.learning_rate": {"grid": ["1e-3", "3e-3", "1e-2", "3e-2"]},
             },
             "resources": {"max_failures": 3},
+            "finalize": {"export_limit_gib": 0},
+            "report": {"enabled": self.slow},
             "storage": str(self.storage),
         }
 
