@@ -20,6 +20,7 @@ from gemma_nli.journal import TrialJournal
 from gemma_nli.sweep.folder import SweepFolder
 
 
+@pytest.mark.timeout(900)  # a minute and a half on a quiet machine
 def test_killed_drivers_workers_and_servers_and_damaged_files_lose_nothing(tmp_path: Path) -> None:
     with warm_process() as warm:
         source, server = build_source(tmp_path / "source"), Server(tmp_path / "server")
