@@ -240,11 +240,15 @@ def _folds(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _notes(found: list[Run]) -> Iterator[str]:
-    named = {"fold_fingerprint": "evaluation folds", "data_fingerprint": "corpus", "eval_negative_ratio": "ratio"}
+    named = {
+        "fold_fingerprint": "evaluation pairs",
+        "data_fingerprint": "corpora",
+        "eval_negative_ratio": "evaluation ratios",
+    }
     for tag, name in named.items():
         values = {run.data.tags.get(f"gemma_nli.{tag}", "") for run in found}
         if len(values) > 1:
-            yield f"measured on another {name}: their figures cannot be compared."
+            yield f"their {name} differ: the figures cannot be compared."
     for run in found:
         if METRIC not in run.data.metrics and "test_f1" not in run.data.metrics:
             state = run.data.tags.get(STATE, run.info.status.lower())
