@@ -231,6 +231,7 @@ class _Desk:
         record = self.journal.read()
         if record is None:
             return None
+        record.config = self.config  # of the same key; experiment and folders are as they are named now
         trial = project_trial(record, self.corpus, self.pairs, self.journal.folder / "shared", None, self.tags)
         if record.state == "running":
             trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)

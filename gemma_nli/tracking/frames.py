@@ -68,7 +68,8 @@ def list_runs(
         where: MLflow's filter, e.g. "params.model.pooling_strategy = 'mean' and metrics.cv_aggregate/mean_f1 > 0.6";
             names with dots and slashes need no backticks here.
         since: `2026-11-01`, `2026-11-01 12:00` (UTC), or an age: `90m`, `12h`, `7d`, `2w`.
-        kind: `trial` (of a sweep or alone), `sweep`, or None for both and for runs of other programs.
+        kind: `trial` (of a sweep or alone, and an ExperimentTracker's), `sweep`, or None for both and for runs of other
+            programs.
         limit: the most rows to give.
     Returns:
         run_id, name, experiment, status, state, f1, auc, start, then every `params.*`, `metrics.*` and `tags.*`.
@@ -203,6 +204,8 @@ def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _kind(kind: str | None) -> str:
+    if kind == "trial":
+        return f"tags.`{KIND}` != 'sweep'"  # of those that have the tag
     return f"tags.`{KIND}` = '{kind}'" if kind else ""
 
 

@@ -74,6 +74,14 @@ def test_the_same_run_again_trains_nothing_and_stays_one_run_and_again_trains_it
     assert run.data.tags["gemma_nli.attempts"] == "2"
 
 
+def test_under_another_name_the_same_numbers_are_shown_with_that_name(config, runs_of):
+    run_here(config)
+    renamed = run_here(config.with_settings({"output.experiment_name": "other"}))
+    assert renamed.reused
+    (run,) = runs_of("other")
+    assert run.data.params["output.experiment_name"] == "other"
+
+
 class _Stops(Silent):
     """Somebody's Ctrl-C after the first fold."""
 
