@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 NLI := $(BIN)/gemma-nli
 
 help:  ## what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 install: $(READY)  ## set up .venv with everything
 

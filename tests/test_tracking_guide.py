@@ -77,6 +77,7 @@ def registered(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch)
     return MODEL
 
 
+@pytest.mark.slow
 def test_commands_and_snippets_work_in_their_order(registered, tiny_bert, monkeypatch, capsys):
     served: list[Any] = []
     monkeypatch.setattr(ui.os, "execve", lambda *words: served.append(words))  # tests/tracking/test_browser.py serves

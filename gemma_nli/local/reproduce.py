@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemma_nli.config import RunConfig
+from gemma_nli.config import RunConfig, home
 from gemma_nli.local.trial import LocalRun, run_here
 from gemma_nli.tracking.from_journal import metric_points
 from gemma_nli.tracking.hardware import environment_tags
@@ -75,7 +75,7 @@ def reproduce(
     recorded = recorded_run(run_id, tracking_uri)
     config = recorded.config.with_settings({**(overrides or {}), "mlflow.enabled": False})
     with tempfile.TemporaryDirectory(prefix="gemma_nli_reproduce_") as folder:
-        again = run_here(config, Path(folder), storage, listeners=listeners)
+        again = run_here(config, Path(folder), storage or home() / "storage", listeners=listeners)
     now = {point.name: point.value for point in metric_points(again.record)}  # the last step of each
     rows = [
         Row(name, recorded.metrics.get(name, math.nan), now.get(name, math.nan))

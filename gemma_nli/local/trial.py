@@ -78,7 +78,7 @@ def run_here(
 
     Args:
         output: folder of the journal; else `default_output()`.
-        storage: a sweep's storage folder, for its encoded texts.
+        storage: a sweep's storage folder, for its encoded texts; else the default one, or without MLflow the output's.
         tags: the user's own tags of the run; `note` is its description.
         again: train all folds anew, also those that an earlier run finished.
         listeners: told as the folds go on.
@@ -100,7 +100,7 @@ def run_here(
             facts = {**environment_tags(), **hardware_tags(device), "gemma_nli.computed_by": "train"}
             journal.start(config, pairs.fingerprint, encoder, pairs.num_folds, facts)
             desk.post()
-            store = FeatureStore((storage or home() / "storage") / "features", config.features)
+            store = FeatureStore(_features_folder(config, output, storage), config.features)
             with SystemSampler(config.mlflow.system_metrics_seconds, device) as sampler:
                 keeper = _Keeper(config, journal, sampler, done, desk.post)
                 with _ends_recorded(config, corpus, journal, sampler, desk):
@@ -116,6 +116,12 @@ def run_here(
         seconds = time.monotonic() - began
         about = (config.experiment, reused, seconds, corpus.fingerprint, desk.notes)
         return LocalRun(record, result, journal.folder, run_id, *about)
+
+
+def _features_folder(config: RunConfig, output: Path | None, storage: Path | None) -> Path:
+    """Encoded texts are shared with sweeps; a run without MLflow writes to nothing but its output folder."""
+    shared = home() / "storage" if config.mlflow.enabled else output or default_output()
+    return (storage or shared) / "features"
 
 
 class RunCrashed(Exception):
@@ -225,6 +231,7 @@ class _Desk:
         record = self.journal.read()
         if record is None:
             return None
+        record.config = self.config  # of the same key; experiment and folders are as they are named now
         trial = project_trial(record, self.corpus, self.pairs, self.journal.folder / "shared", None, self.tags)
         if record.state == "running":
             trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)

@@ -171,7 +171,7 @@ class ExperimentTracker:
     def _open(self, tracker: MlflowTracker, name: str | None) -> KnownRun:
         experiment = tracker.experiment_id
         with talking(tracker.store, "open a run"):
-            tags = {**TASK, KIND: "trial", STATE: "running"}
+            tags = {**TASK, KIND: "single", STATE: "running"}  # no trial: it has no folds to be ranked by
             run = tracker.client.create_run(experiment, tags=tags, run_name=name)
             return KnownRun.of(run, detailed=True)
 

@@ -68,7 +68,8 @@ def list_runs(
         where: MLflow's filter, e.g. "params.model.pooling_strategy = 'mean' and metrics.cv_aggregate/mean_f1 > 0.6";
             names with dots and slashes need no backticks here.
         since: `2026-11-01`, `2026-11-01 12:00` (UTC), or an age: `90m`, `12h`, `7d`, `2w`.
-        kind: `trial` (of a sweep or alone), `sweep`, or None for both and for runs of other programs.
+        kind: `trial` (of a sweep or alone, and an ExperimentTracker's), `sweep`, or None for both and for runs of other
+            programs.
         limit: the most rows to give.
     Returns:
         run_id, name, experiment, status, state, f1, auc, start, then every `params.*`, `metrics.*` and `tags.*`.
@@ -203,6 +204,8 @@ def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _kind(kind: str | None) -> str:
+    if kind == "trial":
+        return f"tags.`{KIND}` != 'sweep'"  # of those that have the tag
     return f"tags.`{KIND}` = '{kind}'" if kind else ""
 
 
@@ -240,11 +243,15 @@ def _folds(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _notes(found: list[Run]) -> Iterator[str]:
-    named = {"fold_fingerprint": "evaluation folds", "data_fingerprint": "corpus", "eval_negative_ratio": "ratio"}
+    named = {
+        "fold_fingerprint": "evaluation pairs",
+        "data_fingerprint": "corpora",
+        "eval_negative_ratio": "evaluation ratios",
+    }
     for tag, name in named.items():
         values = {run.data.tags.get(f"gemma_nli.{tag}", "") for run in found}
         if len(values) > 1:
-            yield f"measured on another {name}: their figures cannot be compared."
+            yield f"their {name} differ: the figures cannot be compared."
     for run in found:
         if METRIC not in run.data.metrics and "test_f1" not in run.data.metrics:
             state = run.data.tags.get(STATE, run.info.status.lower())

@@ -18,7 +18,7 @@ from typing import Any
 
 SWEEP_ID = "gemma_nli.sweep_id"
 TRIAL_KEY = "gemma_nli.trial_key"
-KIND = "gemma_nli.kind"  # sweep | trial
+KIND = "gemma_nli.kind"  # sweep | trial | single (an ExperimentTracker's)
 STATE = "gemma_nli.state"
 FOLD_FINGERPRINT = "gemma_nli.fold_fingerprint"
 DELIVERED = "gemma_nli.delivered"  # digest of the projection that this run shows in full

@@ -33,7 +33,6 @@ from gemma_nli.tracking.store import connect, resolve_store, talking
 
 STANDALONE = "standalone"  # the sweep_id tag of a run of `gemma-nli train`
 TASK = {"task": "nli_binary_classification", "mlflow.source.name": "gemma-nli", "mlflow.source.type": "LOCAL"}
-FOR_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow's page shows
 _REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")  # what a deleted run answers
 
 
@@ -248,9 +247,7 @@ class MlflowTracker:
         experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
             try:
-                return str(
-                    client.create_experiment(self.experiment, self.store.location(self.experiment), FOR_TRAINING)
-                )
+                return str(client.create_experiment(self.experiment, self.store.location(self.experiment)))
             except MlflowException:
                 experiment = client.get_experiment_by_name(self.experiment)  # another process was faster
                 if experiment is None:

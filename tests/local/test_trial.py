@@ -46,6 +46,21 @@ def test_a_run_shows_every_name_that_the_guide_has(config, runs_of, client):
     assert metrics["system/process_memory_megabytes"] > 1
 
 
+def test_no_file_of_a_run_holds_a_post(config, corpus_folder, tmp_path):
+    """Journal, encoded texts, MLflow's database and its artifacts."""
+    from gemma_nli.corpus.redsm5 import load_corpus
+    from gemma_nli.local.simple import run_simple
+
+    run_here(config)
+    run_simple(config, use_mlflow=True)
+    posts = [text[:40].encode() for text in load_corpus(corpus_folder).posts.values()]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
+        content = path.read_bytes()
+        assert not [post for post in posts if post in content], path
+
+
 def test_the_same_run_again_trains_nothing_and_stays_one_run_and_again_trains_it_anew(config, runs_of, monkeypatch):
     first = run_here(config)
     with monkeypatch.context() as patch:
@@ -57,6 +72,14 @@ def test_the_same_run_again_trains_nothing_and_stays_one_run_and_again_trains_it
     assert anew.result.metrics() == first.result.metrics()
     (run,) = runs_of("single")
     assert run.data.tags["gemma_nli.attempts"] == "2"
+
+
+def test_under_another_name_the_same_numbers_are_shown_with_that_name(config, runs_of):
+    run_here(config)
+    renamed = run_here(config.with_settings({"output.experiment_name": "other"}))
+    assert renamed.reused
+    (run,) = runs_of("other")
+    assert run.data.params["output.experiment_name"] == "other"
 
 
 class _Stops(Silent):
@@ -108,12 +131,13 @@ def test_an_error_is_recorded_without_the_post_that_it_quotes(config, runs_of, c
 def test_without_mlflow_only_the_output_folder_is_written_and_that_is_said(config, tmp_path, monkeypatch):
     config = config.with_settings({"mlflow.enabled": False})
     before = {p for p in tmp_path.rglob("*") if p.is_file()}
-    done = run_here(config, output=tmp_path / "out", storage=tmp_path / "store")
+    done = run_here(config, output=tmp_path / "out")
     assert done.run_id is None
     assert any("mlflow.enabled is false" in note and str(done.folder) in note for note in done.notes)
     assert {"config.yaml", "aggregate_results.json", "fold_1_history.json"} <= {p.name for p in done.folder.iterdir()}
     written = {p for p in tmp_path.rglob("*") if p.is_file()} - before
-    assert all(p.is_relative_to(tmp_path / "out") or p.is_relative_to(tmp_path / "store") for p in written)
+    assert written
+    assert all(path.is_relative_to(tmp_path / "out") for path in written)
 
 
 def test_mistakes_come_before_any_training(config, monkeypatch, tmp_path):

@@ -79,7 +79,7 @@ def address(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory, address: str) -> Iterator[Any]:
     from selenium import webdriver
 
     if CHROMIUM is None:
@@ -90,6 +90,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(flag)
     driver_path = shutil.which("chromedriver")
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
+    driver.get(address)
+    _choose_training(driver)
     yield driver
     driver.quit()
 
@@ -131,6 +133,16 @@ def see(browser: Any, address: str) -> Callable[..., str]:
 
     look.only = only  # type: ignore[attr-defined]
     return look
+
+
+def _choose_training(browser: Any) -> None:
+    """MLflow's pages have two faces; a browser remembers which one was chosen in the upper left corner."""
+    script = "return [...document.querySelectorAll('*')].filter(e => e.innerText === 'Model training').pop()"
+    deadline = time.monotonic() + SECONDS
+    while (element := browser.execute_script(script)) is None:
+        assert time.monotonic() < deadline, "no switch to Model training"
+        time.sleep(0.3)
+    element.click()
 
 
 def _close_hints(browser: Any) -> None:

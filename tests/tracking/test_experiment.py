@@ -34,6 +34,9 @@ def test_everything_logged_is_in_the_run(fresh_uri, tmp_path):
     assert (run.data.metrics["val_f1"], run.data.metrics["val_loss"]) == (0.7, 1.0)
     assert (run.data.tags["researcher"], run.data.tags["mlflow.note.content"]) == ("ann", "first try")
     assert "has_gpu" in run.data.tags
+    assert gemma_nli.list_runs("notebook", tracking_uri=fresh_uri)["run_id"].tolist() == [tracker.run_id]
+    with pytest.raises(TrackingError, match="no trial has finished yet"):  # it has no folds to be ranked by
+        gemma_nli.best_trial("notebook", tracking_uri=fresh_uri)
     client = MlflowClient(fresh_uri, fresh_uri)
     assert [p.step for p in client.get_metric_history(tracker.run_id, "val_f1")] == [1, 2]
     assert {f.path for f in client.list_artifacts(tracker.run_id)} == {"plots", "facts.json"}

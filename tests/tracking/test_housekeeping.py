@@ -147,7 +147,7 @@ def test_runs_that_cannot_be_compared_are_said_to_be_so(store):
     tracker = MlflowTracker(MlflowConfig(tracking_uri=store), "pooling")
     elsewhere = tracker.sync_trial(None, trial("k9", 0.9, tags={"gemma_nli.fold_fingerprint": "other"}))
     best = list_runs("pooling", "params.model.pooling_strategy = 'max'", tracking_uri=store)["run_id"][0]
-    assert any("another evaluation folds" in note for note in compare_runs([best, elsewhere], store).notes)
+    assert any("their evaluation pairs differ" in note for note in compare_runs([best, elsewhere], store).notes)
     with pytest.raises(TrackingError, match="two runs at least"):
         compare_runs([best, best], store)
     with pytest.raises(TrackingError, match="no run 'abc'"):

@@ -139,13 +139,13 @@ def test_a_retried_request_leaves_one_version(recorded, bundle, monkeypatch):
     assert len(tracker.client.search_model_versions("name = 'matcher'")) == 1
 
 
-def test_a_server_takes_and_gives_back_the_model(server, bundle):
+def test_every_store_takes_and_gives_back_the_model(uri, bundle):
     import mlflow
 
-    tracker = MlflowTracker(MlflowConfig(tracking_uri=server.uri), "registry")
+    tracker = MlflowTracker(MlflowConfig(tracking_uri=uri), "registry")
     run_id = tracker.sync_trial(None, a_trial())
     made = register_bundle(bundle, "matcher", tracker, run_id, TAGS)
-    mlflow.set_tracking_uri(server.uri)
+    mlflow.set_tracking_uri(uri)
     try:
         answer = mlflow.pyfunc.load_model(made.uri).predict(PAIRS)
     finally:

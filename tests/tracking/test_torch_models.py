@@ -52,18 +52,17 @@ def shapes_of(classifier: PairClassifier) -> list[tuple[torch.Tensor, ...]]:
 
 KINDS = [
     ("tiny_bert", {"pooling_strategy": "mean"}),
-    pytest.param("tiny_gemma2", {"pooling_strategy": "attention"}, marks=pytest.mark.slow),
-    pytest.param("tiny_gemma3", {"pooling_strategy": "last", "attention": "bidirectional"}, marks=pytest.mark.slow),
-    pytest.param(
-        "tiny_bert", {"pair_encoding": "separate", "pooling_strategy": "attention_kv"}, marks=pytest.mark.slow
-    ),
-    pytest.param("tiny_gemma3", {"pooling_strategy": "first_k", "head": "mlp"}, marks=pytest.mark.slow),
-    pytest.param("tiny_gemma2", {"pooling_strategy": "last_k"}, marks=pytest.mark.slow),
-    pytest.param("tiny_bert", {"pooling_strategy": "max"}, marks=pytest.mark.slow),
-    pytest.param("minilm", {"pair_encoding": "separate", "max_length": 128}, marks=pytest.mark.slow),
+    ("tiny_gemma2", {"pooling_strategy": "attention"}),
+    ("tiny_gemma3", {"pooling_strategy": "last", "attention": "bidirectional"}),
+    ("tiny_bert", {"pair_encoding": "separate", "pooling_strategy": "attention_kv"}),
+    ("tiny_gemma3", {"pooling_strategy": "first_k", "head": "mlp"}),
+    ("tiny_gemma2", {"pooling_strategy": "last_k"}),
+    ("tiny_bert", {"pooling_strategy": "max"}),
+    ("minilm", {"pair_encoding": "separate", "max_length": 128}),
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoder", "settings"), KINDS)
 def test_a_program_of_any_batch_and_length_gives_the_same_logits_without_pickle(
     encoder, settings, request, tmp_path, monkeypatch
