@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from gemma_nli.training.fold import plan_fold
 
 ENOUGH_SECONDS = 2.0
 """A measurement this long is taken as it is; a shorter one is repeated on more."""
+LEAST_SLICES = 5
+CHARACTERS_A_TOKEN = 4.0
+"""Roughly; it only sets how large a slice is."""
 _COSTS = ("model.", "training.", "device.", "data.n")
 _COSTS_NOTHING = {
     "training.learning_rate",
@@ -75,28 +79,44 @@ def cost_class(config: RunConfig) -> str:
 
 @ray.remote(num_cpus=1)
 def probe_encoding(request: FeatureRequest, missing: list[int], settings: FeaturesConfig) -> EncodeCost:
-    """Encode whole posts, short and long ones alike, until enough seconds have been measured or none is left."""
+    """Encode slices of whole posts, each with short and long ones, until there are enough; the median slice counts.
+
+    The first slice warms up, and counts only where there is no other: a busy machine's stalls then weigh little.
+    """
     began = time.perf_counter()
     encoder = load_for(request)
     load_seconds = time.perf_counter() - began
+    size = _characters(request)
+    slices = _slices(request, missing, int(size[missing].sum()), settings.batch_tokens)
+    pace: list[float] = []
+    rate, spent = 0.0, 0.0
+    for number, rows in enumerate(slices):
+        began = time.perf_counter()
+        encoded = encode(request.subset(rows), encoder, settings)
+        seconds = time.perf_counter() - began
+        rate = rate or float(encoded.lengths.sum() / max(1, size[rows].sum()))
+        pace.append(seconds / float(_work(size[rows], rate, request).sum()))
+        spent += seconds if number else 0.0
+        if number >= LEAST_SLICES and spent >= ENOUGH_SECONDS:
+            break
+    median = statistics.median(pace[1:] or pace)
+    return EncodeCost(median * float(_work(size[missing], rate, request).sum()), load_seconds, rate)
+
+
+def _slices(request: FeatureRequest, missing: list[int], characters: int, batch_tokens: int) -> list[list[int]]:
+    """Rows of whole posts (a prefix may be shared), each slice with posts of every length and worth three batches."""
     rows_of: dict[str, list[int]] = {}
     for row in missing:
         rows_of.setdefault(request.premises[row], []).append(row)
     posts = sorted(rows_of, key=len)
-    encode(request.subset(rows_of[posts[len(posts) // 2]]), encoder, settings, 0)  # warm: kernels, tokenizer
-    count = min(8, len(posts))
-    while True:
-        chosen = [row for place in np.linspace(0, len(posts) - 1, count).astype(int) for row in rows_of[posts[place]]]
-        began = time.perf_counter()
-        encoded = encode(request.subset(chosen), encoder, settings)
-        seconds = time.perf_counter() - began
-        if seconds >= ENOUGH_SECONDS or count == len(posts):
-            break
-        count = min(len(posts), count * max(2, math.ceil(ENOUGH_SECONDS / max(seconds, 0.05))))
-    size = _characters(request)
-    rate = float(encoded.lengths.sum() / max(1, size[chosen].sum()))
-    work = np.minimum(size * rate, request.model.max_length)
-    return EncodeCost(seconds * float(work[missing].sum() / work[chosen].sum()), load_seconds, rate)
+    count = max(1, min(len(posts), int(characters / CHARACTERS_A_TOKEN / (3 * batch_tokens))))
+    return [[row for post in posts[start::count] for row in rows_of[post]] for start in range(count)]
+
+
+def _work(size: np.ndarray[Any, np.dtype[np.int64]], rate: float, request: FeatureRequest) -> np.ndarray[Any, Any]:
+    """Tokens of texts of so many characters, as far as they are read."""
+    work: np.ndarray[Any, Any] = np.minimum(size * rate, request.model.max_length)
+    return work
 
 
 @ray.remote(num_cpus=1)

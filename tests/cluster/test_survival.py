@@ -19,7 +19,7 @@ from gemma_nli.sweep.folder import SweepFolder
 from tests.cluster.rig import Host, Rig, rig
 from tests.cluster.tracking_server import mlflow_on_postgres
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(840)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 CELLS, FOLDS = 24, 3
 
 
@@ -95,7 +95,7 @@ def test_a_lost_worker_a_new_one_and_a_stopped_driver_change_no_number_and_no_ru
         first.kill()
         third = hosts.worker(cpus=1)
         until(lambda: runs_a_trial(third), "a trial on the worker that joined")
-        assert runs_a_trial(second)
+        until(lambda: runs_a_trial(second), "a trial on the worker that stayed")
         done = sum(r.state == "finished" for r in records(storage).values())
         assert done < CELLS, "the sweep had ended before anything was done to it"
         ours(hosts, "stop", job, cwd=tmp_path)

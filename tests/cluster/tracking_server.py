@@ -22,7 +22,8 @@ def mlflow_on_postgres(hosts: Rig) -> Iterator[str]:
     port = free_port()
     uri = f"http://{hosts.gateway}:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", hosts.gateway, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", database.get_uri(), "--allowed-hosts", f"{hosts.gateway}:{port}"]
+    stored = database.get_uri().replace("postgresql://", "postgresql+psycopg2://", 1)  # not psycopg
+    command += ["--backend-store-uri", stored, "--allowed-hosts", f"{hosts.gateway}:{port}"]
     command += ["--artifacts-destination", str(hosts.scratch / "artifacts")]
     environment = {**hosts.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = hosts.scratch / "mlflow.log"
