@@ -13,8 +13,9 @@ from gemma_nli import __version__
 from gemma_nli.analysis.evidence import Evidence, gather, merge
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.errors import GemmaNliError, ReportError, SweepBusyError, TrackingError
+from gemma_nli.errors import GemmaNliError, ReportError, SweepBusyError
 from gemma_nli.files import write_whole
+from gemma_nli.spec.spec import load_sweep
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
 from gemma_nli.sweep.kept_report import FACTS, Reported, kept_report
 from gemma_nli.sweep.prepare import Prepared, prepare
@@ -37,9 +38,9 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
     folders: list[Path] = []
     for name in dict.fromkeys(names):
         sweep_id, storage = find_sweep(name)
-        spec = stored_spec(name)
-        corpus = load_corpus(spec.base.data.data_dir)
         folders.append(storage / "sweeps" / sweep_id)
+        spec = load_sweep(folders[-1] / "spec.yaml")
+        corpus = load_corpus(spec.base.data.data_dir)
         cells = SweepFolder(folders[-1]).cells()
         parts.append(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))
     evidence = merge(parts)
@@ -49,16 +50,12 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
 
 
 def send_report(name: str) -> str | None:
-    """Log a sweep's kept report to its MLflow run; why it could not be, or None.
-
-    Raises:
-        SweepError: no sweep of that name.
-    """
-    ready = prepare(stored_spec(name))
-    if not ready.spec.base.mlflow.enabled:
-        return None
-    folder = SweepFolder(ready.folder)
+    """Log a sweep's kept report to its MLflow run; why it could not be, or None."""
     try:
+        ready = prepare(stored_spec(name))
+        if not ready.spec.base.mlflow.enabled:
+            return None
+        folder = SweepFolder(ready.folder)
         with folder.held(ready.spec.name):
             recorder = Recorder(ready, folder)
             try:
@@ -68,7 +65,7 @@ def send_report(name: str) -> str | None:
                 recorder.abandon()
     except SweepBusyError as error:
         return f"MLflow gets the report when the sweep ends: {error}"
-    except TrackingError as error:
+    except GemmaNliError as error:  # MLflow is away, its password or the encoder is not here: the report is written
         return f"MLflow has not got the report: {error}"
     return None
 

@@ -173,3 +173,21 @@ def test_best_prints_the_honest_score(
         f"honest mean_f1 {honest['honest']:.4f} ({honest['low']:.4f} to {honest['high']:.4f})"
         in capsys.readouterr().out
     )
+
+
+def test_a_report_is_written_where_mlflow_is_away(
+    compared: tuple[dict[str, Any], SweepResult, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A stored address whose password was not kept: the report needs none, and says what MLflow has not got."""
+    tree, result, folder = compared
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+    stored = Path(tree["storage"]) / "sweeps" / result.sweep_id / "spec.yaml"
+    before = stored.read_text()
+    stored.write_text(before.replace(tree["base"]["mlflow"]["tracking_uri"], "http://***@127.0.0.1:9"))
+    try:
+        assert run_command("report", "comparing", "--json") == 0
+    finally:
+        stored.write_text(before)
+    assert "set $MLFLOW_TRACKING_URI" in json.loads(capsys.readouterr().out)["unsent"]
