@@ -38,7 +38,7 @@ POOLERS: dict[str, type[Pooler]] = {}
 
 
 def pooler(name: str) -> Callable[[type[Pooler]], type[Pooler]]:
-    """Register a Pooler; its name joins the choices in config.py (a test holds the two equal)."""
+    """Register a Pooler; its name joins the choices in config/sections.py (a test holds the two equal)."""
 
     def register(kind: type[Pooler]) -> type[Pooler]:
         POOLERS[name] = kind

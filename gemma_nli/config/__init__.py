@@ -1,0 +1,50 @@
+"""Settings: what a run can be told (sections.py), fitted together (run.py), read from files and words (reading.py)."""
+
+from gemma_nli.config.reading import load_config, parse_overrides, parse_yaml, read_yaml
+from gemma_nli.config.run import (
+    RunConfig,
+    build_config,
+    check_key,
+    check_value,
+    flatten,
+    set_dotted,
+    setting_names,
+    validation_lines,
+)
+from gemma_nli.config.sections import (
+    DataConfig,
+    DeviceConfig,
+    FeaturesConfig,
+    LoraConfig,
+    MlflowConfig,
+    ModelConfig,
+    OutputConfig,
+    Settings,
+    TrainingConfig,
+    home,
+)
+
+__all__ = [
+    "DataConfig",
+    "DeviceConfig",
+    "FeaturesConfig",
+    "LoraConfig",
+    "MlflowConfig",
+    "ModelConfig",
+    "OutputConfig",
+    "RunConfig",
+    "Settings",
+    "TrainingConfig",
+    "build_config",
+    "check_key",
+    "check_value",
+    "flatten",
+    "home",
+    "load_config",
+    "parse_overrides",
+    "parse_yaml",
+    "read_yaml",
+    "set_dotted",
+    "setting_names",
+    "validation_lines",
+]

@@ -1,0 +1,96 @@
+"""YAML files and `key=value` words into plain values and a RunConfig; nothing is taken twice or guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gemma_nli.config.run import RunConfig, build_config
+from gemma_nli.errors import ConfigError, Problems, did_you_mean
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice: plain YAML would keep the last one silently.
+
+    Merge keys (`<<`) are refused too: what a file says should stand where it applies, and they can nest without bound.
+    """
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise yaml.constructor.ConstructorError(
+                None, None, "merge keys (<<) are not read; write the settings out", key_node.start_mark
+            )
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain name", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+        seen.add(key)
+    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """YAML text to plain values; raises ConfigError with line and column, never a YAML traceback."""
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader  # noqa: S506  # nosec B506
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{source}:{place} not valid YAML: {error.problem or error.context}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())[:200]}.") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's value; raises ConfigError where it is missing, not UTF-8 or not YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [])
+        raise ConfigError(f"{path}: no such file{near}") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}.") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """`key=value` words to a dotted mapping; values are YAML (`[1, 2]`, `true`, `null`, text).
+
+    Raises:
+        ConfigError: a word without `=`, an empty key, a value that is no YAML.
+    """
+    problems = Problems("command line")
+    parsed: dict[str, Any] = {}
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            problems.add(word, "not an override; write key=value, as in training.batch_size=16.")
+            continue
+        try:
+            parsed[key] = parse_yaml(text, key)
+        except ConfigError as error:
+            problems.add("", str(error))
+    problems.raise_if_any(ConfigError)
+    return parsed
+
+
+def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
+    """A RunConfig of a YAML file (or the defaults) and `key=value` overrides.
+
+    Raises:
+        ConfigError: with every problem of the file, or of the overrides.
+    """
+    tree = read_yaml(path) if path is not None else {}
+    config = build_config(tree if tree is not None else {}, str(path or "defaults"))
+    changes = parse_overrides(overrides)
+    return config.with_settings(changes, source="command line") if changes else config

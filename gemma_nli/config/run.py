@@ -1,0 +1,241 @@
+"""A run's sections fitted together: the frozen RunConfig, its dotted names, its problems in words."""
+
+from __future__ import annotations
+
+import reprlib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from gemma_nli.config.sections import (
+    DataConfig,
+    DeviceConfig,
+    FeaturesConfig,
+    MlflowConfig,
+    ModelConfig,
+    OutputConfig,
+    Settings,
+    TrainingConfig,
+)
+from gemma_nli.errors import ConfigError, Problems, did_you_mean
+
+
+class RunConfig(Settings):
+    """One configuration, checked and frozen. `with_settings` makes a changed, checked copy."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    device: DeviceConfig = DeviceConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    mlflow: MlflowConfig = MlflowConfig()
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> RunConfig:
+        model, training = self.model, self.training
+        if model.freeze_encoder and model.lora is not None:
+            raise ValueError("model.lora is set but model.freeze_encoder is true; set model.freeze_encoder=false")
+        if model.freeze_encoder and model.unfreeze_last_n is not None:
+            raise ValueError(
+                "model.unfreeze_last_n is set but model.freeze_encoder is true; set model.freeze_encoder=false"
+            )
+        if model.lora is not None and model.unfreeze_last_n is not None:
+            raise ValueError("model.lora and model.unfreeze_last_n are both set; choose one")
+        if training.gradient_accumulation > training.batch_size:
+            raise ValueError(
+                f"training.gradient_accumulation ({training.gradient_accumulation}) exceeds "
+                f"training.batch_size ({training.batch_size})"
+            )
+        return self
+
+    @property
+    def experiment(self) -> str:
+        return self.mlflow.experiment_name or self.output.experiment_name
+
+    def with_settings(self, dotted: Mapping[str, Any], source: str = "settings") -> RunConfig:
+        """A checked copy with dotted settings changed: `{"training.learning_rate": 1e-3}`."""
+        tree = self.model_dump(mode="python", exclude_unset=False)
+        problems = Problems(source)
+        for key, value in dotted.items():
+            if check_key(key, problems):
+                set_dotted(tree, key, value)
+        problems.raise_if_any(ConfigError)
+        return build_config(tree, source)
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted settings to plain values, as MLflow params name them; an unset `lora` is one None."""
+        return flatten(self.model_dump(mode="json"))
+
+    def canonical(self) -> dict[str, Any]:
+        """The settings that decide a trial's numbers, dormant ones left out, for the trial's key.
+
+        Left out: where things are (data_dir, stores, names), how much is cached, and each setting that the
+        others switch off (`model.head_hidden` without an mlp head), so that equal trials have equal keys.
+        The corpus and the encoder's weights enter the key by fingerprint.
+        """
+        flat = self.flat()
+        kept = {k: v for k, v in flat.items() if k.split(".")[0] in ("data", "model", "training", "device")}
+        return {k: v for k, v in kept.items() if k not in _PLACES and k not in self._dormant()}
+
+    def _dormant(self) -> set[str]:
+        model, training = self.model, self.training
+        dormant = set()
+        if model.pooling_strategy not in ("first_k", "last_k"):
+            dormant.add("model.pooling_k")
+        if model.head != "mlp":
+            dormant.add("model.head_hidden")
+        if training.loss != "focal":
+            dormant.add("training.focal_gamma")
+        if training.epoch_selection == "last":
+            dormant.add("training.patience")
+        if model.freeze_encoder:
+            dormant |= {"training.encoder_learning_rate", "training.gradient_accumulation"}
+            dormant |= {"device.gradient_checkpointing", "device.compile"}
+        return dormant
+
+
+_PLACES = {"data.data_dir", "data.log_text", "model.name", "model.revision", "device.device"}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted keys, in order; lists and None stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.c` in nested dicts, making (or replacing a None by) the levels between."""
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
+    tree[leaf] = value
+
+
+def setting_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[str, Any]:
+    """Every dotted setting and its pydantic field; a section that may be unset (`model.lora`) is named too."""
+    names: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        section = _section(info.annotation)
+        if section is None or type(None) in typing.get_args(info.annotation):
+            names[f"{prefix}{name}"] = info
+        if section is not None:
+            names.update(setting_names(section, f"{prefix}{name}."))
+    return names
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    for option in options:
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def check_key(key: str, problems: Problems, where: str | None = None) -> bool:
+    """Whether `key` names a setting; if not, adds the problem with the nearest name."""
+    names = setting_names()
+    if key in names:
+        return True
+    problems.add(where or key, f"unknown setting '{key}'{did_you_mean(key, names)}" if where else _unknown(key, names))
+    return False
+
+
+def _unknown(key: str, names: Iterable[str]) -> str:
+    return f"unknown setting{did_you_mean(key, names)}"
+
+
+def check_value(key: str, value: Any) -> Any:
+    """`value` as the setting's own type reads it, so that the text `2e-5` is a number.
+
+    Raises:
+        ConfigError: the setting refuses it; the message is one line without the setting's name.
+    """
+    tree: dict[str, Any] = {}
+    set_dotted(tree, key, value)
+    section = key.split(".")[0]
+    field = RunConfig.model_fields[section].annotation
+    assert isinstance(field, type)
+    assert issubclass(field, BaseModel)
+    try:
+        checked = field.model_validate(tree[section])
+    except ValidationError as error:
+        raise ConfigError("; ".join(message for _, message in validation_lines(error))) from None
+    for part in key.split(".")[1:]:
+        checked = getattr(checked, part)
+    return checked
+
+
+def build_config(tree: Mapping[str, Any], source: str, prefix: str = "") -> RunConfig:
+    """A checked RunConfig of a nested mapping.
+
+    Raises:
+        ConfigError: with every problem of `source`, each under its dotted name.
+    """
+    problems = Problems(source)
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{source}: expected settings (key: value), got {type(tree).__name__}.")
+    try:
+        return RunConfig.model_validate(dict(tree))
+    except ValidationError as error:
+        for where, message in validation_lines(error, RunConfig):
+            problems.add(f"{prefix}{where}" if where else prefix.rstrip("."), message)
+    problems.raise_if_any(ConfigError)
+    raise AssertionError("unreachable")
+
+
+def _shown(value: Any) -> str:
+    """A refused value for a message, cut: a YAML file of a few lines can alias its way to one of gigabytes."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxlist, brief.maxdict = 2, 4, 4
+    brief.maxstring = brief.maxother = brief.maxlong = 80
+    return brief.repr(value)
+
+
+def validation_lines(error: ValidationError, model: type[BaseModel] | None = None) -> list[tuple[str, str]]:
+    """Pydantic's findings in our words: (dotted name, what is wrong), unknown names with the nearest one."""
+    lines: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"] if not _is_branch(str(part)))
+        value = item.get("input")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown setting{did_you_mean(where, _known(model, where))}"
+        elif item["type"] == "literal_error":
+            options = [o.strip().strip("'") for o in item["ctx"]["expected"].replace(" or ", ", ").split(",")]
+            message = (
+                f"unknown name {_shown(value)}{did_you_mean(value, options)}"
+                if isinstance(value, str)
+                else f"must be one of {', '.join(options)}, got {_shown(value)}."
+            )
+        else:
+            text = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            shown = (
+                f", got {_shown(value)}."
+                if not isinstance(value, (dict, BaseModel)) and item["type"] != "value_error"
+                else "."
+            )
+            text = f"must be {text}" if item["msg"].startswith("Input should be ") else text
+            message = text.rstrip(".") + shown
+        lines[where] = f"{lines[where]} or: {message}" if where in lines else message
+    return list(lines.items())
+
+
+def _is_branch(part: str) -> bool:
+    """Whether pydantic named a branch of a union (`float`, `literal['all']`), which is no setting's name."""
+    return part in ("float", "int", "str", "LoraConfig") or "[" in part or part.startswith("tuple")
+
+
+def _known(model: type[BaseModel] | None, where: str) -> list[str]:
+    names = list(setting_names(model)) if model is not None else []
+    sections = sorted({n.split(".")[0] for n in names})
+    return names if "." in where else sections + names

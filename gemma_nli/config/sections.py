@@ -1,0 +1,171 @@
+"""Every setting of a run, a section a class: type, bounds, unit, meaning, one home."""
+
+from __future__ import annotations
+
+import os
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+
+def home() -> Path:
+    """Where stores live when nothing else is said: $GEMMA_NLI_HOME, else ~/.gemma_nli."""
+    return Path(os.environ.get("GEMMA_NLI_HOME") or Path.home() / ".gemma_nli").absolute()
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` and `on` as true, and pydantic reads true as 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *typing.get_args(kind)}:
+            raise ValueError(f"must be a number, got {value}")
+        return value
+
+
+class DataConfig(Settings):
+    data_dir: str = Field(default="data", description="folder of the post, annotation and criterion files")
+    num_folds: int = Field(default=5, ge=2, le=100, description="folds of the cross-validation, grouped by post")
+    fold_seed: int = Field(default=42, ge=0, description="seed of the folds and of the order of negatives")
+    negative_ratio: float = Field(default=1.0, gt=0, le=1000, description="training negatives a positive")
+    eval_negative_ratio: float | Literal["all"] = Field(
+        default=1.0,
+        description="evaluation negatives a positive, or `all` for the true prevalence; the same for each trial",
+    )
+    log_text: bool = Field(default=False, description="whether post text may appear in artifacts (posts are private)")
+
+    @field_validator("eval_negative_ratio")
+    @classmethod
+    def _positive_ratio(cls, value: float | Literal["all"]) -> float | Literal["all"]:
+        if value != "all" and not 0 < value <= 1000:
+            raise ValueError(f"must be `all` or in (0, 1000], got {value}")
+        return value
+
+
+class LoraConfig(Settings):
+    rank: int = Field(default=8, ge=1, le=1024, description="rank of the adapters")
+    alpha: float = Field(default=16.0, gt=0, description="scale of the adapters; the update is alpha / rank times B A")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout before the adapters")
+    target_modules: tuple[str, ...] | Literal["auto", "all-linear"] = Field(
+        default="auto", description="module names to adapt; `auto` takes the attention's query and value projections"
+    )
+
+
+class ModelConfig(Settings):
+    name: str = Field(
+        default="google/gemma-2-2b", min_length=1, description="Hugging Face id or local folder of the encoder"
+    )
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    max_length: int = Field(
+        default=512, ge=8, le=131072, description="tokens a text or pair keeps; the post is cut first"
+    )
+    pair_encoding: Literal["joint", "separate"] = Field(
+        default="joint", description="joint: one sequence a pair; separate: u, v, |u-v|, u*v of the texts encoded alone"
+    )
+    pooling_strategy: Literal["attention", "attention_kv", "cls", "first_k", "last", "last_k", "max", "mean"] = Field(
+        default="mean", description="how token states become one vector"
+    )
+    pooling_k: int = Field(default=4, ge=1, le=4096, description="tokens that first_k and last_k average")
+    head: Literal["linear", "mlp"] = Field(default="linear", description="the classifier on the pooled vector")
+    head_hidden: int = Field(default=256, ge=1, le=65536, description="hidden units of the mlp head")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before each linear map of the head")
+    freeze_encoder: bool = Field(default=True, description="train only the pooling and head, on cached vectors")
+    unfreeze_last_n: int | None = Field(
+        default=None, ge=1, description="train only the last n layers of an unfrozen encoder"
+    )
+    lora: LoraConfig | None = Field(default=None, description="train adapters in place of the encoder's own weights")
+    attention: Literal["auto", "causal", "bidirectional"] = Field(
+        default="auto", description="which tokens a token sees; auto is as the encoder was made"
+    )
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        default="auto", description="attention kernel; auto takes the fastest one the encoder accepts"
+    )
+
+
+class TrainingConfig(Settings):
+    batch_size: int = Field(default=16, ge=1, le=65536, description="pairs an optimizer step")
+    learning_rate: float = Field(
+        default=2e-5, gt=0, le=1.0, description="peak AdamW rate of the head (and the encoder)"
+    )
+    encoder_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1.0,
+        description="peak AdamW rate of an unfrozen encoder, when it differs from the head's",
+    )
+    num_epochs: int = Field(default=20, gt=0, le=10000, description="passes over a fold's training pairs")
+    weight_decay: float = Field(
+        default=0.01, ge=0, le=10, description="AdamW decay of matrices; biases and norms have none"
+    )
+    warmup_ratio: float = Field(
+        default=0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="the rate after warmup")
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="gradient norm above which gradients are scaled down"
+    )
+    gradient_accumulation: int = Field(default=1, ge=1, description="micro-batches a step; batch_size stays the sum")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="epochs without a better F1, by what epoch_selection looks at, before a fold stops; "
+        "with `last`, which looks at nothing, it never stops",
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of a label given to the other class")
+    loss: Literal["cross_entropy", "weighted", "focal"] = Field(
+        default="cross_entropy", description="weighted: positives weigh negatives/positives of the training pairs"
+    )
+    focal_gamma: float = Field(default=2.0, ge=0, le=10, description="how much the focal loss mutes easy pairs")
+    seed: int = Field(default=42, ge=0, lt=2**32, description="seed of initial weights, batches and dropout")
+    epoch_selection: Literal["inner", "last", "best"] = Field(
+        default="inner",
+        description="the epoch a fold is measured at: by F1 on an inner split of its training posts, the last, "
+        "or the best on the very fold (optimistic)",
+    )
+
+
+class DeviceConfig(Settings):
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU where one is"
+    )
+    mixed_precision: Literal["auto", "bf16", "fp16", "none"] = Field(
+        default="auto", description="auto: bf16 on a GPU that supports it, none elsewhere"
+    )
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    compile: bool = Field(default=False, description="torch.compile an unfrozen encoder")
+
+
+class FeaturesConfig(Settings):
+    token_budget_gib: float = Field(default=4.0, ge=0, description="GiB of token states kept for learned poolings")
+    batch_tokens: int = Field(default=4096, ge=64, description="tokens an encoding batch holds, padding included")
+    prefix_reuse: bool = Field(
+        default=True, description="causal joint pairs: encode a post once and continue with criteria"
+    )
+
+
+class MlflowConfig(Settings):
+    enabled: bool = Field(default=True, description="record runs in MLflow")
+    tracking_uri: str | None = Field(
+        default=None,
+        description="MLflow store; without it $MLFLOW_TRACKING_URI, else SQLite under $GEMMA_NLI_HOME/mlflow",
+    )
+    experiment_name: str | None = Field(
+        default=None, min_length=1, description="MLflow experiment; else output.experiment_name"
+    )
+    artifact_location: str | None = Field(default=None, description="artifact root of a new experiment")
+    system_metrics_seconds: float | None = Field(
+        default=10.0, ge=0.1, le=3600, description="seconds between samples of CPU, memory, GPU; null takes none"
+    )
+
+
+class OutputConfig(Settings):
+    experiment_name: str = Field(
+        default="redsm5",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="names the experiment and the model",
+    )
