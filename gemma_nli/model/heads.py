@@ -43,7 +43,7 @@ HEADS: dict[str, type[Head]] = {}
 
 
 def head(name: str) -> Callable[[type[Head]], type[Head]]:
-    """Register a Head; its name joins the choices of `model.head` in config/sections.py (a test holds the two equal)."""
+    """Register a Head; its name joins the choices of `model.head` in config/ (a test holds the two equal)."""
 
     def register(kind: type[Head]) -> type[Head]:
         HEADS[name] = kind
