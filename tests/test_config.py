@@ -290,6 +290,7 @@ PLACES = {
     "mlflow.tracking_uri": "sqlite:///x.db",
     "mlflow.experiment_name": "x",
     "mlflow.artifact_location": "x",
+    "mlflow.system_metrics_seconds": 1.0,
     "output.experiment_name": "x",
 }
 DECIDES = {
