@@ -78,6 +78,7 @@ def registered(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_commands_and_snippets_work_in_their_order(registered, tiny_bert, monkeypatch, capsys):
     served: list[Any] = []
     monkeypatch.setattr(ui.os, "execve", lambda *words: served.append(words))  # tests/tracking/test_browser.py serves

@@ -99,6 +99,7 @@ def test_rows_are_records_not_lines(pairs_csv):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_million_rows_need_no_more_memory_than_a_few(bundle, tmp_path):
     """Peak memory of the process over 20,000 and over 1,000,000 rows."""
     code = textwrap.dedent("""
