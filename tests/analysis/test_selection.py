@@ -43,6 +43,7 @@ def test_the_best_of_many_equal_trials_is_too_good_and_the_corrected_score_is_no
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("trials", "spread"), [(200, 0.0), (200, 0.03), (10, 0.03), (1, 0.0)])
 def test_the_correction_holds_for_few_and_many_and_unequal_trials(trials: int, spread: float) -> None:
     """Against the winner's true score: trials of different skill too, where the winner is partly deserved."""
