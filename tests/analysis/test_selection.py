@@ -43,6 +43,7 @@ def test_the_best_of_many_equal_trials_is_too_good_and_the_corrected_score_is_no
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("trials", "spread"), [(200, 0.0), (200, 0.03), (10, 0.03), (1, 0.0)])
 def test_the_correction_holds_for_few_and_many_and_unequal_trials(trials: int, spread: float) -> None:
     """Against the winner's true score: trials of different skill too, where the winner is partly deserved."""
@@ -62,7 +63,8 @@ def test_the_correction_holds_for_few_and_many_and_unequal_trials(trials: int, s
     bias, left = float(np.mean(raw)), float(np.mean(corrected))
     print(trials, spread, f"raw {bias:+.4f} corrected {left:+.4f} held {held / runs:.3f}")
     assert held / runs > 0.93
-    assert abs(left) < max(bias / 5, 0.004)
+    assert left < max(bias / 5, 0.004)  # never too good
+    assert left > -max(bias / 2, 0.004)  # each draw chooses by 63% of the posts: low where trials differ in skill
 
 
 def test_the_best_of_one_trial_has_nothing_to_correct() -> None:

@@ -181,6 +181,7 @@ def _equal_models(rng: np.random.Generator, posts: int) -> tuple[np.ndarray, ...
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("posts", [60, 300])
 def test_no_test_rejects_equal_models_more_often_than_it_says(posts: int) -> None:
     """600 data sets in which nothing is to be found: at level 0.05 at most 0.05 + 0.02 are called different."""
@@ -205,6 +206,7 @@ def test_no_test_rejects_equal_models_more_often_than_it_says(posts: int) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_corrected_t_test_keeps_its_level_over_real_folds_and_the_plain_one_does_not() -> None:
     """Two equally good learners (random halves of equal features), cross-validated: a null with overlapping folds."""
     from sklearn.linear_model import LogisticRegression
