@@ -76,6 +76,8 @@ def backup(target: Path | None = None, tracking_uri: str | None = None) -> Archi
 def restore(source: Path, tracking_uri: str | None = None, replace: bool = False) -> Path:
     """Bring an archive back; gives the database's path.
 
+    A process that has the store open goes on with the file moved aside: end servers and notebooks first.
+
     Args:
         tracking_uri: where to, else the default store. At another place than the archive was taken from, the addresses
             of artifacts are rewritten.
