@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow cluster test-cluster chaos chaos-short bench lint audit clean
+.PHONY: help install demo test slow test-cluster chaos chaos-short bench lint audit clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,8 +25,6 @@ test: $(READY)  ## the tests, under 8 minutes on 2 cores
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
-
-cluster: test-cluster
 
 test-cluster: $(READY)  ## the tests on several Ray nodes, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -q -m cluster
