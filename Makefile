@@ -32,8 +32,6 @@ slow: $(READY)  ## the tests that take minutes
 browser: $(READY)  ## the report and MLflow's pages in a real browser (chromium and chromedriver)
 	$(BIN)/python -m pytest -q -m browser
 
-cluster: test-cluster
-
 test-cluster: $(READY)  ## the tests on several Ray nodes, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -q -m cluster
 
