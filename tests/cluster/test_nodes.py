@@ -54,7 +54,7 @@ def test_a_cluster_without_workers_is_waited_for_and_gpus_are_never_shared_out_t
 
         blind = hosts.run(
             *["python", "-m", "gemma_nli", "submit", "x.yaml", "name=blind", "resources.gpu=auto", "--no-check"],
-            *["training.seed=9", "--follow", "--address", hosts.address],
+            *["training.num_epochs=3", "--follow", "--address", hosts.address],
             cwd=tmp_path,
         )
         assert blind.returncode == 2
