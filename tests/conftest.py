@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported
 
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 from gemma_nli.model.demo_weights import minilm_folder
+
+if TYPE_CHECKING:
+    from tests.s3_server import Store
 
 WORDS = (
     "i feel so tired and sad every day nothing is fun anymore my sleep is broken work was fine but the nights are long "
@@ -24,7 +28,7 @@ WORDS = (
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the machine reaches a test, and no test reaches the machine's stores."""
     for name in list(os.environ):
-        if name in ("RAY_ADDRESS", "WANDB_API_KEY") or name.startswith(("MLFLOW_", "HF_", "GEMMA_NLI_")):
+        if name in ("RAY_ADDRESS", "WANDB_API_KEY") or name.startswith(("MLFLOW_", "HF_", "GEMMA_NLI_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "gemma_nli_home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -123,3 +127,25 @@ def local_ray() -> Iterator[None]:
     with ray_session():
         yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Store]:
+    from tests.s3_server import serving
+
+    with serving() as store:
+        yield store
+
+
+@pytest.fixture
+def s3(s3_server: Store, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Store:
+    """An empty bucket `sweeps` on loopback, the environment pointing at it."""
+    from tests.s3_server import environment
+
+    for name, value in environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    s3_server.away = s3_server.no_conditions = False
+    s3_server.lose_answers.clear()
+    s3_server.empty()
+    s3_server.requests.clear()
+    return s3_server

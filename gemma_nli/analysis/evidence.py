@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import ReportError
 from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place
 from gemma_nli.training.metrics import average_precision, decisions, roc_auc
 from gemma_nli.training.results import FINISHED
 
@@ -59,7 +59,7 @@ class Evidence:
     spec: SweepSpec
     corpus: Corpus
     pairs: PairTable
-    storage: Path
+    storage: Place
     trials: list[Trial]
     rows_N: NDArray[np.int64]
     probability_TN: NDArray[np.float32]
@@ -147,7 +147,7 @@ def gather(
     spec: SweepSpec,
     corpus: Corpus,
     pairs: PairTable,
-    storage: Path,
+    storage: Place,
     cells: Mapping[str, Mapping[str, Any]],
     sweep_id: str = "",
 ) -> Evidence:

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from gemma_nli.features.block import TokenStates
 from gemma_nli.features.encoding import encode, load_for
 from gemma_nli.features.request import digest_array
 from gemma_nli.model.identity import encoder_folder
+from gemma_nli.storage import Place
 from gemma_nli.training.fold import plan_fold
 
 ENOUGH_SECONDS = 2.0
@@ -101,7 +101,7 @@ def probe_encoding(request: FeatureRequest, missing: list[int], settings: Featur
 
 @ray.remote(num_cpus=1)
 def probe_trial(
-    config: RunConfig, corpus: Corpus, pairs: PairTable, storage: Path, cpus: float, tokens_per_character: float | None
+    config: RunConfig, corpus: Corpus, pairs: PairTable, storage: Place, cpus: float, tokens_per_character: float | None
 ) -> TrialCost:
     """
     Args:
