@@ -117,13 +117,18 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A real Ray with two CPUs, started once; sweeps join it."""
+def local_ray(s3_server: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Ray with two CPUs, started once; sweeps join it. Its workers have a home and a bucket in their environment."""
     import ray
 
     from gemma_nli.sweep.cluster import ray_session
+    from tests.s3_server import environment
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_NLI_HOME", str(tmp_path_factory.mktemp("workers_home")))
+        for name, value in environment(s3_server).items():
+            patch.setenv(name, value)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     with ray_session():
         yield
     ray.shutdown()
@@ -145,6 +150,7 @@ def s3(s3_server: Store, monkeypatch: pytest.MonkeyPatch, clean_environment: Non
     for name, value in environment(s3_server).items():
         monkeypatch.setenv(name, value)
     s3_server.away = s3_server.no_conditions = False
+    s3_server.ahead_seconds = 0
     s3_server.lose_answers.clear()
     s3_server.empty()
     s3_server.requests.clear()

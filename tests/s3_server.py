@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.http import http_date, parse_date
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 BUCKET = "sweeps"
@@ -21,6 +23,10 @@ class _Quiet(WSGIRequestHandler):
     def log(self, *_: object) -> None:
         return None
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Of the header `Date`."""
+        return http_date(time.time() + self.server.app.ahead_seconds)
+
 
 class Store:
     """The store; the switches are read at each request."""
@@ -28,6 +34,7 @@ class Store:
     def __init__(self, host: str) -> None:
         self.away = False  # answers nothing but 503
         self.lose_answers: list[str] = []  # keys' ends whose next write is done and answered with 500
+        self.ahead_seconds = 0  # of its clock before ours
         self.no_conditions = False  # as stores do that do not know If-Match and If-None-Match
         self.requests: list[tuple[str, str]] = []
         self._app = DomainDispatcherApplication(create_backend_app)
@@ -50,8 +57,18 @@ class Store:
             list(self._app(environ, lambda *_: None))
             start("500 Internal Server Error", [("Content-Length", "0")])
             return []
-        answer: Iterable[bytes] = self._app(environ, start)
+        answer: Iterable[bytes] = self._app(environ, self._by_its_clock(start))
         return answer
+
+    def _by_its_clock(self, start: Respond) -> Respond:
+        def respond(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            told = {name.title(): value for name, value in headers}
+            at = parse_date(told.get("Last-Modified"))
+            if at is not None:
+                told["Last-Modified"] = http_date(at + timedelta(seconds=self.ahead_seconds))
+            return start(status, list(told.items()), *more)
+
+        return respond
 
     def client(self) -> Any:
         return boto3.client("s3", endpoint_url=self.url, aws_access_key_id="any", aws_secret_access_key=SECRET)

@@ -182,11 +182,17 @@ class Bucket:
             raise StorageError(f"s3://{self.name}: {self._cause(error)}") from None
 
     def _cause(self, error: Exception) -> str:
-        from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError, PartialCredentialsError
+        from botocore.exceptions import (
+            ClientError,
+            ConnectionError,  # botocore's own
+            HTTPClientError,
+            NoCredentialsError,
+            PartialCredentialsError,
+        )
 
         if isinstance(error, NoCredentialsError | PartialCredentialsError):
             return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, on every node."
-        if isinstance(error, HTTPClientError):
+        if isinstance(error, HTTPClientError | ConnectionError):
             endpoint = mask_credentials(str(self.client.meta.endpoint_url))
             return f"{endpoint} does not answer ({type(error).__name__}); the same command goes on when it is back."
         if not isinstance(error, ClientError):
@@ -217,7 +223,8 @@ def open_bucket(name: str) -> Bucket:
 def _seen(answer: dict[str, Any], data: bytes = b"") -> Seen:
     now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     written: datetime = answer["LastModified"]
-    return Seen(answer["ETag"], (now - written).total_seconds(), answer.get("Metadata", {}).get("writer", ""), data)
+    told = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}  # MinIO answers `Writer`
+    return Seen(answer["ETag"], (now - written).total_seconds(), told.get("writer", ""), data)
 
 
 def _status(error: Any) -> int:

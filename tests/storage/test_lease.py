@@ -6,6 +6,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from gemma_nli.storage import Lease, Prefix, open_bucket
 from tests.s3_server import BUCKET, wait_for
 
@@ -40,12 +42,15 @@ def test_a_living_holder_keeps_it_for_longer_than_its_lease_and_who_waits_gets_i
     waiting.release()
 
 
-def test_a_dead_holder_is_taken_over_by_the_stores_clock_and_knows_it_when_it_was_only_asleep(s3, monkeypatch):
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+def test_a_holder_that_falls_silent_is_taken_over_by_the_stores_clock_and_knows_it_when_it_wakes(s3, ahead):
+    s3.ahead_seconds = ahead
     sleeper, next_one = Lease(PLACE, seconds=1.0), Lease(PLACE, seconds=1.0)
     assert sleeper.acquire(patient=True)
     _die(sleeper)
-    monkeypatch.setattr(time, "time", lambda: 0.0)  # this machine's clock is of no account
+    began = time.monotonic()
     assert next_one.acquire(patient=False)
+    assert 1.0 < time.monotonic() - began < 10
     sleeper._ended.clear()
     threading.Thread(target=sleeper._renew, daemon=True).start()
     wait_for(lambda: sleeper.lost)
