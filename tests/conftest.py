@@ -150,7 +150,7 @@ def s3(s3_server: Store, monkeypatch: pytest.MonkeyPatch, clean_environment: Non
     for name, value in environment(s3_server).items():
         monkeypatch.setenv(name, value)
     s3_server.away = s3_server.no_conditions = False
-    s3_server.ahead_seconds = 0
+    s3_server.ahead_seconds, s3_server.refused = 0, ""
     s3_server.lose_answers.clear()
     s3_server.empty()
     s3_server.requests.clear()

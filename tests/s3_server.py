@@ -33,6 +33,7 @@ class Store:
 
     def __init__(self, host: str) -> None:
         self.away = False  # answers nothing but 503
+        self.refused = ""  # in a key: its writes are answered with 503
         self.lose_answers: list[str] = []  # keys' ends whose next write is done and answered with 500
         self.ahead_seconds = 0  # of its clock before ours
         self.no_conditions = False  # as stores do that do not know If-Match and If-None-Match
@@ -44,7 +45,7 @@ class Store:
     def __call__(self, environ: dict[str, Any], start: Respond) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append((method, path))
-        if self.away:
+        if self.away or (self.refused and method == "PUT" and self.refused in path):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start("503 Service Unavailable", [("Content-Length", "0"), ("Retry-After", "0")])
             return []

@@ -71,3 +71,78 @@ def test_a_sweep_in_a_bucket_gives_a_folders_numbers_and_goes_on_from_another_ma
     assert (kept.path / "report.html").read_bytes() == Path(again.report["html"]).read_bytes()
     for key in s3.names():
         assert SECRET.encode() not in (Prefix(BUCKET) / key).read_bytes()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_trials_whose_store_goes_away_fail_with_what_to_do_and_run_when_it_is_back(s3, sweep_tree):
+    tree = {**sweep_tree, "storage": ADDRESS, "space": {"model.pooling_strategy": {"grid": ["mean", "cls"]}}}
+    tree["base"]["mlflow"] = {"enabled": False}
+    s3.refused = "/folds_"
+    first = run_sweep(spec_of(tree))
+    assert first.trials == {"finished": 0, "pruned": 0, "failed": 2}
+    ready = prepare(spec_of(tree))
+    for record in ready.records.values():
+        assert "status 503); the same command goes on when it is mended" in str(record.error)
+    s3.refused = ""
+    again = run_sweep(spec_of(tree))
+    assert (again.ran, again.trials["finished"], again.texts["encoded"]) == (2, 2, 0)
+
+
+def test_what_the_driver_could_not_put_there_is_put_there_with_the_next(s3):
+    folder = SweepFolder(Prefix(BUCKET, "x"))
+    with folder.held("little"):
+        folder.add_cells({"k": {"training.seed": 1}})
+        s3.away = True
+        with pytest.raises(StorageError, match="goes on when it is mended"):
+            folder.add_cells({"l": {"training.seed": 2}})
+        s3.away = False
+        folder.end({"interrupted": False, "trials": {}, "best": None})
+    assert SweepFolder(Prefix(BUCKET, "x")).cells().keys() == {"k", "l"}
+
+
+def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, monkeypatch, tmp_path):
+    place = Prefix(BUCKET, "sweep")
+    first = SweepFolder(place)
+    with first.held("little"):
+        first.add_cells({"k": {"training.seed": 1}})
+        elsewhere(monkeypatch, tmp_path / "second_home")
+        second = SweepFolder(place)
+        monkeypatch.setattr("gemma_nli.sweep.folder.Lease", lambda at: Lease(at, seconds=1.5))
+        first._lease._ended.set()  # it sleeps, and its claim grows old
+        first._lease._thread.join()
+        with second.held("little"):
+            assert second.cells().keys() == {"k"}
+            second.add_cells({"l": {"training.seed": 2}})
+            monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "third_home"))
+            with pytest.raises(SweepBusyError, match="is being run by process .* on "), SweepFolder(place).held("x"):
+                pass
+            with pytest.raises(SweepError, match="another process has taken this sweep over"):
+                first.add_cells({"m": {"training.seed": 3}})
+    third = SweepFolder(place)
+    third.pull()
+    assert third.cells().keys() == {"k", "l"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "told"),
+    [
+        ({"storage": "s3://nowhere-at-all/x"}, {}, "s3://nowhere-at-all: there is no such bucket"),
+        ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "s3://sweeps: .*127.0.0.1:1 does not answer"),
+        ({"storage": "gs://bucket/x"}, {}, "storage: gs:// is not known"),
+        ({"search": {"algorithm": "optuna"}}, {}, "search.storage: an Optuna study is a database"),
+    ],
+)
+def test_what_is_wrong_with_a_bucket_is_told_before_anything_starts(
+    s3, sweep_tree, monkeypatch, changes, environment, told
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(GemmaNliError, match=told):
+        run_sweep(spec_of({**sweep_tree, "storage": ADDRESS, **changes}))
+
+
+def test_a_study_on_a_server_may_go_with_a_bucket(sweep_tree):
+    search = {"algorithm": "optuna", "storage": "postgresql://db/optuna"}
+    assert spec_of({**sweep_tree, "storage": ADDRESS}, search=search).kept_in_bucket
+    with pytest.raises(SpecError, match="SQLite's file least"):
+        spec_of({**sweep_tree, "storage": ADDRESS}, search={**search, "storage": "sqlite:////tmp/x.db"})
