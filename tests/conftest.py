@@ -118,7 +118,7 @@ def minilm() -> Path:
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Ray with two CPUs, started once; sweeps join it. Its workers have a home and a bucket in their environment."""
+    """A real Ray with two CPUs, started once; sweeps join it. Its workers know of a home and a bucket of their own."""
     import ray
 
     from gemma_nli.sweep.cluster import ray_session

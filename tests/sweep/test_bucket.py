@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gemma_nli.errors import GemmaNliError, SpecError, StorageError, SweepBusyError, SweepError
 from gemma_nli.journal import TrialRecord, read_trial
-from gemma_nli.storage import Prefix
+from gemma_nli.storage import Lease, Prefix
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
@@ -114,7 +115,7 @@ def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, mo
             assert second.cells().keys() == {"k"}
             second.add_cells({"l": {"training.seed": 2}})
             monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "third_home"))
-            with pytest.raises(SweepBusyError, match="is being run by process .* on "), SweepFolder(place).held("x"):
+            with pytest.raises(SweepBusyError, match=r"is being run by process .* on "), SweepFolder(place).held("x"):
                 pass
             with pytest.raises(SweepError, match="another process has taken this sweep over"):
                 first.add_cells({"m": {"training.seed": 3}})
@@ -143,6 +144,7 @@ def test_what_is_wrong_with_a_bucket_is_told_before_anything_starts(
 
 def test_a_study_on_a_server_may_go_with_a_bucket(sweep_tree):
     search = {"algorithm": "optuna", "storage": "postgresql://db/optuna"}
+    sweep_tree["space"] = {"training.learning_rate": {"loguniform": ["1e-3", "1e-2"]}}
     assert spec_of({**sweep_tree, "storage": ADDRESS}, search=search).kept_in_bucket
     with pytest.raises(SpecError, match="SQLite's file least"):
         spec_of({**sweep_tree, "storage": ADDRESS}, search={**search, "storage": "sqlite:////tmp/x.db"})
