@@ -10,6 +10,7 @@ GemmaNliError            a mistake of the user's, or of the world: printed witho
 ├── TrainingError        a trial that cannot go on (no memory for one pair, no training pairs)
 ├── ReportError          evidence that cannot be reported on: nothing finished, or sweeps that cannot be compared
 ├── TrackingError        MLflow: an unknown experiment, an unreachable store
+├── StorageError         a bucket that is not there, or that cannot be used
 └── SweepError           a sweep that cannot start or go on
     └── SweepBusyError   another process holds this sweep
 """
@@ -59,6 +60,10 @@ class ReportError(GemmaNliError):
 
 class TrackingError(GemmaNliError):
     """MLflow has no such experiment, or cannot be reached."""
+
+
+class StorageError(GemmaNliError):
+    """The bucket that a sweep is kept in cannot be used."""
 
 
 class SweepError(GemmaNliError):

@@ -4,6 +4,8 @@
                              folds_1-5.safetensors   out-of-fold probabilities and head weights of those folds
                              weights_3.safetensors   adapters or encoder of the best fold, where those were trained
 
+On an S3 prefix the same files are objects, the arrays with their checksums in their names (`storage/record.py`).
+
 A line counts when its checksum holds; a fold counts when its line does and the file it names has the checksum it says.
 Anything else is as if it had never happened and is computed again.
 """
@@ -13,27 +15,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig, build_config
-from gemma_nli.errors import JournalError
-from gemma_nli.files import write_whole
 from gemma_nli.masking import mask_credentials
+from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import CvResult, FoldResult
 
 log = logging.getLogger(__name__)
+_READERS = 16
 State = Literal["running", "finished", "failed", "pruned"]
 _FOLD_FIELDS = (
     "fold",
@@ -87,32 +89,22 @@ class TrialRecord:
 class TrialJournal:
     """One trial's folder. Several processes may read it; `claim` is for the one that writes."""
 
-    def __init__(self, storage: Path, key: str) -> None:
+    def __init__(self, storage: Place, key: str) -> None:
         self.key = key
-        self.folder = storage / "trials" / key[:2] / key
-        self.path = self.folder / "journal.jsonl"
+        place = storage / "trials" / key[:2] / key
+        self.record = record_of(place)
+        self.folder = folder_of(place)  # in a bucket's case the mirror, which has no journal in it
+        self.path = place / "journal.jsonl"
 
     @contextmanager
     def claim(self, wait_seconds: float = -1) -> Iterator[None]:
-        """Hold the trial; the system lets go of it when the holder dies.
+        """Hold the trial. A folder is let go when the holder dies, a bucket when it has not been heard of for long.
 
         Raises:
             JournalError: another process holds it for longer than `wait_seconds` (-1: wait as long as it takes).
         """
-        self._make_folder()
-        lock = FileLock(self.folder / ".lock", timeout=wait_seconds)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise JournalError(f"{self.folder}: another process is running this trial.") from None
-        except OSError as error:
-            raise JournalError(
-                f"{self.folder}: cannot be locked: {error.strerror}; set storage= to a folder you own."
-            ) from error
-        try:
+        with self.record.claim(wait_seconds):
             yield
-        finally:
-            lock.release()
 
     def start(
         self,
@@ -156,9 +148,7 @@ class TrialJournal:
             f"weights_{fold.fold}.safetensors", save_tensors({k: v.contiguous() for k, v in fold.state.items()})
         )
         self._append({"event": "weights", "fold": fold.fold, **file})
-        for other in self.folder.glob("weights_*.safetensors"):
-            if other.name != file["file"]:
-                other.unlink(missing_ok=True)
+        self.record.drop_others("weights_*.safetensors", file["file"], file["sha256"])
 
     def add_system(self, samples: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """What the machine was doing meanwhile: (milliseconds, metric to value)."""
@@ -213,13 +203,7 @@ class TrialJournal:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Valid lines in order; a line that does not hold its checksum is passed over with a warning."""
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise JournalError(f"{self.path}: cannot be read: {error.strerror}.") from error
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(self.record.lines(), start=1):
             if not line:
                 continue
             check, _, text = line.partition(b" ")
@@ -265,53 +249,26 @@ class TrialJournal:
             record.fold_ms[facts["fold"]] = event["at_ms"]
 
     def _read_weights(self, event: dict[str, Any], record: TrialRecord) -> None:
-        if event["fold"] in record.folds and (self.folder / event["file"]).exists():
+        if event["fold"] in record.folds and self.record.has(Path(event["file"]).name, event["sha256"]):
             weights = self._read(event)
             record.folds[event["fold"]].state = weights or {}
 
     def _write(self, name: str, data: bytes) -> dict[str, str]:
-        self._make_folder()
-        try:
-            write_whole(self.folder / name, data)
-        except OSError as error:
-            raise JournalError(
-                f"{self.folder / name}: cannot be written: {error.strerror}; free space or set storage=."
-            ) from error
+        self.record.write(name, data)
         return {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
 
     def _read(self, event: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
-        path = self.folder / Path(event["file"]).name
-        try:
-            data = path.read_bytes()
-        except OSError:
-            data = b""
-        if hashlib.sha256(data).hexdigest() != event["sha256"]:
-            log.warning("%s is missing or damaged; its folds are computed again", path)
+        name = Path(event["file"]).name
+        data = self.record.read(name, event["sha256"])
+        if not data:
+            log.warning("%s is missing or damaged; its folds are computed again", self.folder / name)
             return None
         tensors: dict[str, torch.Tensor] = load_tensors(data)
         return tensors
 
     def _append(self, event: dict[str, Any]) -> None:
-        self._make_folder()
         text = json.dumps({**event, "at_ms": time.time_ns() // 1_000_000}).encode()
-        try:
-            with self.path.open("ab") as file:
-                whole = file.tell() == 0 or self.path.read_bytes().endswith(b"\n")
-                file.write((b"" if whole else b"\n") + _checksum(text) + b" " + text + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise JournalError(
-                f"{self.path}: cannot be written: {error.strerror}; free space or set storage=."
-            ) from error
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise JournalError(
-                f"{self.folder}: cannot be made: {error.strerror}; set storage= to a folder you own."
-            ) from error
+        self.record.append(_checksum(text) + b" " + text)
 
 
 def _without_credentials(config: RunConfig) -> RunConfig:
@@ -328,6 +285,17 @@ def _checksum(text: bytes) -> bytes:
     return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
-def read_trial(storage: Path, key: str) -> TrialRecord | None:
+def read_trial(storage: Place, key: str) -> TrialRecord | None:
     """The trial of that key as its journal tells it, or None."""
     return TrialJournal(storage, key).read()
+
+
+def read_trials(storage: Place, keys: Iterable[str]) -> dict[str, TrialRecord]:
+    """The trials of those keys that have a journal; a bucket is asked for several at a time."""
+    wanted = list(keys)
+    if isinstance(storage, Path):
+        found = [read_trial(storage, key) for key in wanted]
+    else:
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="journals") as threads:
+            found = list(threads.map(partial(read_trial, storage), wanted))
+    return {key: record for key, record in zip(wanted, found, strict=True) if record is not None}

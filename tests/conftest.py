@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported
 
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 from gemma_nli.model.demo_weights import minilm_folder
+
+if TYPE_CHECKING:
+    from tests.s3_server import Store
 
 WORDS = (
     "i feel so tired and sad every day nothing is fun anymore my sleep is broken work was fine but the nights are long "
@@ -24,7 +28,7 @@ WORDS = (
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the machine reaches a test, and no test reaches the machine's stores."""
     for name in list(os.environ):
-        if name in ("RAY_ADDRESS", "WANDB_API_KEY") or name.startswith(("MLFLOW_", "HF_", "GEMMA_NLI_")):
+        if name in ("RAY_ADDRESS", "WANDB_API_KEY") or name.startswith(("MLFLOW_", "HF_", "GEMMA_NLI_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "gemma_nli_home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -113,13 +117,41 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A real Ray with two CPUs, started once; sweeps join it."""
+def local_ray(s3_server: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Ray with two CPUs, started once; sweeps join it. Its workers know of a home and a bucket of their own."""
     import ray
 
     from gemma_nli.sweep.cluster import ray_session
+    from tests.s3_server import environment
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_NLI_HOME", str(tmp_path_factory.mktemp("workers_home")))
+        for name, value in environment(s3_server).items():
+            patch.setenv(name, value)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     with ray_session():
         yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Store]:
+    from tests.s3_server import serving
+
+    with serving() as store:
+        yield store
+
+
+@pytest.fixture
+def s3(s3_server: Store, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Store:
+    """An empty bucket `sweeps` on loopback, the environment pointing at it."""
+    from tests.s3_server import environment
+
+    for name, value in environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    s3_server.away = s3_server.no_conditions = False
+    s3_server.ahead_seconds, s3_server.refused = 0, ""
+    s3_server.lose_answers.clear()
+    s3_server.empty()
+    s3_server.requests.clear()
+    return s3_server

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import ReportError
 from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place
 from gemma_nli.training.metrics import average_precision, decisions, roc_auc
 from gemma_nli.training.results import FINISHED
 
@@ -47,7 +47,7 @@ class Trial:
     state: str
     folds_done: int
     metrics: dict[str, float]
-    storage: Path
+    storage: Place
     place: int | None = None
     note: str = ""
 
@@ -61,7 +61,7 @@ class Evidence:
     spec: SweepSpec
     corpus: Corpus
     pairs: PairTable
-    storage: Path
+    storage: Place
     trials: list[Trial]
     rows_N: NDArray[np.int64]
     probability_TN: NDArray[np.float32]
@@ -150,7 +150,7 @@ def gather(
     spec: SweepSpec,
     corpus: Corpus,
     pairs: PairTable,
-    storage: Path,
+    storage: Place,
     cells: Mapping[str, Mapping[str, Any]],
     sweep_id: str = "",
 ) -> Evidence:
@@ -207,7 +207,7 @@ def _whole(record: TrialRecord, pairs: PairTable, rows_N: NDArray[np.int64]) -> 
     return None if np.isnan(found_N).any() else found_N
 
 
-def _trial(record: TrialRecord, spec: SweepSpec, settings: dict[str, Any], storage: Path, place: int | None) -> Trial:
+def _trial(record: TrialRecord, spec: SweepSpec, settings: dict[str, Any], storage: Place, place: int | None) -> Trial:
     note = record.reason or (record.error or "").strip().split("\n")[-1][:200]
     if record.state == "finished" and place is None:
         note = "a fold diverged"

@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemma_nli import __version__
 from gemma_nli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gemma_nli.storage import Place
 
 app = typer.Typer(
     name="gemma-nli",
@@ -71,6 +74,16 @@ def parse_tags(words: list[str] | None) -> dict[str, str]:
         return checked_tags(tags)
     except ValueError as error:
         raise ConfigError(f"--tag: {error}.") from None
+
+
+def storage_place(storage: str | None) -> Place | None:
+    """What `--storage` names; raises ConfigError where it is no address."""
+    from gemma_nli.storage import place_of
+
+    try:
+        return place_of(storage) if storage is not None else None
+    except ValueError as error:
+        raise ConfigError(f"--storage: {error}.") from None
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float | None]:

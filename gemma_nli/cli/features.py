@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from gemma_nli.cli.app import AsJson, app, print_json
+from gemma_nli.cli.app import AsJson, app, print_json, storage_place
 from gemma_nli.errors import ConfigError
 
 features = typer.Typer(no_args_is_help=True, help="List, verify and prune the store of encoded texts.")
 app.add_typer(features, name="features")
-Storage = Annotated[Path | None, typer.Option(help="a sweep's storage folder; else the default one")]
+Storage = Annotated[str | None, typer.Option(help="a sweep's storage folder; else the default one")]
 
 
 @features.command("list")
@@ -62,11 +62,11 @@ def features_prune(
     print_json(as_json, [_entry(item) for item in pruned], "\n".join(lines) or "nothing to remove")
 
 
-def _store(storage: Path | None) -> Any:
+def _store(storage: str | None) -> Any:
     from gemma_nli.config import home
     from gemma_nli.features import FeatureStore
 
-    return FeatureStore((storage or home() / "storage") / "features")
+    return FeatureStore((storage_place(storage) or home() / "storage") / "features")
 
 
 def _entry(entry: Any) -> dict[str, Any]:

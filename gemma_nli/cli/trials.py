@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma_nli.cli.app import AsJson, Overrides, Tags, app, finite, parse_tags, print_json
+from gemma_nli.cli.app import AsJson, Overrides, Tags, app, finite, parse_tags, print_json, storage_place
 from gemma_nli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def train(
     ] = None,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="folder of the run's journal; else $GEMMA_NLI_HOME/runs")] = None,
-    storage: Annotated[Path | None, typer.Option(help="a sweep's storage folder, for its encoded texts")] = None,
+    storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
     tag: Tags = None,
     again: Annotated[bool, typer.Option("--again", help="train anew what was trained before")] = False,
     as_json: AsJson = False,
@@ -36,7 +36,7 @@ def train(
     from gemma_nli.console.training import FoldProgress
 
     with FoldProgress(enabled=not as_json) as progress:
-        done = run_here(run, output, storage, parse_tags(tag), again, [progress])
+        done = run_here(run, output, storage_place(storage), parse_tags(tag), again, [progress])
     from gemma_nli.console.results import show_run
 
     facts: dict[str, Any] = {
@@ -75,7 +75,7 @@ def train_simple(
     mlflow: Annotated[bool, typer.Option("--mlflow", help="record the run in MLflow")] = False,
     wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="record it in this W&B project")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="a config.yaml")] = None,
-    storage: Annotated[Path | None, typer.Option(help="a sweep's storage folder, for its encoded texts")] = None,
+    storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
     tag: Tags = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +85,7 @@ def train_simple(
     given = {"data.data_dir": str(data_dir) if data_dir else None, "training.num_epochs": epochs}
     run = _configuration(config, overrides)
     run = run.with_settings({name: value for name, value in given.items() if value is not None}, "command line")
-    done, run_id = run_simple(run, storage, mlflow, wandb, parse_tags(tag))
+    done, run_id = run_simple(run, storage_place(storage), mlflow, wandb, parse_tags(tag))
     from gemma_nli.console.results import show_simple
 
     facts = {"metrics": finite(done.metrics), "best_epoch": done.best_epoch, "pairs": done.pairs, "run_id": run_id}
@@ -98,7 +98,7 @@ def train_simple(
 def reproduce(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="a run, as `gemma-nli runs` lists them")],
     overrides: Overrides = None,
-    storage: Annotated[Path | None, typer.Option(help="a sweep's storage folder, for its encoded texts")] = None,
+    storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store, if not the default one")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +108,7 @@ def reproduce(
     from gemma_nli.local.reproduce import reproduce as run_again
 
     with FoldProgress(enabled=not as_json) as progress:
-        told = run_again(run_id, tracking_uri, parse_overrides(overrides or []), storage, [progress])
+        told = run_again(run_id, tracking_uri, parse_overrides(overrides or []), storage_place(storage), [progress])
     from gemma_nli.console.results import show_reproduction
 
     rows = [{"metric": r.metric, **finite({"recorded": r.recorded, "now": r.now})} for r in told.rows]

@@ -30,8 +30,13 @@ class KeyIndex:
         self._saved: dict[str, Shard] = {}
         self._unsaved: list[Shard] = []
 
-    def refresh(self) -> None:
-        """Open shards that came, forget those that went, and remove damaged ones: their texts are computed again."""
+    def refresh(self) -> list[str]:
+        """Open shards that came, forget those that went, and remove damaged ones: their texts are computed again.
+
+        Returns:
+            The names of the damaged ones.
+        """
+        damaged: list[str] = []
         names = sorted(path.name for path in self.folder.glob("shard-*.safetensors"))
         self._saved = {name: shard for name, shard in self._saved.items() if name in names}
         for name in names:
@@ -43,10 +48,12 @@ class KeyIndex:
             except DamagedShard as error:
                 log.warning("features %s: %s; removed, its texts will be encoded again", self.key, error)
                 _remove(path)
+                damaged.append(name)
             except FileNotFoundError:
                 log.debug("features %s: %s went while it was opened", self.key, name)
             except OSError as error:
                 log.warning("features %s: %s cannot be read (%s)", self.key, name, error.strerror or error)
+        return damaged
 
     def hold(self, shard: Shard) -> None:
         """Serve a shard from memory for as long as this process lives."""

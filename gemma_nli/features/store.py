@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -41,8 +41,10 @@ from gemma_nli.features.encoding import (
 from gemma_nli.features.index import TOKENS, KeyIndex, Located
 from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler
 from gemma_nli.features.shard import TEMPORARY, Shard, write_shard, written_whole
+from gemma_nli.features.shelf import Shelf
 from gemma_nli.features.upkeep import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
+from gemma_nli.storage import Place, Prefix, folder_of, place_of
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +52,16 @@ log = logging.getLogger(__name__)
 class FeatureStore:
     """A FeatureSource on a folder; each process opens its own on the same root.
 
+    On an S3 prefix the folder is this machine's mirror of it, and whoever has written a shard puts it there.
+
     Raises:
         FeatureError: the root is there and is no folder.
     """
 
-    def __init__(self, root: Path | str, settings: FeaturesConfig | None = None) -> None:
-        self.root = Path(root).absolute()
+    def __init__(self, root: Place | str, settings: FeaturesConfig | None = None) -> None:
+        place = place_of(root)
+        self.root = folder_of(place).absolute()
+        self.shelf = Shelf(place, self.root) if isinstance(place, Prefix) else None
         self.settings = settings or FeaturesConfig()
         if self.root.exists() and not self.root.is_dir():
             raise FeatureError(f"{self.root}: the feature store must be a folder; name another one.")
@@ -96,7 +102,7 @@ class FeatureStore:
 
         Token states that do not fit `features.token_budget_gib` are not missing.
         """
-        self._index(request.key).refresh()
+        self._refresh(request.key)
         located = self._locate(request)
         lacking_N = located.lengths < 0
         for view in request.views:
@@ -114,7 +120,7 @@ class FeatureStore:
         """
         key, folder = request.key, self.root / request.key
         with self.lock(key):
-            self._index(key).refresh()
+            self._refresh(key)
             arrays = self._new_arrays(request, encoded)
             if arrays is None:
                 return None
@@ -128,15 +134,17 @@ class FeatureStore:
                 self._index(key).hold(Shard(arrays))
                 return None
             self._index(key).refresh()
+            if self.shelf is not None:
+                self.shelf.push(key, path.name)
             return path
 
     def entries(self) -> list[StoreEntry]:
         """Every key's figures, the least recently used first."""
-        return upkeep.entries(self.root)
+        return upkeep.entries(self._own_folder())
 
     def verify(self, repair: bool = False) -> list[Finding]:
         """What is wrong in the folder, every byte read; `repair` removes what is damaged, to be encoded again."""
-        return upkeep.verify(self.root, repair)
+        return upkeep.verify(self._own_folder(), repair)
 
     def prune(
         self,
@@ -146,7 +154,16 @@ class FeatureStore:
         dry_run: bool = False,
     ) -> list[Pruned]:
         """Remove some keys, those unused for long, or all; what `dry_run` would remove is told and stays."""
-        return upkeep.prune(self.root, keys, older_than_seconds, everything, dry_run)
+        return upkeep.prune(self._own_folder(), keys, older_than_seconds, everything, dry_run)
+
+    def _own_folder(self) -> Path:
+        """The folder, for its upkeep; a mirror's would tell of this machine only."""
+        if self.shelf is not None:
+            raise FeatureError(
+                f"{self.shelf.place}: `features` looks after folders; list and delete what a bucket holds with its own "
+                "tools: whatever is missing is encoded again."
+            )
+        return self.root
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
@@ -165,13 +182,13 @@ class FeatureStore:
         except OSError as error:
             lock = None
             log.warning("features %s: no lock (%s); going on without", key, error.strerror or error)
-        try:
+        with ExitStack() as held:
             if lock is not None:
+                held.callback(lock.release)
                 self._clear_temporaries(key)
+            if self.shelf is not None and (lock is None or lock.lock_counter == 1):
+                held.enter_context(self.shelf.lock(key))
             yield
-        finally:
-            if lock is not None:
-                lock.release()
 
     def _lock(self, key: str) -> FileLock:
         if key not in self._locks:
@@ -184,6 +201,14 @@ class FeatureStore:
         """What a killed writer left: whoever holds the lock is the only writer."""
         for path in (self.root / key).glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
+
+    def _refresh(self, key: str) -> None:
+        """See the key's shards as they are now, on this disk and, for a prefix, there."""
+        if self.shelf is not None:
+            self.shelf.sync(key)
+        damaged = self._index(key).refresh()
+        if self.shelf is not None:
+            self.shelf.drop(key, damaged)
 
     def _index(self, key: str) -> KeyIndex:
         return self._indexes.setdefault(key, KeyIndex(self.root / key, key))
@@ -208,7 +233,7 @@ class FeatureStore:
 
     def _derive_views(self, request: FeatureRequest) -> None:
         """Views (another k) of texts whose token states are stored need no encoder."""
-        self._index(request.key).refresh()
+        self._refresh(request.key)
         located = self._locate(request)
         names = [view for view in request.views if not located.has(f"view:{view}").all()]
         lacking_N = np.zeros(len(located.digests), dtype=bool)

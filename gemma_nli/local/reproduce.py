@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gemma_nli.config import RunConfig, home
 from gemma_nli.local.trial import LocalRun, run_here
+from gemma_nli.storage import Place
 from gemma_nli.tracking.from_journal import metric_points
 from gemma_nli.tracking.hardware import environment_tags
 from gemma_nli.tracking.queries import recorded_run
@@ -61,7 +62,7 @@ def reproduce(
     run_id: str,
     tracking_uri: str | None = None,
     overrides: Mapping[str, object] | None = None,
-    storage: Path | None = None,
+    storage: Place | None = None,
     listeners: Iterable[Listener] = (),
 ) -> Reproduction:
     """Run a recorded trial again, in a folder that is deleted, and compare. Nothing is written to MLflow.

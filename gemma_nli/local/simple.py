@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder, resolve_device, resolve_precision
+from gemma_nli.storage import Place
 from gemma_nli.tracking.experiment import ExperimentTracker
 from gemma_nli.tracking.from_journal import config_yaml, dataset_of, params_of
 from gemma_nli.tracking.hardware import hardware_tags
@@ -61,7 +61,7 @@ class Split:
 
 def run_simple(
     config: RunConfig,
-    storage: Path | None = None,
+    storage: Place | None = None,
     use_mlflow: bool = False,
     wandb_project: str | None = None,
     tags: Mapping[str, str] | None = None,

@@ -26,6 +26,7 @@ from gemma_nli.files import write_whole
 from gemma_nli.journal import TrialJournal, TrialRecord, trial_key
 from gemma_nli.masking import mask_credentials
 from gemma_nli.model.encoder import identify_encoder, resolve_device
+from gemma_nli.storage import Place
 from gemma_nli.tracking.from_journal import artifacts_of, project_trial
 from gemma_nli.tracking.hardware import environment_tags, hardware_tags
 from gemma_nli.tracking.outbox import PENDING_FILE, Outbox
@@ -69,7 +70,7 @@ def default_output() -> Path:
 def run_here(
     config: RunConfig,
     output: Path | None = None,
-    storage: Path | None = None,
+    storage: Place | None = None,
     tags: Mapping[str, str] | None = None,
     again: bool = False,
     listeners: Iterable[Listener] = (),
@@ -118,7 +119,7 @@ def run_here(
         return LocalRun(record, result, journal.folder, run_id, *about)
 
 
-def _features_folder(config: RunConfig, output: Path | None, storage: Path | None) -> Path:
+def _features_folder(config: RunConfig, output: Path | None, storage: Place | None) -> Place:
     """Encoded texts are shared with sweeps; a run without MLflow writes to nothing but its output folder."""
     shared = home() / "storage" if config.mlflow.enabled else output or default_output()
     return (storage or shared) / "features"

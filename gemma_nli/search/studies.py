@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,11 @@ from optuna.study import StudyDirection
 from gemma_nli.errors import SweepError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place
 
 
-def study_url(spec: SweepSpec, folder: Path) -> str:
-    """Where the sweep's study is: `search.storage`, else `optuna.db` in the sweep's folder."""
+def study_url(spec: SweepSpec, folder: Place) -> str:
+    """Where the sweep's study is: `search.storage`, which a sweep in a bucket must have, else `optuna.db` beside it."""
     return spec.search.storage or f"sqlite:///{folder / 'optuna.db'}"
 
 

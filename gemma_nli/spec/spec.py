@@ -1,7 +1,7 @@
 """A sweep file read, checked and frozen: the question, the base, the space, and how to search it.
 
-Relative paths in `base` (data.data_dir, a local model.name) and `storage` are relative to the working directory, as
-for a single run; the path in `space` is looked up beside the sweep file first (see `find_space`).
+Relative paths in `base` (data.data_dir, a local model.name) and a folder in `storage` are relative to the working
+directory, as for a single run; the path in `space` is looked up beside the sweep file first (see `find_space`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from gemma_nli.spec.settings import (
     known_metric,
 )
 from gemma_nli.spec.space import Cell, SearchSpace
+from gemma_nli.storage import Prefix, parse_address, place_of
 
 
 class SweepSpec(Settings):
@@ -54,7 +55,9 @@ class SweepSpec(Settings):
     report: ReportSettings = ReportSettings()
     tags: Tags = Field(default={}, description="your own tags of every run; `note` is its description in MLflow")
     storage: str = Field(
-        default_factory=lambda: str(home() / "storage"), min_length=1, description="folder of journals and features"
+        default_factory=lambda: str(home() / "storage"),
+        min_length=1,
+        description="folder, or s3://bucket/prefix, of journals and features",
     )
 
     _cells: list[Cell] | None = PrivateAttr(default=None)
@@ -73,11 +76,7 @@ class SweepSpec(Settings):
     @classmethod
     def _absolute(cls, value: str) -> str:
         if "://" in value:
-            scheme = value.partition("://")[0]
-            raise ValueError(
-                f"{scheme}:// is no file system: journals need appending and locks; name a folder that all nodes mount "
-                "(NFS 4, EFS, Filestore, Lustre)"
-            )
+            return str(parse_address(value))
         try:
             return os.path.abspath(Path(value).expanduser())
         except (OSError, ValueError, RuntimeError) as error:
@@ -96,6 +95,11 @@ class SweepSpec(Settings):
         from gemma_nli.spec.parsing import parse_sweep
 
         return parse_sweep(tree, source, parse_overrides(overrides))
+
+    @property
+    def kept_in_bucket(self) -> bool:
+        """Whether `storage` is a prefix of a bucket rather than a folder."""
+        return isinstance(place_of(self.storage), Prefix)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

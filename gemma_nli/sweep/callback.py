@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -19,6 +18,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.errors import JournalError
 from gemma_nli.journal import TrialJournal
+from gemma_nli.storage import Place
 from gemma_nli.sweep.board import Board
 from gemma_nli.training.results import summarize
 
@@ -40,7 +40,7 @@ class LiveSweep:
     """The driver's own objects of a running sweep. They hold threads and locks and never leave the process."""
 
     board: Board
-    storage: Path
+    storage: Place
     pairs: PairTable
     post: Postman
     tell_running: bool

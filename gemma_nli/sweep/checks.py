@@ -21,10 +21,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gemma_nli import __version__
 from gemma_nli.config import ModelConfig
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.errors import GemmaNliError
+from gemma_nli.errors import GemmaNliError, StorageError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.model.identity import identify_encoder
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place, Prefix, place_of
 from gemma_nli.sweep.cluster import alive_nodes, ray_session
 from gemma_nli.tracking.store import connect, resolve_store, talking
 
@@ -78,7 +79,7 @@ def _kept_with_the_job(spec: SweepSpec) -> list[str]:
     """A job's working folder is a copy that Ray deletes: nothing may be kept in it."""
     if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         return []
-    here, kept = Path.cwd(), {"storage": Path(spec.storage)}
+    here, kept = Path.cwd(), {} if spec.kept_in_bucket else {"storage": Path(spec.storage)}
     database = resolve_store(spec.base.mlflow).database if spec.base.mlflow.enabled else None
     if database is not None:
         kept["mlflow.tracking_uri"] = database
@@ -111,15 +112,21 @@ def _ask_nodes(
     spec: SweepSpec, encoders: dict[str, tuple[ModelConfig, str]], checked: Checked, node_seconds: float
 ) -> None:
     """Each node looks for a file of the head's in the storage, leaves one of its own, and reads its weights."""
-    storage, token = Path(spec.storage), f".check-{uuid.uuid4().hex}"
+    storage, token = place_of(spec.storage), f".check-{uuid.uuid4().hex}"
     try:
-        storage.mkdir(parents=True, exist_ok=True)
-        (storage / token).write_text(__version__, encoding="utf-8")
+        if isinstance(storage, Prefix):
+            storage.bucket.check_conditions((storage / token).key)
+        else:
+            storage.mkdir(parents=True, exist_ok=True)
+        (storage / token).write_bytes(__version__.encode())
+    except StorageError as error:
+        checked.misses.append(f"storage on the head: {error}")
+        return
     except OSError as error:
         checked.misses.append(f"storage on the head: {storage} cannot be written ({error.strerror}); set storage=.")
         return
+    asked: dict[str, tuple[str, ray.ObjectRef[list[str]]]] = {}
     try:
-        asked = {}
         for node in alive_nodes():
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -129,34 +136,39 @@ def _ask_nodes(
             checked.nodes.append(name)
             checked.misses += [f"node {name}: {miss}" for miss in _answer(answer, storage / mark, node_seconds)]
     finally:
-        for path in storage.glob(f"{token}*"):
-            path.unlink(missing_ok=True)
+        for mark in (token, *(mark for mark, _ in asked.values())):
+            (storage / mark).unlink(missing_ok=True)
 
 
-def _answer(answer: ray.ObjectRef[list[str]], mark: Path, node_seconds: float) -> list[str]:
+def _answer(answer: ray.ObjectRef[list[str]], mark: Place, node_seconds: float) -> list[str]:
     try:
         misses: list[str] = ray.get(answer, timeout=node_seconds)
     except GetTimeoutError:
-        return [f"did not answer within {node_seconds:g} seconds; is its mount of {mark.parent} alive?"]
+        return [f"did not answer within {node_seconds:g} seconds; is its mount of the storage alive?"]
     except RayError as error:
         last = mask_credentials(str(error)).strip().splitlines()[-1:]
         return [f"cannot run this package ({last[0][:200] if last else type(error).__name__}); install it there."]
     if not misses and not mark.exists():
-        misses.append(f"what it writes to {mark.parent} does not arrive at the head; mount one shared folder there.")
+        misses.append("what it writes to the storage does not arrive at the head; mount one shared folder there.")
     return misses
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def _look(storage: Path, token: str, mark: str, encoders: dict[str, tuple[ModelConfig, str]]) -> list[str]:
+def _look(storage: Place, token: str, mark: str, encoders: dict[str, tuple[ModelConfig, str]]) -> list[str]:
     """What this node lacks."""
     misses = []
     try:
-        theirs = (storage / token).read_text(encoding="utf-8")
+        theirs = (storage / token).read_bytes().decode()
         if theirs != __version__:
             misses.append(f"has gemma-nli {__version__} and the head {theirs}; install the same.")
-        (storage / mark).write_text("", encoding="utf-8")
+        (storage / mark).write_bytes(b"")
     except FileNotFoundError:
-        misses.append(f"{storage} is not the head's folder of that name; mount one shared folder on every node.")
+        mend = (
+            "mount one shared folder on every node." if isinstance(storage, Path) else "give all one $AWS_ENDPOINT_URL."
+        )
+        misses.append(f"{storage} is not the head's folder of that name; {mend}")
+    except StorageError as error:
+        misses.append(str(error))
     except OSError as error:
         misses.append(f"{storage} cannot be read and written ({error.strerror}).")
     for model, fingerprint in encoders.values():

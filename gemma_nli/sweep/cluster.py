@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +15,7 @@ from gemma_nli.config import FeaturesConfig
 from gemma_nli.errors import GemmaNliError, SweepError
 from gemma_nli.features import EncodeReport, FeatureRequest, FeatureStore
 from gemma_nli.masking import mask_credentials
+from gemma_nli.storage import Place
 from gemma_nli.sweep.sharing import Arrays, SharedBlock
 
 _QUIET = {
@@ -85,7 +85,7 @@ def cluster_size() -> tuple[float, float]:
 
 
 def encode_all(
-    requests: list[FeatureRequest], storage: Path, settings: FeaturesConfig
+    requests: list[FeatureRequest], storage: Place, settings: FeaturesConfig
 ) -> tuple[tuple[SharedBlock, ...], list[EncodeReport]]:
     """Encode what is missing and put every request's features into the object store, a copy a node.
 
@@ -111,7 +111,7 @@ def encode_all(
     return tuple(blocks), reports
 
 
-def _spread(request: FeatureRequest, missing: list[int], storage: Path, settings: FeaturesConfig) -> None:
+def _spread(request: FeatureRequest, missing: list[int], storage: Place, settings: FeaturesConfig) -> None:
     """With several GPUs, encode shares of the missing texts side by side; the store then lacks nothing."""
     gpus = int(cluster_size()[1])
     if gpus < 2 or len(missing) < 2 * gpus:
@@ -122,7 +122,7 @@ def _spread(request: FeatureRequest, missing: list[int], storage: Path, settings
 
 
 @ray.remote(num_cpus=1)
-def _encode_share(request: FeatureRequest, storage: Path, settings: FeaturesConfig) -> None:
+def _encode_share(request: FeatureRequest, storage: Place, settings: FeaturesConfig) -> None:
     from gemma_nli.features.encoding import encode, load_for
 
     store = FeatureStore(storage / "features", settings)
@@ -130,7 +130,7 @@ def _encode_share(request: FeatureRequest, storage: Path, settings: FeaturesConf
 
 
 @ray.remote(num_cpus=1)
-def _encode_and_share(request: FeatureRequest, storage: Path, settings: FeaturesConfig) -> tuple[EncodeReport, Arrays]:
+def _encode_and_share(request: FeatureRequest, storage: Place, settings: FeaturesConfig) -> tuple[EncodeReport, Arrays]:
     store = FeatureStore(storage / "features", settings)
     report = store.ensure(request)
     return report, store.load(request).to_arrays()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ray.exceptions import RayError
 
 from gemma_nli.corpus.pairs import build_pairs
-from gemma_nli.journal import read_trial
+from gemma_nli.journal import read_trials
 from gemma_nli.spec.settings import SchedulerSettings
 from gemma_nli.spec.space import Cell
 from gemma_nli.sweep.board import Board
@@ -48,10 +48,7 @@ def _round(ready: Prepared, leaders: list[dict[str, object]], repeat: int) -> Pr
         fresh = {"data.fold_seed": fold_seed, "training.seed": (own.training.seed + repeat) % 2**32}
         config = own.with_settings(fresh)
         again.cells[again.key_of(config)] = Cell({**settings, **fresh}, config)
-    for key in again.cells:
-        record = read_trial(ready.storage, key)
-        if record is not None:
-            again.records[key] = record
+    again.records = read_trials(ready.storage, again.cells)
     return again
 
 

@@ -19,6 +19,7 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.journal import TrialRecord
 from gemma_nli.model.bundle import save_bundle
 from gemma_nli.model.encoder import load_encoder
+from gemma_nli.storage import Place, fetch_folder, folder_of, store_folder
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources
@@ -83,9 +84,10 @@ def finalize(
     if ray.is_initialized():
         wanted = resources or TrialResources(1.0, 0.0, 1)
         task = _refit_there.options(num_cpus=wanted.cpu, num_gpus=wanted.gpu or 0, max_retries=2)
-        bundle = Path(ray.get(task.remote(refit, ready.corpus, ready.pairs, ready.storage, target)))
+        ray.get(task.remote(refit, ready.corpus, ready.pairs, ready.storage, target))
+        bundle = fetch_folder(target)
     else:
-        bundle = refit_bundle(refit, ready.corpus, ready.pairs, ready.storage, target)
+        bundle = refit_bundle(refit, ready.corpus, ready.pairs, ready.storage, folder_of(target))
     tags = {
         **(tags or {}),
         "gemma_nli.trial_key": record.key,
@@ -123,7 +125,7 @@ def plan_refit(record: TrialRecord, criteria: dict[str, str]) -> Refit:
     return Refit(record.config, max(1, epochs), min(max(threshold, 0.0), 1.0), metadata)
 
 
-def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Path, target: Path) -> Path:
+def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place, target: Path) -> Path:
     """Fit on every fold's pairs at the trial's ratio and write the bundle."""
     config = refit.config
     rows = pairs.all_rows(config.data.negative_ratio)
@@ -141,8 +143,9 @@ def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Path, 
 
 
 @ray.remote
-def _refit_there(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Path, target: Path) -> str:
-    return str(refit_bundle(refit, corpus, pairs, storage, target))
+def _refit_there(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place, target: Place) -> None:
+    refit_bundle(refit, corpus, pairs, storage, folder_of(target))
+    store_folder(target)
 
 
 def _promotion(ready: Prepared, registered: Registered, tracker: MlflowTracker) -> dict[str, Any] | None:

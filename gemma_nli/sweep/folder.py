@@ -27,24 +27,32 @@ from filelock import FileLock, Timeout
 from gemma_nli.config import home
 from gemma_nli.errors import SweepBusyError, SweepError, did_you_mean
 from gemma_nli.files import write_whole
+from gemma_nli.storage import Changed, Lease, Place, Prefix, folder_of, place_of
+
+KEPT = ("spec.yaml", "cells.jsonl", "result.json", "owner", "report.html", "report.md", "report.json")
+"""What a bucket holds of a sweep beside its claim; all for MLflow is made anew from these and the journals."""
 
 
 class SweepFolder:
-    """Reads and writes one sweep's folder."""
+    """Reads and writes one sweep's folder: of a prefix its mirror, brought up to date by `held` and `pull`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.path = path = folder_of(place)
         self.shared = path / "shared"
         self.pending = path / "pending.jsonl"
-        self.stopping = path / "stopping"
+        self.stopping = place / "stopping"
+        self._lease: Lease | None = None
+        self._etags: dict[str, str | None] = {}
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """Hold the sweep for this process; the system lets go of it when the process dies.
+        """Hold the sweep for this process, which lets go of it when it dies (in a bucket when its lease has run out).
 
         Raises:
             SweepBusyError: another process runs this sweep; says which.
             SweepError: the folder cannot be made.
+            StorageError: the bucket cannot be written to, or not safely.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -62,15 +70,74 @@ class SweepFolder:
             ) from None
         try:
             write_whole(holder, json.dumps({"pid": os.getpid(), "host": os.uname().nodename}).encode())
-            yield
+            with self._leased(name):
+                yield
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
 
-    def begin(self, sweep_id: str, name: str, spec_yaml: str, storage: Path) -> None:
+    @contextmanager
+    def _leased(self, name: str) -> Iterator[None]:
+        """Among machines that share a bucket: hold the sweep there, and take over what it holds."""
+        if not isinstance(self.place, Prefix):
+            yield
+            return
+        self.place.bucket.check_conditions((self.place / "probe").key)
+        lease = Lease(self.place / "holder.json")
+        if not lease.acquire(patient=False):
+            raise SweepBusyError(f"sweep '{name}' is being run by {lease.holder()}; wait for it, or end it.")
+        try:
+            self.pull()
+            self._lease = lease
+            yield
+        finally:
+            self._lease = None
+            lease.release()
+
+    def pull(self) -> None:
+        """Make a prefix's mirror hold what the prefix does; a folder is what it is."""
+        if not isinstance(self.place, Prefix):
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            found = self.place.bucket.get((self.place / name).key)
+            self._etags[name] = found.etag if found is not None else None
+            if found is not None and found.data:
+                write_whole(self.path / name, found.data)
+            else:
+                (self.path / name).unlink(missing_ok=True)
+
+    def push(self, *names: str) -> None:
+        """Put files that have changed (or gone: then empty) where a prefix's other readers find them.
+
+        The holder writes over what it has seen only: one that was taken over meanwhile is refused.
+
+        Raises:
+            SweepError: another process has taken the sweep over.
+        """
+        if not isinstance(self.place, Prefix):
+            return
+        for name in names:
+            path, key = self.path / name, (self.place / name).key
+            data = path.read_bytes() if path.exists() else b""
+            if self._lease is None:
+                self.place.bucket.put(key, data)
+                continue
+            try:
+                if self._lease.lost:
+                    raise Changed(key)
+                before = self._etags[name]
+                self._etags[name] = self.place.bucket.put(key, data, if_match=before, if_absent=before is None)
+            except Changed:
+                raise SweepError(
+                    f"{self.place}: another process has taken this sweep over, as this one was cut off from the store."
+                ) from None
+
+    def begin(self, sweep_id: str, name: str, spec_yaml: str, storage: Place) -> None:
         """Note what is run and where, here and under our home."""
         write_whole(self.path / "spec.yaml", spec_yaml.encode())
         (self.path / "result.json").unlink(missing_ok=True)  # of the run before: this one has not ended yet
+        self.push("spec.yaml", "result.json")
         index = home() / "sweeps"
         index.mkdir(parents=True, exist_ok=True)
         write_whole(index / f"{sweep_id}.json", json.dumps({"name": name, "storage": str(storage)}).encode())
@@ -80,6 +147,7 @@ class SweepFolder:
         path = self.path / "owner"
         if not path.exists():
             write_whole(path, uuid.uuid4().hex.encode())
+            self.push("owner")
         return path.read_text(encoding="utf-8")
 
     def add_cells(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
@@ -91,6 +159,7 @@ class SweepFolder:
                 file.write("\n".join(["", *lines]) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            self.push("cells.jsonl")
 
     def cells(self) -> dict[str, dict[str, Any]]:
         """Trial key to settings, in the order in which they came; a torn or damaged line is passed over."""
@@ -110,6 +179,7 @@ class SweepFolder:
 
     def end(self, result: Mapping[str, Any]) -> None:
         write_whole(self.path / "result.json", json.dumps(result, indent=1).encode())
+        self.push("result.json")
 
     def result(self) -> dict[str, Any]:
         """What the last run of the command ended with; empty where it was cut off or the file is damaged."""
@@ -121,7 +191,7 @@ class SweepFolder:
 
     def ask_to_stop(self) -> None:
         """Let trials that wait in Ray's queue end as soon as they begin, on whatever node; the running ones finish."""
-        self.stopping.touch()
+        self.stopping.write_bytes(b"")
 
     def go_on(self) -> None:
         self.stopping.unlink(missing_ok=True)
@@ -144,7 +214,7 @@ def _described(holder: Path) -> str:
         return "another process"
 
 
-def find_sweep(name: str) -> tuple[str, Path]:
+def find_sweep(name: str) -> tuple[str, Place]:
     """The id and storage of a sweep started before, by its name or id (the newest where several share a name).
 
     Raises:
@@ -162,4 +232,4 @@ def find_sweep(name: str) -> tuple[str, Path]:
         hint = did_you_mean(name, known) or "; no sweep has been started yet."
         raise SweepError(f"no sweep is called '{name}'{hint}")
     _, sweep_id, entry = max(found, key=lambda item: item[0])
-    return sweep_id, Path(entry["storage"])
+    return sweep_id, place_of(entry["storage"])

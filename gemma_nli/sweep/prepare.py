@@ -6,17 +6,17 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
-from gemma_nli.journal import TrialRecord, read_trial, trial_key
+from gemma_nli.journal import TrialRecord, read_trials, trial_key
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place, Prefix, place_of
 from gemma_nli.training.inputs import feature_request
 
 _PROBES = 64
@@ -31,13 +31,13 @@ class Prepared:
     corpus: Corpus
     pairs: PairTable
     sweep_id: str
-    folder: Path
+    folder: Place
     cells: dict[str, Cell]
     records: dict[str, TrialRecord] = field(default_factory=dict)
 
     @property
-    def storage(self) -> Path:
-        return Path(self.spec.storage)
+    def storage(self) -> Place:
+        return place_of(self.spec.storage)
 
     @property
     def waiting(self) -> dict[str, Cell]:
@@ -58,22 +58,22 @@ def prepare(spec: SweepSpec) -> Prepared:
     """Read and check everything a sweep rests on.
 
     Raises:
-        CorpusError, EncoderError, SpecError: what is wrong, before anything costs money.
+        CorpusError, EncoderError, SpecError, StorageError: what is wrong, before anything costs money.
     """
+    storage = place_of(spec.storage)
+    if isinstance(storage, Prefix):
+        storage.bucket.check()
     corpus = load_corpus(spec.base.data.data_dir)
     pairs = build_pairs(corpus, spec.base.data)
     cells = [] if spec.search.algorithm == "optuna" else spec.cells()
     sweep_id = identify_sweep(spec, pairs)
-    ready = Prepared(spec, corpus, pairs, sweep_id, Path(spec.storage) / "sweeps" / sweep_id, {})
+    ready = Prepared(spec, corpus, pairs, sweep_id, storage / "sweeps" / sweep_id, {})
     for cell in cells:
         ready.cells.setdefault(ready.key_of(cell.config), cell)
     if not cells:
         for config in _probe_configs(spec):
             identify_encoder(config.model)
-    for key in ready.cells:
-        record = read_trial(ready.storage, key)
-        if record is not None:
-            ready.records[key] = record
+    ready.records = read_trials(ready.storage, ready.cells)
     return ready
 
 

@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from gemma_nli.features.block import TokenStates
 from gemma_nli.features.encoding import encode, load_for
 from gemma_nli.features.request import digest_array
 from gemma_nli.model.identity import encoder_folder
+from gemma_nli.storage import Place
 from gemma_nli.training.fold import plan_fold
 
 ENOUGH_SECONDS = 2.0
@@ -121,7 +121,7 @@ def _work(size: np.ndarray[Any, np.dtype[np.int64]], rate: float, request: Featu
 
 @ray.remote(num_cpus=1)
 def probe_trial(
-    config: RunConfig, corpus: Corpus, pairs: PairTable, storage: Path, cpus: float, tokens_per_character: float | None
+    config: RunConfig, corpus: Corpus, pairs: PairTable, storage: Place, cpus: float, tokens_per_character: float | None
 ) -> TrialCost:
     """
     Args:

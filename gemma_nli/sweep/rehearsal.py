@@ -15,6 +15,7 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.errors import SweepError
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place, Prefix, folder_of, place_of
 from gemma_nli.sweep.engine import run_sweep
 
 
@@ -24,7 +25,8 @@ def rehearse(spec: SweepSpec, config: RunConfig) -> dict[str, float]:
     Raises:
         SweepError: the storage cannot be written, or the one trial fails: with the trial's own error.
     """
-    folder = Path(spec.storage) / f".rehearsal-{uuid.uuid4().hex[:12]}"
+    storage = place_of(spec.storage) / f".rehearsal-{uuid.uuid4().hex[:12]}"
+    folder = folder_of(storage)  # of the data and the rehearsal's MLflow, which the driver alone uses
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -35,7 +37,7 @@ def rehearse(spec: SweepSpec, config: RunConfig) -> dict[str, float]:
     os.environ["GEMMA_NLI_HOME"] = str(folder / "home")
     try:
         write_synthetic(folder / "data", num_posts=max(20, 6 * config.data.num_folds), seed=0)
-        result = run_sweep(_little(spec, config, folder))
+        result = run_sweep(_little(spec, config, folder, storage / "storage"))
         if not result.trials["finished"]:
             raise SweepError(f"sweep '{spec.name}': a rehearsal of one trial on invented posts did not finish.")
         return result.seconds
@@ -45,9 +47,12 @@ def rehearse(spec: SweepSpec, config: RunConfig) -> dict[str, float]:
         else:
             os.environ["GEMMA_NLI_HOME"] = home
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(storage, Prefix):
+            for key in storage.under().values():
+                storage.bucket.delete(key)
 
 
-def _little(spec: SweepSpec, config: RunConfig, folder: Path) -> SweepSpec:
+def _little(spec: SweepSpec, config: RunConfig, folder: Path, storage: Place) -> SweepSpec:
     base = config.with_settings(
         {
             "data.data_dir": str(folder / "data"),
@@ -63,6 +68,6 @@ def _little(spec: SweepSpec, config: RunConfig, folder: Path) -> SweepSpec:
         "space": {"training.seed": {"grid": [config.training.seed]}},
         "resources": spec.resources.model_dump(mode="json"),
         "finalize": {"enabled": spec.finalize.enabled},
-        "storage": str(folder / "storage"),
+        "storage": str(storage),
     }
     return SweepSpec.from_mapping(tree, source="rehearsal")

@@ -17,7 +17,7 @@ from gemma_nli.errors import GemmaNliError, ReportError, SweepBusyError
 from gemma_nli.files import write_whole
 from gemma_nli.spec.spec import load_sweep
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
-from gemma_nli.sweep.kept_report import FACTS, Reported, kept_report
+from gemma_nli.sweep.kept_report import FACTS, HTML, MARKDOWN, Reported, kept_report
 from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resume import stored_spec
@@ -38,15 +38,20 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
     folders: list[Path] = []
     for name in dict.fromkeys(names):
         sweep_id, storage = find_sweep(name)
-        folders.append(storage / "sweeps" / sweep_id)
-        spec = load_sweep(folders[-1] / "spec.yaml")
+        kept = SweepFolder(storage / "sweeps" / sweep_id)
+        kept.pull()
+        folders.append(kept.path)
+        spec = load_sweep(kept.path / "spec.yaml")
         corpus = load_corpus(spec.base.data.data_dir)
-        cells = SweepFolder(folders[-1]).cells()
+        cells = kept.cells()
         parts.append(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))
     evidence = merge(parts)
-    own = len(parts) == 1
+    own = len(parts) == 1 and out is None
     folder = out or (folders[0] if own else folders[0].parent / f"report-{_short(evidence.sweep_ids)}")
-    return _write(evidence, folder, encode, note=own and out is None)
+    report = _write(evidence, folder, encode, note=own)
+    if own:
+        kept.push(HTML, MARKDOWN, FACTS)
+    return report
 
 
 def send_report(name: str) -> str | None:
@@ -83,7 +88,9 @@ def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
     kept = kept_report(folder)
     if kept is not None and kept.facts.get("of") == _digest(evidence):
         return kept
-    return _write(evidence, folder.path, encode=False, note=True)
+    report = _write(evidence, folder.path, encode=False, note=True)
+    folder.push(HTML, MARKDOWN, FACTS)
+    return report
 
 
 def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, str | None]:

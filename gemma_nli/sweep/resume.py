@@ -26,7 +26,9 @@ def stored_spec(name: str) -> SweepSpec:
         ConfigError, SpecError: its stored spec is damaged.
     """
     sweep_id, storage = find_sweep(name)
-    path = storage / "sweeps" / sweep_id / "spec.yaml"
+    folder = SweepFolder(storage / "sweeps" / sweep_id)
+    folder.pull()
+    path = folder.path / "spec.yaml"
     spec = load_sweep(path)
     overrides = []
     if MASK in (spec.base.mlflow.tracking_uri or ""):

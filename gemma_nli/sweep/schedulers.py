@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from gemma_nli.journal import TrialJournal, TrialRecord
 from gemma_nli.search.racing import Decision, RaceTable
 from gemma_nli.search.rules import Halving, Median
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place
 from gemma_nli.training.results import FoldResult
 
 
@@ -25,7 +25,7 @@ class FoldScheduler(FIFOScheduler):
     is the same trial. Results have `folds_done` and `mean_f1`.
     """
 
-    def __init__(self, rule: RaceTable | Halving | Median, num_folds: int, storage: Path, pairs: PairTable) -> None:
+    def __init__(self, rule: RaceTable | Halving | Median, num_folds: int, storage: Place, pairs: PairTable) -> None:
         super().__init__()
         self.rule, self.num_folds, self.storage, self.pairs = rule, num_folds, storage, pairs
         self.stopped: dict[str, Decision] = {}
@@ -75,7 +75,7 @@ class FoldScheduler(FIFOScheduler):
 
 
 def build_scheduler(
-    spec: SweepSpec, storage: Path, pairs: PairTable, records: Iterable[TrialRecord] = ()
+    spec: SweepSpec, storage: Place, pairs: PairTable, records: Iterable[TrialRecord] = ()
 ) -> FoldScheduler | None:
     """The scheduler that `spec.scheduler` asks for; None where every trial runs all its folds.
 

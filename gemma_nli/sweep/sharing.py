@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import FeatureError
 from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureStore
+from gemma_nli.storage import Place
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -35,12 +35,12 @@ class TrialContext:
     base: RunConfig
     corpus: Corpus
     pairs: PairTable
-    storage: Path
+    storage: Place
     objective: str
     cpus: float
     tags: dict[str, str] = field(default_factory=dict)
     blocks: tuple[SharedBlock, ...] = ()
-    stopping: Path | None = None  # a file on the shared storage that is there once no trial should begin
+    stopping: Place | None = None  # an entry of the shared storage that is there once no trial should begin
 
 
 class SharedFeatures:

@@ -51,7 +51,9 @@ class CvTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        journal = TrialJournal(self.context.storage, self.config["key"])
+        if self.folds is None:  # one journal for the whole trial: it knows what it has written, and is refused else
+            self.journal = TrialJournal(self.context.storage, self.config["key"])
+        journal = self.journal
         try:
             return self._step(journal)
         except GemmaNliError as error:
