@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -44,14 +47,27 @@ def ray_session() -> Iterator[str | None]:
     if ray.is_initialized():
         yield _dashboard(ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR))
         return
-    own: dict[str, Any] = {"include_dashboard": False} if os.environ.get("RAY_ADDRESS", "local") == "local" else {}
+    address = os.environ.get("RAY_ADDRESS") or ("auto" if _runs_here() else "local")
+    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
-    context = ray.init(log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
+    context = ray.init(address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
     try:
         yield _dashboard(context)
     finally:
         ray.shutdown()
+
+
+def _runs_here() -> bool:
+    """Whether `ray start` runs a cluster on this machine. Its note of the address outlives a killed one, and Ray itself
+    would end this process in trying to reach what is gone."""
+    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        host, _, port = note.read_text().strip().rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=2):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _dashboard(context: Any) -> str | None:
