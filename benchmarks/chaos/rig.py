@@ -92,7 +92,7 @@ class Driver:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def reached(self, phase: str) -> bool:
-        return f"- {PHASES[phase]}" in self.text()
+        return re.search(rf"^\d\d:\d\d:\d\d {re.escape(PHASES[phase])}", self.text(), re.MULTILINE) is not None
 
     def look(self) -> list[psutil.Process]:
         """Its processes now; they are remembered."""

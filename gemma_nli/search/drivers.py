@@ -6,7 +6,9 @@ have told counts, is learnt from by the sampler, and is not run again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
@@ -15,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 OWNER = "owner"
 COUNTED = ("asked", "reused", "retry")
 """Kinds of trials that count towards `search.num_trials`."""
+_PATIENCE_SECONDS = 5.0
 
 
 class Drivers:
@@ -35,28 +38,54 @@ class Drivers:
 
     def is_surplus(self, number: int, limit: int) -> bool:
         """Whether enough trials were opened before this one, by drivers that asked at the same time."""
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self._settled(number)
         if trials[number].user_attrs.get("kind") == "retry" or all(self.is_mine(trial) for trial in trials):
             return False
         return count([trial for trial in trials if trial.number < number]) >= limit
 
     def same_elsewhere(self, number: int, identity: str) -> FrozenTrial | None:
-        """Another driver's trial of that configuration: one that has ended, or one that runs and was asked earlier."""
-        for trial in self.study.get_trials(deepcopy=False):
+        """Another driver's trial of that configuration: one that ended, or one that runs and started earlier."""
+        trials = self._settled(number)
+        mine = _started(trials[number])
+        for trial in trials:
             if self.is_mine(trial) or trial.user_attrs.get("kind", "asked") not in COUNTED:
                 continue
             ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            if (ended or (trial.state == TrialState.RUNNING and trial.number < number)) and self._is(trial, identity):
+            if (ended or (trial.state == TrialState.RUNNING and _started(trial) < mine)) and self._is(trial, identity):
                 return trial
         return None
 
+    def _settled(self, number: int) -> list[FrozenTrial]:
+        """The study's trials, once those that run beside `number` say what they run and whose they are.
+
+        Optuna opens a trial and takes its attributes in calls of their own: for milliseconds a trial of another driver
+        says neither. One whose driver died in between is waited for a few seconds, within its first minute.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+            if not any(_unsaid(trial) for trial in trials if trial.number != number) or time.monotonic() > deadline:
+                return trials
+            time.sleep(0.02)
+
     def _is(self, trial: FrozenTrial, identity: str) -> bool:
         settings = trial.user_attrs.get("settings")
-        if settings is None:  # its driver is just writing them
+        if settings is None:
             return False
         if trial.number not in self._identities:
             self._identities[trial.number] = self.identify(dict(settings))
         return self._identities[trial.number] == identity
+
+
+def _started(trial: FrozenTrial) -> tuple[datetime, int]:
+    """Who came first: a trial that stood in line has an early number and may start late."""
+    return (trial.datetime_start or datetime.max, trial.number)
+
+
+def _unsaid(trial: FrozenTrial) -> bool:
+    """Whether its driver is just writing what it is: the owner comes last."""
+    young = trial.datetime_start is not None and datetime.now() - trial.datetime_start < timedelta(minutes=1)
+    return trial.state == TrialState.RUNNING and OWNER not in trial.user_attrs and young
 
 
 def count(trials: Sequence[FrozenTrial]) -> int:
