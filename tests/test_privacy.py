@@ -168,6 +168,7 @@ def test_no_byte_that_a_sweep_writes_holds_a_post_or_a_password(
     assert holders(ray_folder, SECRET) == []  # posts are in Ray's shared memory; a password is nowhere
 
 
+@pytest.mark.slow
 def test_with_log_text_the_pairs_and_the_report_have_the_text_and_nothing_else_does(
     tmp_path: Path, tiny_bert: Path, server: Server, ray_folder: Path
 ) -> None:
@@ -291,6 +292,7 @@ def trap() -> Iterator[bytes]:
     assert not Path(TRAPPED).exists(), "a pickle was executed"
 
 
+@pytest.mark.slow
 def test_a_planted_pickle_is_never_executed(tmp_path: Path, tiny_bert: Path, trap: bytes) -> None:
     encoder = tmp_path / "encoder"
     shutil.copytree(tiny_bert, encoder)
