@@ -16,7 +16,7 @@ from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.cluster import encode_all, ray_failed, ray_session
 from gemma_nli.sweep.confirming import confirming_rounds, run_rounds
-from gemma_nli.sweep.finalize import Finalized, finalize
+from gemma_nli.sweep.finalize import Finalized, finalize, start_refit
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.kept_report import Reported, honest_tags
@@ -153,16 +153,20 @@ class _Run:
             self.seconds["confirm"] = time.monotonic() - began
 
     def _finalize(self, recorder: Recorder, resources: TrialResources | None = None) -> Finalized | None:
+        """Report and register; on Ray the best trial is refitted while the report is written."""
         best = self.board.best()
-        self._report()
         if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
+            self._report()
             return None
-        self.board.enter("finalizing")
-        began = time.monotonic()
         record = read_trial(self.ready.storage, best.key)
         assert record is not None, "the board shows finished trials only"
+        refit = start_refit(self.ready, record, recorder, resources)
+        self._report()
+        self.board.enter("finalizing")
+        began = time.monotonic()
         try:
-            return finalize(self.ready, record, recorder, resources, honest_tags(self.report, record.key))
+            honest = honest_tags(self.report, record.key)
+            return finalize(self.ready, record, recorder, resources, honest, refit)
         except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import ray
@@ -29,6 +30,8 @@ from gemma_nli.tracking.tracker import MlflowTracker
 from gemma_nli.training.frozen import fit_head
 from gemma_nli.training.inputs import load_inputs
 
+log = logging.getLogger(__name__)
+RefitTask: TypeAlias = Any  # a ray.ObjectRef[None]
 EXAMPLE_PREMISE = "For weeks I have slept badly, and by noon I am too tired to answer a message."
 """Written for this project: a registered model must carry nobody's post."""
 
@@ -57,12 +60,13 @@ def finalize(
     recorder: Recorder,
     resources: TrialResources | None = None,
     tags: Mapping[str, str] | None = None,
+    refit: RefitTask | None = None,
 ) -> Finalized:
     """Refit and register a finished trial; a trial that is registered already is left as it is.
 
     Args:
         tags: what else the new version is to say of itself (its honest score).
-
+        refit: what `start_refit` has begun for this trial.
     Raises:
         TrackingError: the registry cannot be reached; the sweep's trials are safe, and running it again finalizes.
     """
@@ -70,7 +74,7 @@ def finalize(
     if tracker is None:
         raise TrackingError("mlflow.enabled is false: there is no registry to finalize into.")
     settings = ready.spec.finalize
-    model_name = settings.model_name or f"gemma_nli_{record.config.output.experiment_name}"
+    model_name = _model_name(ready, record)
     found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
     if found is not None:
         aliased = give_alias(tracker, found, settings.alias)
@@ -79,15 +83,13 @@ def finalize(
     recorder.drain()
     trial_run_id = recorder.deliver(record.key)
     assert trial_run_id is not None, "the trial has just been read"
-    refit = plan_refit(record, ready.corpus.criteria)
-    target = ready.folder / f"bundle-{record.key}"
-    if ray.is_initialized():
-        wanted = resources or TrialResources(1.0, 0.0, 1)
-        task = _refit_there.options(num_cpus=wanted.cpu, num_gpus=wanted.gpu or 0, max_retries=2)
-        ray.get(task.remote(refit, ready.corpus, ready.pairs, ready.storage, target))
-        bundle = fetch_folder(target)
+    refit = refit or _begin(ready, record, resources)
+    if refit is not None:
+        ray.get(refit)
+        bundle = fetch_folder(_target(ready, record))
     else:
-        bundle = refit_bundle(refit, ready.corpus, ready.pairs, ready.storage, folder_of(target))
+        plan = plan_refit(record, ready.corpus.criteria)
+        bundle = refit_bundle(plan, ready.corpus, ready.pairs, ready.storage, folder_of(_target(ready, record)))
     tags = {
         **(tags or {}),
         "gemma_nli.trial_key": record.key,
@@ -113,6 +115,41 @@ def finalize(
         export_limit_gib=settings.export_limit_gib,
     )
     return Finalized(_told(registered, _promotion(ready, registered, tracker)), created=registered.created)
+
+
+def start_refit(
+    ready: Prepared, record: TrialRecord, recorder: Recorder, resources: TrialResources | None = None
+) -> RefitTask | None:
+    """Begin a trial's refit on Ray, to run beside what the driver does next; None without Ray or for a known version.
+
+    A registry that is away is told by `finalize`, which asks it again.
+    """
+    if recorder.tracker is None:
+        return None
+    try:
+        known = find_registered(recorder.tracker, _model_name(ready, record), record.key, record.fold_fingerprint)
+    except TrackingError as error:
+        log.info("no refit begun: %s", error)
+        return None
+    return None if known is not None else _begin(ready, record, resources)
+
+
+def _begin(ready: Prepared, record: TrialRecord, resources: TrialResources | None) -> RefitTask | None:
+    if not ray.is_initialized():
+        return None
+    wanted = resources or TrialResources(1.0, 0.0, 1)
+    task = _refit_there.options(num_cpus=wanted.cpu, num_gpus=wanted.gpu or 0, max_retries=2)
+    plan = plan_refit(record, ready.corpus.criteria)
+    begun: RefitTask = task.remote(plan, ready.corpus, ready.pairs, ready.storage, _target(ready, record))
+    return begun
+
+
+def _model_name(ready: Prepared, record: TrialRecord) -> str:
+    return ready.spec.finalize.model_name or f"gemma_nli_{record.config.output.experiment_name}"
+
+
+def _target(ready: Prepared, record: TrialRecord) -> Place:
+    return ready.folder / f"bundle-{record.key}"
 
 
 def plan_refit(record: TrialRecord, criteria: dict[str, str]) -> Refit:
