@@ -155,7 +155,7 @@ def _warnings(
     for baseline in baselines:
         if not baseline.ahead.low > 0:
             lines.append(
-                f"The winner does not beat the baseline {baseline.name} beyond doubt: it is ahead by "
+                f"The winner does not beat the baseline {baseline.name} beyond doubt: its lead is "
                 f"{points(baseline.ahead, score)}."
             )
     if confirmation is not None and not confirmation.order_held:
