@@ -74,6 +74,7 @@ def test_a_sweep_in_a_bucket_gives_a_folders_numbers_and_goes_on_from_another_ma
         assert SECRET.encode() not in (Prefix(BUCKET) / key).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_trials_whose_store_goes_away_fail_with_what_to_do_and_run_when_it_is_back(s3, sweep_tree):
     tree = {**sweep_tree, "storage": ADDRESS, "space": {"model.pooling_strategy": {"grid": ["mean", "cls"]}}}

@@ -13,6 +13,7 @@ from tests.sweep.conftest import spec_of
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
+@pytest.mark.slow
 def test_trials_that_wait_in_the_queue_do_not_begin(sweep_tree):
     sweep_tree["space"]["training.seed"] = {"grid": [1, 2, 3]}
     spec = spec_of(sweep_tree, resources={"max_concurrent": 12})  # all twelve are in Ray's queue at once
