@@ -93,8 +93,10 @@ def _collect(plan: CleanPlan, experiments: list[str]) -> None:
     for start in range(0, len(plan.runs), 500):
         command = [sys.executable, "-m", "mlflow", "gc", "--run-ids", ",".join(plan.runs[start : start + 500])]
         _gc(command, environment, plan)
-    if experiments:
-        _gc([sys.executable, "-m", "mlflow", "gc", "--experiment-ids", ",".join(experiments)], environment, plan)
+    all_there = pages(connect_existing(plan.store).search_experiments, view_type=ViewType.ALL)
+    left = {experiment.experiment_id for experiment in all_there} & set(experiments)
+    if left:  # its runs' collection can have taken a deleted experiment along
+        _gc([sys.executable, "-m", "mlflow", "gc", "--experiment-ids", ",".join(sorted(left))], environment, plan)
 
 
 def _gc(command: list[str], environment: dict[str, str], plan: CleanPlan) -> None:
