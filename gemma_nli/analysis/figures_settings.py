@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from gemma_nli.analysis.answer import short
-from gemma_nli.analysis.effects import edge_of
+from gemma_nli.analysis.effects import Effect, edge_of
 from gemma_nli.analysis.figure_parts import Figure, color, label, lay_out
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.spec.domain import Range
@@ -24,14 +25,7 @@ def effects_figure(findings: Findings) -> Figure | None:
         return None
     columns = min(3, len(effects))
     lines = -(-len(effects) // columns)
-    figure = make_subplots(
-        rows=lines,
-        cols=columns,
-        subplot_titles=[label(short(effect.key)) for effect in effects],
-        shared_yaxes="all",
-        vertical_spacing=0.28 / lines,
-        horizontal_spacing=0.04,
-    )
+    figure = _panels(effects, lines, columns)
     rows: list[tuple[str, ...]] = [("setting", "value", "trials", "mean", "low", "high", "best")]
     for index, effect in enumerate(effects):
         levels = effect.levels
@@ -177,14 +171,7 @@ def scatter_figure(findings: Findings) -> Figure | None:
     score_T, columns = findings.draws.score_T, min(3, len(effects))
     lines = -(-len(effects) // columns)
     places = np.argsort(-score_T)[:MAX_POINTS]
-    figure = make_subplots(
-        rows=lines,
-        cols=columns,
-        subplot_titles=[label(short(effect.key)) for effect in effects],
-        shared_yaxes="all",
-        vertical_spacing=0.28 / lines,
-        horizontal_spacing=0.04,
-    )
+    figure = _panels(effects, lines, columns)
     for index, effect in enumerate(effects):
         values = [evidence.complete[place].settings.get(effect.key) for place in places]
         numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
@@ -212,3 +199,15 @@ def scatter_figure(findings: Findings) -> Figure | None:
     edges = [short(e.key) for e in effects if edge_of(evidence, e.key)]
     note = f"The best lies at the end of what was tried for {', '.join(edges)}." if edges else ""
     return Figure("scatter", "Score by setting", alt, figure, note=note)
+
+
+def _panels(effects: Sequence[Effect], lines: int, columns: int) -> go.Figure:
+    """A panel a setting, all on one scale."""
+    return make_subplots(
+        rows=lines,
+        cols=columns,
+        subplot_titles=[label(short(effect.key)) for effect in effects],
+        shared_yaxes="all",
+        vertical_spacing=0.28 / lines,
+        horizontal_spacing=0.04,
+    )
