@@ -32,6 +32,7 @@ class Board:
         self.metric, self.mode, self.total = metric, mode, total
         self.cells: dict[str, CellStatus] = {}
         self.phase = "starting"
+        self.texts: tuple[int, int] | None = None  # (encoded, to encode) where this process encodes
         self.links: dict[str, str] = {}
         self.began = time.monotonic()
         self.tuning_since: float | None = None
@@ -43,6 +44,11 @@ class Board:
             self.phase = phase
             if phase == "tuning":
                 self.tuning_since = time.monotonic()
+        self._tell()
+
+    def encoded(self, done: int, of: int) -> None:
+        with self.lock:
+            self.texts = (done, of)
         self._tell()
 
     def link(self, name: str, where: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Ray for a sweep: started (or joined), asked what it has, and used to encode before anything is tuned."""
+"""Ray for a sweep: started here or joined, and asked what it has."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from gemma_nli.config import FeaturesConfig
 from gemma_nli.errors import GemmaNliError, SweepError
-from gemma_nli.features import EncodeReport, FeatureRequest, FeatureStore
 from gemma_nli.masking import mask_credentials
-from gemma_nli.storage import Place
-from gemma_nli.sweep.sharing import Arrays, SharedBlock
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -47,7 +43,7 @@ def ray_session() -> Iterator[str | None]:
     if ray.is_initialized():
         yield _dashboard(ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR))
         return
-    address = os.environ.get("RAY_ADDRESS") or ("auto" if _runs_here() else "local")
+    address = _address()
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
@@ -56,6 +52,15 @@ def ray_session() -> Iterator[str | None]:
         yield _dashboard(context)
     finally:
         ray.shutdown()
+
+
+def starts_its_own() -> bool:
+    """Whether `ray_session` would start Ray in this process, for this process alone."""
+    return not ray.is_initialized() and _address() == "local"
+
+
+def _address() -> str:
+    return os.environ.get("RAY_ADDRESS") or ("auto" if _runs_here() else "local")
 
 
 def _runs_here() -> bool:
@@ -98,58 +103,6 @@ def cluster_size() -> tuple[float, float]:
     """(CPUs, GPUs) of all nodes."""
     total = ray.cluster_resources()
     return float(total.get("CPU", 0)), float(total.get("GPU", 0))
-
-
-def encode_all(
-    requests: list[FeatureRequest], storage: Place, settings: FeaturesConfig
-) -> tuple[tuple[SharedBlock, ...], list[EncodeReport]]:
-    """Encode what is missing and put every request's features into the object store, a copy a node.
-
-    With several GPUs each takes a share of the missing texts; without one, a task with all of a node's cores.
-    """
-    blocks, reports = [], []
-    for request in requests:
-        missing = FeatureStore(storage / "features", settings).missing(request)
-        _spread(request, missing, storage, settings)
-        gpus = 1 if cluster_size()[1] >= 1 and missing else 0
-        options: dict[str, Any] = {
-            "num_cpus": node_cpus() if missing else 1,
-            "num_gpus": gpus,
-            "num_returns": 2,
-            "max_retries": 3,
-        }
-        told, arrays = _encode_and_share.options(**options).remote(request, storage, settings)
-        report: EncodeReport = ray.get(told)
-        reports.append(
-            EncodeReport(len(missing), len(request.unique_rows) - len(missing), report.seconds, report.padding_share)
-        )
-        blocks.append(SharedBlock(request.key, frozenset(request.views), request.with_tokens, arrays))
-    return tuple(blocks), reports
-
-
-def _spread(request: FeatureRequest, missing: list[int], storage: Place, settings: FeaturesConfig) -> None:
-    """With several GPUs, encode shares of the missing texts side by side; the store then lacks nothing."""
-    gpus = int(cluster_size()[1])
-    if gpus < 2 or len(missing) < 2 * gpus:
-        return
-    by_length = sorted(missing, key=lambda row: len(request.premises[row]))
-    shares = [request.subset(by_length[start::gpus]) for start in range(gpus)]
-    ray.get([_encode_share.options(num_gpus=1).remote(share, storage, settings) for share in shares])
-
-
-@ray.remote(num_cpus=1)
-def _encode_share(request: FeatureRequest, storage: Place, settings: FeaturesConfig) -> None:
-    from gemma_nli.features.encoding import encode, load_for
-
-    store = FeatureStore(storage / "features", settings)
-    store.put(request, encode(request, load_for(request), settings, 0))
-
-
-@ray.remote(num_cpus=1)
-def _encode_and_share(request: FeatureRequest, storage: Place, settings: FeaturesConfig) -> tuple[EncodeReport, Arrays]:
-    store = FeatureStore(storage / "features", settings)
-    report = store.ensure(request)
-    return report, store.load(request).to_arrays()
 
 
 def node_cpus() -> float:

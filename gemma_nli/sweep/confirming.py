@@ -14,7 +14,8 @@ from gemma_nli.spec.settings import SchedulerSettings
 from gemma_nli.spec.space import Cell
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.callback import Postman
-from gemma_nli.sweep.cluster import encode_all, ray_failed
+from gemma_nli.sweep.cluster import ray_failed
+from gemma_nli.sweep.encoding import encode_on_nodes
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.prepare import Prepared, feature_requests
@@ -64,7 +65,7 @@ def run_rounds(
         for key, cell in ready.waiting.items():
             board.add(key, cell.settings)
         try:
-            blocks, _ = encode_all(feature_requests(ready), ready.storage, ready.spec.base.features)
+            blocks, _ = encode_on_nodes(feature_requests(ready), ready.storage, ready.spec.base.features)
         except RayError as error:
             raise ray_failed(error) from None
         Tuning(ready, folder, board, post, interrupts, resources).run(blocks)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ray.exceptions import RayError
-
 from gemma_nli.errors import TrackingError
-from gemma_nli.features import EncodeReport
+from gemma_nli.features import EncodeReport, FeatureRequest
 from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
-from gemma_nli.sweep.cluster import encode_all, ray_failed, ray_session
+from gemma_nli.sweep.cluster import ray_session
 from gemma_nli.sweep.confirming import confirming_rounds, run_rounds
+from gemma_nli.sweep.encoding import Encoding
 from gemma_nli.sweep.finalize import Finalized, finalize, start_refit
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
@@ -71,10 +71,9 @@ class _Run:
     def go(self, began: float) -> SweepResult:
         recorder = Recorder(self.ready, self.folder)
         try:
-            recorder.open()
-            self.board.link("MLflow run", recorder.link())
-            self._post_known(recorder)
-            finalized = self._work(recorder)
+            with ThreadPoolExecutor(1, "gemma_nli-opening") as aside:  # making a database takes as long as Ray's start
+                opening = aside.submit(recorder.open)
+                finalized = self._work(recorder, opening.result)
             self.board.enter("recording")
             result = self._result(recorder, finalized, time.monotonic() - began)
             recorder.close(result, self.board)
@@ -87,30 +86,40 @@ class _Run:
         finally:
             recorder.abandon()
 
-    def _post_known(self, recorder: Recorder) -> None:
-        """Cells that are done already go to the board and, where their run is missing or old, to MLflow."""
+    def _show_known(self) -> list[str]:
+        """All cells go to the board; the keys of those that are done already."""
+        done = []
         for key, cell in self.ready.cells.items():
             record = self.ready.records.get(key)
             self.board.add(key, cell.settings, reused=self.ready.is_done(key))
             if record is not None and self.ready.is_done(key):
                 self._show(record)
-                recorder.post(key)
+                done.append(key)
+        return done
 
     def _show(self, record: TrialRecord) -> None:
         if record.state != "running":
             self.board.update(record.key, record.state, record.metrics(), len(record.folds))
 
-    def _work(self, recorder: Recorder) -> Finalized | None:
-        """Encode and tune what waits, then finalize; Ray starts only if something needs it."""
+    def _work(self, recorder: Recorder, opened: Callable[[], None]) -> Finalized | None:
+        """Encode and tune what waits, then finalize; Ray starts only if something needs it.
+
+        Args:
+            opened: returns once the recorder is open, or raises what kept it from that.
+        """
+        known = self._show_known()
         done = bool(self.ready.cells) and not self.ready.waiting
         again = confirming_rounds(self.ready, self.board) if done else []
         if done and not again:
+            self._recording(recorder, opened, known)
             return self._finalize(recorder)
-        with ray_session() as dashboard:
+        requests = [] if done else feature_requests(self.ready)
+        with self._encoding(requests) as encoding, ray_session() as dashboard:
             self.board.link("Ray dashboard", dashboard)
+            self._recording(recorder, opened, known)
             wait_for_nodes(self.spec.resources, self.board.enter)
             resources = decide_resources(again[0] if done else self.ready)
-            blocks = () if done else self._encode()
+            blocks = () if done else self._encode(encoding)
             self.folder.go_on()
             self.interrupts.on_first(self.folder.ask_to_stop)
             with self.interrupts:
@@ -122,14 +131,20 @@ class _Run:
                 return None
             return self._finalize(recorder, resources)
 
-    def _encode(self) -> tuple[SharedBlock, ...]:
+    def _recording(self, recorder: Recorder, opened: Callable[[], None], known: list[str]) -> None:
+        """From here on MLflow follows; trials done already are sent where their run is missing or old."""
+        opened()
+        self.board.link("MLflow run", recorder.link())
+        for key in known:
+            recorder.post(key)
+
+    def _encoding(self, requests: list[FeatureRequest]) -> Encoding:
+        return Encoding(requests, self.ready.storage, self.spec.base.features, self.board.encoded)
+
+    def _encode(self, encoding: Encoding) -> tuple[SharedBlock, ...]:
         self.board.enter("encoding")
-        began = time.monotonic()
-        try:
-            blocks, self.encoded = encode_all(feature_requests(self.ready), self.ready.storage, self.spec.base.features)
-        except RayError as error:
-            raise ray_failed(error) from None
-        self.seconds["encode"] = time.monotonic() - began
+        blocks, self.encoded = encoding.shared()
+        self.seconds["encode"] = time.monotonic() - encoding.began
         return blocks
 
     def _tune(self, recorder: Recorder, resources: TrialResources, blocks: tuple[SharedBlock, ...]) -> None:

@@ -21,6 +21,7 @@ from gemma_nli.journal import TrialRecord
 from gemma_nli.model.bundle import save_bundle
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.storage import Place, fetch_folder, folder_of, store_folder
+from gemma_nli.sweep.cluster import may_grow
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources
@@ -120,11 +121,12 @@ def finalize(
 def start_refit(
     ready: Prepared, record: TrialRecord, recorder: Recorder, resources: TrialResources | None = None
 ) -> RefitTask | None:
-    """Begin a trial's refit on Ray, to run beside what the driver does next; None without Ray or for a known version.
+    """Begin a trial's refit on Ray, to run beside what the driver does next.
 
-    A registry that is away is told by `finalize`, which asks it again.
+    None for a known version, without Ray, and where this process is as good a place: a head over cached vectors fits in
+    less time than a worker takes to start. A registry that is away is told by `finalize`, which asks it again.
     """
-    if recorder.tracker is None:
+    if recorder.tracker is None or _fits_here(record, resources):
         return None
     try:
         known = find_registered(recorder.tracker, _model_name(ready, record), record.key, record.fold_fingerprint)
@@ -134,8 +136,14 @@ def start_refit(
     return None if known is not None else _begin(ready, record, resources)
 
 
+def _fits_here(record: TrialRecord, resources: TrialResources | None) -> bool:
+    """Whether the driver refits: a frozen encoder's trial that asks for no GPU, on the machine where trials ran."""
+    gpu = resources is not None and resources.gpu > 0
+    return record.config.model.freeze_encoder and not gpu and not (ray.is_initialized() and may_grow())
+
+
 def _begin(ready: Prepared, record: TrialRecord, resources: TrialResources | None) -> RefitTask | None:
-    if not ray.is_initialized():
+    if not ray.is_initialized() or _fits_here(record, resources):
         return None
     wanted = resources or TrialResources(1.0, 0.0, 1)
     task = _refit_there.options(num_cpus=wanted.cpu, num_gpus=wanted.gpu or 0, max_retries=2)
