@@ -1,0 +1,279 @@
+"""A report's numbers counted a second time, by other code, from what the journals keep.
+
+Taken over from the report: which posts each bootstrap draw drew. Everything else is recounted with scikit-learn, scipy
+and optuna. Letters: N evaluation pairs, S draws, T trials, K folds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import optuna
+from scipy import optimize, special, stats
+from sklearn import metrics
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoTokenizer
+
+from gemma_nli.analysis.bootstrap import PostBootstrap
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.journal import TrialRecord
+from gemma_nli.training.fold import plan_fold
+
+
+def three(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def interval(values: Sequence[float] | np.ndarray) -> str:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return f"{low:.3f} to {high:.3f}"
+
+
+def p_of(draws_S: np.ndarray) -> float:
+    """Two-sided, by how many draws lie on the other side of zero; by the normal tail where none does."""
+    tail = min((draws_S <= 0).sum(), (draws_S >= 0).sum())
+    p = min(1.0, 2 * (tail + 1) / (len(draws_S) + 1))
+    return min(p, 2 * stats.norm.sf(abs(draws_S.mean()) / draws_S.std())) if tail == 0 else float(p)
+
+
+def p_text(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    order = np.argsort(p_values)
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = worst
+    return adjusted
+
+
+class Recount:
+    """Everything by trial key; `drawn` and `left` are its F1 on the posts drawn and on those left out."""
+
+    def __init__(self, evidence: Evidence, bootstrap: PostBootstrap, records: dict[str, TrialRecord]) -> None:
+        self.evidence, self.bootstrap, self.records = evidence, bootstrap, records
+        self.pairs = evidence.pairs
+        self.folds = sorted(next(iter(records.values())).folds)
+        self.weights = [fold.weights_SP[:, fold.post_R].astype(np.float64) for fold in bootstrap.folds]
+        self.drawn = {key: self.f1_draws(self.decisions(key)) for key in records}
+        self.left = {key: self.f1_draws(self.decisions(key), left_out=True) for key in records}
+        self.score = {key: float(np.mean(self.fold_f1(key))) for key in records}
+        self.winner = min(records, key=lambda key: (-self.score[key], key))
+
+    @cached_property
+    def labels(self) -> list[np.ndarray]:
+        record = next(iter(self.records.values()))
+        return [record.folds[fold].labels for fold in self.folds]
+
+    @cached_property
+    def rows(self) -> list[np.ndarray]:
+        record = next(iter(self.records.values()))
+        return [record.folds[fold].rows for fold in self.folds]
+
+    def probabilities(self, key: str) -> list[np.ndarray]:
+        return [self.records[key].folds[fold].probabilities for fold in self.folds]
+
+    def decisions(self, key: str) -> list[np.ndarray]:
+        folds = [self.records[key].folds[fold] for fold in self.folds]
+        return [fold.probabilities >= np.float64(fold.threshold) for fold in folds]
+
+    def fold_f1(self, key: str) -> list[float]:
+        return [float(metrics.f1_score(y, z)) for y, z in zip(self.labels, self.decisions(key), strict=True)]
+
+    def fold_auc(self, key: str) -> list[float]:
+        return [float(metrics.roc_auc_score(y, p)) for y, p in zip(self.labels, self.probabilities(key), strict=True)]
+
+    def f1_draws(self, decisions: list[np.ndarray], left_out: bool = False) -> np.ndarray:
+        """(S,) mean over folds of 2 TP / (2 TP + FP + FN), each pair counted as often as its post was drawn."""
+        total_S = np.zeros(len(self.weights[0]))
+        for weight_SR, y, z in zip(self.weights, self.labels, decisions, strict=True):
+            counts_SR = (weight_SR == 0).astype(np.float64) if left_out else weight_SR
+            real, called = y.astype(bool), z.astype(bool)
+            hits_S = counts_SR @ (real & called)
+            wrong_S = counts_SR @ (real ^ called)
+            total_S += np.where(hits_S + wrong_S > 0, 2 * hits_S / np.maximum(2 * hits_S + wrong_S, 1), 0.0)
+        return total_S / len(self.weights)
+
+    def tuned(self, keys: Sequence[str]) -> np.ndarray:
+        """(S,) each draw's best of `keys` on the posts drawn, scored on the posts left out."""
+        inside_ST = np.stack([self.drawn[key] for key in keys], axis=1)
+        outside_ST = np.stack([self.left[key] for key in keys], axis=1)
+        return np.asarray(outside_ST[np.arange(len(inside_ST)), inside_ST.argmax(1)])
+
+    def widened(self, draws_S: np.ndarray, center: float) -> np.ndarray:
+        posts = len(np.unique(np.concatenate([self.pairs.post_N[rows] for rows in self.rows])))
+        return center + (draws_S - center) * math.sqrt(posts / (posts - len(self.folds)))
+
+    def values(self, setting: str) -> dict[str, list[str]]:
+        """Keys of the trials by a setting's value, in the matrices' order."""
+        found: dict[str, list[str]] = {}
+        for trial in self.evidence.complete:
+            found.setdefault(str(trial.settings[setting]), []).append(trial.key)
+        return found
+
+    def best_of(self, keys: Sequence[str]) -> str:
+        return max(keys, key=lambda key: self.score[key])
+
+    # --- pair tests of two trials
+
+    def over_folds(self, a: str, b: str) -> tuple[float, float, float, tuple[float, float, float]]:
+        """(difference, low, high, chances of better, equal, worse beyond 0.01): Nadeau-Bengio and its posterior."""
+        d_K = np.array(self.fold_f1(a)) - np.array(self.fold_f1(b))
+        scale = math.sqrt((1 / len(d_K) + 1 / (len(d_K) - 1)) * d_K.var(ddof=1))
+        belief = stats.t(len(d_K) - 1, loc=d_K.mean(), scale=scale)
+        low, high = belief.interval(0.95)
+        better, worse = belief.sf(0.01), belief.cdf(-0.01)
+        return float(d_K.mean()), float(low), float(high), (better, 1 - better - worse, worse)
+
+    def accuracy(self, a: str, b: str) -> tuple[float, float]:
+        """(difference, p): McNemar's chi-square with posts as clusters (Durkalski et al. 2003)."""
+        y = np.concatenate(self.labels).astype(bool)
+        right = [np.concatenate(self.decisions(key)).astype(bool) == y for key in (a, b)]
+        d_N = right[0].astype(float) - right[1]
+        posts = self.pairs.post_N[np.concatenate(self.rows)]
+        of_post = np.array([d_N[posts == post].sum() for post in np.unique(posts)])
+        return float(d_N.mean()), float(stats.chi2.sf(of_post.sum() ** 2 / (of_post**2).sum(), 1))
+
+    def auc(self, a: str, b: str) -> tuple[float, float]:
+        """(difference, p): DeLong by its definition, placements counted pair by pair, posts as clusters."""
+        y = np.concatenate(self.labels).astype(bool)
+        posts = self.pairs.post_N[np.concatenate(self.rows)]
+        areas, placed = [], []
+        for key in (a, b):
+            p = np.concatenate(self.probabilities(key)).astype(np.float64)
+            above = (p[y][:, None] > p[~y][None]) + 0.5 * (p[y][:, None] == p[~y][None])
+            areas.append(above.mean())
+            part = np.empty(len(y))
+            part[y], part[~y] = (above.mean(1) - above.mean()) / y.sum(), (above.mean(0) - above.mean()) / (~y).sum()
+            placed.append(part)
+        shift = placed[0] - placed[1]
+        of_post = np.array([shift[posts == post].sum() for post in np.unique(posts)])
+        scale = math.sqrt((of_post**2).sum() * len(of_post) / (len(of_post) - 1))
+        value = areas[0] - areas[1]
+        return float(value), float(2 * stats.norm.sf(abs(value) / scale))
+
+    # --- baselines
+
+    def tfidf(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(decisions, scores) a fold: fitted on its training pairs, threshold from training posts."""
+        pairs, texts = self.pairs, [self.evidence.corpus.posts[post] for post in self.pairs.post_ids]
+        config = self.evidence.spec.base.with_settings({"training.epoch_selection": "inner"})
+        decided, scored = [], []
+        for fold, rows in zip(self.folds, self.rows, strict=True):
+            plan = plan_fold(config, pairs, fold)
+            assert not set(pairs.post_N[plan.fit]) & set(pairs.post_N[rows])
+            assert not set(pairs.post_N[plan.selection]) & set(pairs.post_N[rows])
+            words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+            words.fit([texts[post] for post in sorted(set(pairs.post_N[plan.fit]))] + ["word", "word"])
+            score_of: dict[int, float] = {}
+            for criterion in range(len(pairs.criterion_ids)):
+                fit = plan.fit[pairs.criterion_N[plan.fit] == criterion]
+                of_criterion = [r for r in (*rows, *plan.selection) if pairs.criterion_N[r] == criterion]
+                if not of_criterion:
+                    continue
+                y = pairs.label_N[fit]
+                if len(set(y)) < 2:
+                    score_of |= dict.fromkeys(of_criterion, (y.sum() + 0.5) / (len(y) + 1))
+                    continue
+                model = LogisticRegression(C=10.0, solver="liblinear", random_state=0)
+                model.fit(words.transform([texts[p] for p in pairs.post_N[fit]]), y)
+                p = model.predict_proba(words.transform([texts[pairs.post_N[r]] for r in of_criterion]))[:, 1]
+                score_of |= dict(zip(of_criterion, p, strict=True))
+            tuned = np.array([score_of[row] for row in plan.selection])
+            steps = np.unique(tuned)[::-1]
+            scores = [metrics.f1_score(pairs.label_N[plan.selection], tuned >= step) for step in steps]
+            best = int(np.argmax(scores))
+            threshold = (steps[best] + (steps[best + 1] if best + 1 < len(steps) else 0.0)) / 2
+            scored.append(np.array([score_of[row] for row in rows]))
+            decided.append(scored[-1] >= threshold)
+        return decided, scored
+
+    # --- settings
+
+    def importance(self, method: str) -> dict[str, float]:
+        keys = list(self.evidence.varied)
+        study = optuna.create_study(direction="maximize")
+        domains = {key: self.evidence.spec.space.domain(key) for key in keys}
+        for trial in self.evidence.complete:
+            params = {key: domains[key].to_param(trial.settings[key]) for key in keys}
+            distributions = {key: domains[key].distribution() for key in keys}
+            score = self.score[trial.key]
+            study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=score))
+        evaluator = {
+            "fANOVA": optuna.importance.FanovaImportanceEvaluator(seed=0, n_trees=32),
+            "PED-ANOVA": optuna.importance.PedAnovaImportanceEvaluator(),
+        }[method]
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+    def interaction(self, first: str, second: str) -> float:
+        """Root mean square of what cell means leave over when both effects are taken off, less its noise."""
+        a, b = self.values(first), self.values(second)
+        cells = [[sorted(set(x) & set(y)) for y in b.values()] for x in a.values()]
+        mean_IJ = np.array([[np.mean([self.score[k] for k in cell]) for cell in row] for row in cells])
+        drawn_IJS = np.array([[np.mean([self.drawn[k] for k in cell], axis=0) for cell in row] for row in cells])
+
+        def left_over(m: np.ndarray) -> np.ndarray:
+            return m - m.mean(0, keepdims=True) - m.mean(1, keepdims=True) + m.mean((0, 1), keepdims=True)
+
+        noise = left_over(drawn_IJS).var(axis=2).mean()
+        return math.sqrt(max((left_over(mean_IJ) ** 2).mean() - noise, 0.0))
+
+    # --- the winner's errors
+
+    def truncated(self) -> np.ndarray:
+        """(N,) whether post and criterion together are longer than the encoder reads."""
+        model = self.records[self.winner].config.model
+        tokenizer = AutoTokenizer.from_pretrained(model.name)
+        rows, pairs, corpus = np.concatenate(self.rows), self.pairs, self.evidence.corpus
+        posts = [corpus.posts[pairs.post_ids[p]] for p in pairs.post_N[rows]]
+        criteria = [corpus.criteria[pairs.criterion_ids[c]] for c in pairs.criterion_N[rows]]
+        return np.array([len(ids) > model.max_length for ids in tokenizer(posts, criteria)["input_ids"]])
+
+    def slice(self, name: str, here: np.ndarray) -> list[str]:
+        """A line of a slice's table."""
+        y = np.concatenate(self.labels)[here].astype(int)
+        z = np.concatenate(self.decisions(self.winner))[here].astype(int)
+        p = np.concatenate(self.probabilities(self.winner))[here]
+        accuracy = three(metrics.accuracy_score(y, z))
+        if not y.any():
+            return [name, str(len(y)), "0", "-", "", "-", "-", accuracy, "-"]
+        posts = self.pairs.post_N[np.concatenate(self.rows)][here]
+        fold = PostBootstrap(posts, y, 500).folds[0]
+        weight_SR = fold.weights_SP[:, fold.post_R].astype(np.float64)
+        hits_S, wrong_S = weight_SR @ (y & z), weight_SR @ (y ^ z)
+        drawn_S = np.divide(2 * hits_S, 2 * hits_S + wrong_S, out=np.zeros_like(hits_S), where=hits_S + wrong_S > 0)
+        precision, recall = metrics.precision_score(y, z), metrics.recall_score(y, z)
+        told = [three(metrics.f1_score(y, z)), interval(drawn_S), three(precision), three(recall), accuracy]
+        return [name, str(len(y)), str(y.sum()), *told, three(metrics.roc_auc_score(y, p))]
+
+    def temperatures(self) -> list[float]:
+        """One a fold, from the other folds' predictions, by Newton's method on the likelihood."""
+        found = []
+        for fold in range(len(self.folds)):
+            y = np.concatenate([labels for i, labels in enumerate(self.labels) if i != fold]).astype(float)
+            p = [p for i, p in enumerate(self.probabilities(self.winner)) if i != fold]
+            z = special.logit(np.clip(np.concatenate(p).astype(np.float64), 1e-7, 1 - 1e-7))
+            slope = optimize.root_scalar(lambda b, z=z, y=y: (z * (special.expit(b * z) - y)).sum(), bracket=(0.02, 20))
+            found.append(1 / slope.root)
+        return found
+
+    def stated(self, temperatures: list[float] | None) -> list[np.ndarray]:
+        """The winner's probabilities a fold, scaled where temperatures are given."""
+        p = [p.astype(np.float64) for p in self.probabilities(self.winner)]
+        if temperatures is None:
+            return p
+        logits = [special.logit(np.clip(of_fold, 1e-7, 1 - 1e-7)) for of_fold in p]
+        return [special.expit(z / t) for z, t in zip(logits, temperatures, strict=True)]
+
+    def calibration(self, temperatures: list[float] | None) -> tuple[float, float]:
+        """(expected calibration error in 15 bins, Brier score) of the winner."""
+        stated, y = np.concatenate(self.stated(temperatures)), np.concatenate(self.labels)
+        bins = np.minimum((stated * 15).astype(int), 14)
+        error = sum((bins == b).mean() * abs(stated[bins == b].mean() - y[bins == b].mean()) for b in set(bins))
+        return float(error), float(metrics.brier_score_loss(y, stated))

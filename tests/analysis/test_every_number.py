@@ -1,0 +1,371 @@
+"""No number stands in a report that is not counted here a second time: section by section, and then by its absence."""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import itertools
+import platform
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+from sklearn import metrics
+
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.report import Report, write_report
+from gemma_nli.journal import read_trial
+from gemma_nli.spec.spec import SweepSpec
+from tests.analysis.recount import Recount, holm, interval, p_of, p_text, three
+
+POOLING, RATE, DROPOUT = "model.pooling_strategy", "training.learning_rate", "model.dropout"
+
+
+@pytest.fixture(scope="module")
+def reported(simulated: tuple[SweepSpec, Evidence], tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return write_report(simulated[1], tmp_path_factory.mktemp("numbers"))
+
+
+@pytest.fixture(scope="module")
+def parts(reported: Report) -> dict[str, str]:
+    """The markdown's sections by title, what users wrote unescaped; `top` before the first."""
+    text = re.sub(r"\\([\\`*_\[\]<>|#])", r"\1", reported.markdown.read_text(encoding="utf-8"))
+    top, *sections = text.split("\n## ")
+    return {"top": top, **dict(section.split("\n", 1) for section in sections)}
+
+
+@pytest.fixture(scope="module")
+def recount(reported: Report, simulated: tuple[SweepSpec, Evidence]) -> Recount:
+    evidence = simulated[1]
+    records = {trial.key: read_trial(evidence.storage, trial.key) for trial in evidence.trials}
+    return Recount(
+        evidence, reported.findings.draws.bootstrap, {k: record for k, record in records.items() if record is not None}
+    )
+
+
+def table(text: str) -> list[list[str]]:
+    """The first table's lines, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [row for row in rows[2:] if not set("".join(row)) <= set("-:|")]
+
+
+def under(text: str, heading: str) -> str:
+    return text.split(f"### {heading}\n")[1].split("\n### ")[0].split("\n\n*")[0]
+
+
+def arms(recount: Recount) -> list[tuple[str, list[str]]]:
+    """Poolings by their honest score."""
+    return sorted(recount.values(POOLING).items(), key=lambda item: -recount.tuned(item[1]).mean())
+
+
+def contrasts(recount: Recount) -> list[tuple[str, np.ndarray, float]]:
+    """(name, draws of the leader's lead, adjusted p) of every other pooling."""
+    (_, leader), *others = arms(recount)
+    leads = [recount.tuned(leader) - recount.tuned(keys) for _, keys in others]
+    adjusted = holm([p_of(lead) for lead in leads])
+    return [(name, lead, p) for (name, _), lead, p in zip(others, leads, adjusted, strict=True)]
+
+
+def test_the_top_of_the_page(parts: dict[str, str], recount: Recount) -> None:
+    (name, lead, p), honest_S = contrasts(recount)[0], recount.tuned(list(recount.records))
+    honest, raw = honest_S.mean(), recount.score[recount.winner]
+    (_, leader), *_ = arms(recount)
+    better = recount.over_folds(recount.best_of(leader), recount.best_of(recount.values(POOLING)[name]))[3][0]
+    low, high = interval(honest_S).split(" to ")
+    settings = recount.records[recount.winner].config.flat()
+    winner = f"pooling_strategy {settings[POOLING]}, learning_rate {settings[RATE]}, dropout {settings[DROPOUT]}"
+    for told in (
+        f"mean beats every other pooling_strategy: the nearest, {name}, by {lead.mean():.3f} F1 (95% interval "
+        f"{interval(lead)}), each tuned over 6 trials.",
+        f"How sure: Holm-adjusted p {p_text(p)} over posts, and over trainings a chance of {better:.0%} that it is "
+        f"better by more than 0.01 F1; the best trial ({winner}) is honestly worth {honest:.3f} F1 ({low} to {high}), "
+        f"where its own score says {raw:.3f}.",
+        f"Honest F1 of the winner: **{honest:.3f}** ({low} to {high}); its own score as the best of 18: {raw:.3f}.",
+        f"of 18 trials the best scores {raw:.3f}, of which {raw - honest:.3f} is luck of the choice.",
+    ):
+        assert told in parts["top"]
+    best, worst, spread_S = effect(recount, DROPOUT)
+    dropped = f"{best - worst:.3f} F1 (95% interval {interval(spread_S)}) between its best and its worst value"
+    assert f"model.dropout never mattered here, as far as can be told: {dropped}." in parts["top"]
+
+
+def test_the_compared_values(parts: dict[str, str], recount: Recount) -> None:
+    (_, leader), *others = arms(recount)
+    rows = []
+    for (name, lead, p), (_, keys) in zip(contrasts(recount), others, strict=True):
+        a, b = recount.best_of(leader), recount.best_of(keys)
+        gap = recount.score[a] - recount.score[b]
+        fixed = recount.widened(recount.drawn[a] - recount.drawn[b], gap)
+        mean, low, high, chances = recount.over_folds(a, b)
+        (more, p_more), (area, p_area) = recount.accuracy(a, b), recount.auc(a, b)
+        told = [name, three(lead.mean()), interval(lead), p_text(p), f"{gap:.3f} ({interval(fixed)})"]
+        told += [f"{mean:.3f} ({low:.3f} to {high:.3f})", *(f"{chance:.0%}" for chance in chances)]
+        rows.append([*told, f"{more:.3f}, p {p_text(p_more)}", f"{area:.3f}, p {p_text(p_area)}"])
+    assert table(parts["Compared"]) == rows
+    worth = [(name, recount.tuned(keys)) for name, keys in arms(recount)]
+    told = "; ".join(f"{name} {draws.mean():.3f} ({interval(draws)})" for name, draws in worth)
+    assert f"Honest F1 of each pooling_strategy: {told}" in parts["Compared"]
+    scores = [(name, [recount.score[key] for key in keys]) for name, keys in arms(recount)]
+    bought = "; ".join(f"{name} from {np.mean(of):.3f} to {max(of):.3f}" for name, of in scores)
+    assert f"Expected best F1 by number of trials, for each pooling_strategy: {bought}." in parts["Compared"]
+
+
+def test_the_baselines(parts: dict[str, str], recount: Recount) -> None:
+    own_S = recount.tuned(list(recount.records))
+    rows = []
+    everything = [np.ones(len(y), dtype=bool) for y in recount.labels]
+    tfidf, scored = recount.tfidf()
+    for name, about, decided, scores in (
+        ("always positive", "calls every pair matched", everything, everything),
+        ("TF-IDF", "words of the post, a logistic regression a criterion", tfidf, scored),
+    ):
+        f1 = np.mean([metrics.f1_score(y, z) for y, z in zip(recount.labels, decided, strict=True)])
+        auc = np.mean([metrics.roc_auc_score(y, s) for y, s in zip(recount.labels, scores, strict=True)])
+        ahead = own_S - recount.f1_draws(decided, left_out=True)
+        doubt = "yes" if np.quantile(ahead, 0.025) > 0 else "no"
+        rows.append([name, about, three(f1), three(auc), three(own_S.mean() - f1), interval(ahead), doubt])
+    assert table(parts["Baselines"]) == rows
+
+
+def test_the_leaderboard(parts: dict[str, str], recount: Recount) -> None:
+    ranked = sorted(recount.records, key=lambda key: (key != recount.winner, -recount.score[key]))
+    behind = {key: recount.score[recount.winner] - recount.score[key] for key in ranked}
+    draws = {k: recount.widened(recount.drawn[recount.winner] - recount.drawn[k], behind[k]) for k in ranked}
+    spread = {key: draws[key].std() for key in ranked}
+    others = ranked[1:]
+    largest_S = np.max([np.abs(draws[key] - behind[key]) / spread[key] for key in others], axis=0)
+    critical = np.quantile(largest_S, 0.95)
+    rows, level = [], 0
+    for rank, key in enumerate(ranked, start=1):
+        flat, folds, reach = recount.records[key].config.flat(), recount.fold_f1(key), critical * spread[key]
+        at_once = f"{behind[key] - reach:.3f} to {behind[key] + reach:.3f}" if rank > 1 else ""
+        level += rank > 1 and behind[key] - reach <= 0
+        told = [str(rank), str(flat[POOLING]), str(flat[RATE]), str(flat[DROPOUT]), three(np.mean(folds))]
+        told += [three(np.std(folds, ddof=1)), three(np.mean(recount.fold_auc(key))), three(behind[key])]
+        rows.append([*told, at_once, ""])
+    assert table(parts["Leaderboard"]) == rows
+    inside_ST = np.stack([recount.drawn[key] for key in recount.records], axis=1)
+    won = (inside_ST.argmax(1) == list(recount.records).index(recount.winner)).mean()
+    assert f"Shaded: {level} other trials cannot be told from the winner" in parts["Leaderboard"]
+    assert f"The same trial won in {won:.0%} of the resamples." in parts["Leaderboard"]
+
+
+def effect(recount: Recount, setting: str) -> tuple[float, float, np.ndarray]:
+    """(mean of the best value, of the worst, draws of their difference)."""
+    means = {name: np.mean([recount.score[k] for k in keys]) for name, keys in recount.values(setting).items()}
+    best, worst = max(means, key=lambda name: means[name]), min(means, key=lambda name: means[name])
+    drawn = {n: np.mean([recount.drawn[k] for k in recount.values(setting)[n]], axis=0) for n in (best, worst)}
+    return float(means[best]), float(means[worst]), drawn[best] - drawn[worst]
+
+
+def test_the_settings(parts: dict[str, str], recount: Recount) -> None:
+    importance = {method: recount.importance(method) for method in ("fANOVA", "PED-ANOVA")}
+    settings = sorted((POOLING, RATE, DROPOUT), key=lambda key: -importance["fANOVA"][key])
+    found = {key: effect(recount, key) for key in settings}
+    adjusted = dict(zip(found, holm([p_of(spread_S) for _, _, spread_S in found.values()]), strict=True))
+    rows = []
+    for key in settings:
+        means = {name: np.mean([recount.score[k] for k in keys]) for name, keys in recount.values(key).items()}
+        best, worst, spread_S = found[key]
+        named = [max(means, key=lambda n: means[n]), min(means, key=lambda n: means[n])]
+        told = [key, *named, three(best - worst), interval(spread_S), p_text(adjusted[key])]
+        rows.append([*told, *(f"{importance[method][key]:.2f}" for method in importance)])
+    assert table(parts["Settings"]) == rows
+    short = {key: key.split(".")[1] for key in settings}
+    spreads = "; ".join(f"{short[k]}: {found[k][0] - found[k][1]:.3f} between best and worst value" for k in settings)
+    assert spreads in parts["Settings"]
+    shares = "; ".join(f"{short[key]} {importance['fANOVA'][key]:.0%}" for key in settings)
+    assert f"Importance of the settings: {shares}" in parts["Settings"]
+    pairs = ((POOLING, RATE), (POOLING, DROPOUT), (RATE, DROPOUT))
+    sizes = {pair: recount.interaction(*pair) for pair in pairs}
+    first, second = max(sizes, key=lambda pair: sizes[pair])
+    assert f"for each combination of {short[first]} and {short[second]}" in parts["Settings"]
+    assert f"the cells differ by {sizes[first, second]:.3f} (root mean square" in parts["Settings"]
+    scores = recount.score.values()
+    assert f"their F1 goes from {min(scores):.3f} to {max(scores):.3f}." in parts["Settings"]
+
+
+def test_the_learning_curves(parts: dict[str, str], recount: Recount) -> None:
+    told = []
+    for name, keys in arms(recount):
+        folds = recount.records[recount.best_of(keys)].folds.values()
+        curve_E = np.mean([fold.history["val_f1"] for fold in folds], axis=0)
+        told.append(f"{name}: mean validation F1 from {curve_E[0]:.3f} to {curve_E[-1]:.3f} in {len(curve_E)} epochs")
+    assert f"Learning curves: {'; '.join(told)}" in parts["Training"]
+
+
+def test_the_errors_of_the_winner(parts: dict[str, str], recount: Recount) -> None:
+    text, winner = parts["Errors of the winner"], recount.records[recount.winner]
+    thresholds = ", ".join(f"{winner.folds[fold].threshold:.2f}" for fold in recount.folds)
+    halves = [
+        metrics.f1_score(y, p >= 0.5)
+        for y, p in zip(recount.labels, recount.probabilities(recount.winner), strict=True)
+    ]
+    temperatures = recount.temperatures()
+    (error, brier), (scaled, scaled_brier) = recount.calibration(None), recount.calibration(temperatures)
+    for line in (
+        f"thresholds, chosen on training posts: {thresholds}",
+        f"mean F1 at these thresholds: {recount.score[recount.winner]:.3f}",
+        f"mean F1 at threshold 0.5: {np.mean(halves):.3f}",
+        f"calibration error: {error:.3f}, temperature scaled {scaled:.3f}",
+        f"Brier score: {brier:.3f}, temperature scaled {scaled_brier:.3f}",
+        f"temperatures, from the other folds: {', '.join(f'{t:.2f}' for t in temperatures)}",
+        f"Calibration: expected error {error:.3f} as trained, {scaled:.3f} after a temperature from the other folds.",
+    ):
+        assert line in text
+    y, z = np.concatenate(recount.labels), np.concatenate(recount.decisions(recount.winner))
+    (true_no, false_yes), (false_no, true_yes) = metrics.confusion_matrix(y, z)
+    assert table(under(text, "Decisions")) == [
+        ["matched", str(true_yes), str(false_no)],
+        ["not matched", str(false_yes), str(true_no)],
+    ]
+
+
+def test_the_slices_of_the_winner(parts: dict[str, str], recount: Recount) -> None:
+    text, pairs, rows = parts["Errors of the winner"], recount.pairs, np.concatenate(recount.rows)
+    of_criterion = [pairs.criterion_N[rows] == c for c in range(len(pairs.criterion_ids))]
+    named = [(n, h) for n, h in zip(pairs.criterion_ids, of_criterion, strict=True) if h.any()]
+    criteria = [recount.slice(name, here) for name, here in named]
+    assert table(under(text, "By criterion")) == criteria
+    told = "; ".join(f"{row[0]} {row[3]} with {row[2]} positive pairs" for row in criteria)
+    assert f"F1 by criterion: {told}" in text
+    cut = recount.truncated()
+    assert table(under(text, "By post length")) == [
+        recount.slice(name, here)
+        for name, here in (("whole in 24 tokens", ~cut), ("cut at 24 tokens", cut))
+        if here.any()
+    ]
+    annotated = {(a.post_id, a.criterion_id) for a in recount.evidence.corpus.annotations}
+    y = np.concatenate(recount.labels)
+    listed = np.array([tuple(pair_id.split("::")) in annotated for pair_id in pairs.pair_ids(rows)])
+    assert table(under(text, "By negatives")) == [
+        recount.slice("annotated negatives", (y == 0) & listed),
+        recount.slice("sampled negatives", (y == 0) & ~listed),
+    ]
+    shows = np.array([pairs.label_N[pairs.post_N == post].sum() for post in pairs.post_N[rows]])
+    groups = (("none", shows == 0), ("one", shows == 1), ("two", shows == 2), ("three or more", shows >= 3))
+    wanted = [recount.slice(name, here) for name, here in groups if here.any()]
+    assert table(under(text, "By criteria a post shows")) == wanted
+
+
+def test_the_most_certain_mistakes(parts: dict[str, str], recount: Recount) -> None:
+    wrong: dict[int, list[tuple[float, list[str]]]] = {0: [], 1: []}
+    sources = ("positive", "annotated", "sampled")
+    for fold in recount.folds:
+        of = recount.records[recount.winner].folds[fold]
+        names = recount.pairs.pair_ids(of.rows)
+        for name, row, y, p in zip(names, of.rows, of.labels, of.probabilities, strict=True):
+            if (p >= np.float64(of.threshold)) != y:
+                told = [name, "matched" if y else "not matched", f"{p:.4f}", three(of.threshold)]
+                wrong[int(y)].append((float(p if y else -p), [*told, sources[recount.pairs.source_N[row]]]))
+    wanted = [line for side in (0, 1) for _, line in sorted(wrong[side], key=lambda item: item[0])[:10]]
+    assert table(under(parts["Errors of the winner"], "Most certain mistakes")) == wanted
+
+
+def test_how_to_reproduce(parts: dict[str, str], recount: Recount) -> None:
+    text, winner = parts["How to reproduce"], recount.records[recount.winner]
+    posts = {post for rows in recount.rows for post in recount.pairs.post_N[rows]}
+    assert f"winning trial: {recount.winner}" in text
+    size = f"{sum(map(len, recount.rows))} pairs of {len(posts)} posts in 4 folds, negatives a positive: 1.0"
+    assert f"evaluation: {size}\n" in text
+    assert f"- python: {platform.python_version()}\n" in text
+    for package in ("gemma-nli", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn", "numpy"):
+        assert f"- {package}: {importlib.metadata.version(package)}\n" in text
+    config = yaml.safe_load(text.split("````")[3])
+    assert config == winner.config.model_dump(mode="json")
+
+
+@pytest.fixture(scope="module")
+def figures(reported: Report) -> dict[str, list[list[str]]]:
+    """The tables under the page's figures, by figure."""
+    page, found = reported.html.read_text(encoding="utf-8"), {}
+    for name, body in re.findall(r'(?s)<figure>.*?id="plot-(\w+)"(.*?)</figure>', page):
+        lines = re.findall(r"(?s)<tr>(.*?)</tr>", body)
+        found[name] = [[html.unescape(c) for c in re.findall(r"(?s)<t[dh][^>]*>(.*?)</t[dh]>", line)] for line in lines]
+    return found
+
+
+def test_the_tables_under_the_figures_of_the_answer(figures: dict[str, list[list[str]]], recount: Recount) -> None:
+    worth, bought = [], []
+    for name, keys in arms(recount):
+        draws, scores = recount.tuned(keys), sorted(recount.score[key] for key in keys)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        worth.append([name, "6", three(draws.mean()), three(low), three(high), three(scores[-1])])
+        for n in (1, 3, 6):
+            best = sorted(max(chosen) for chosen in itertools.combinations(scores, n))
+            ends = (best[int(np.ceil(share * len(best) - 1e-9)) - 1] for share in (0.1, 0.9))
+            bought.append([name, str(n), three(np.mean(best)), *map(three, ends)])
+    assert figures["answer"][1:] == worth
+    assert figures["budget"][1:] == bought
+    curves = []
+    for name, keys in arms(recount):
+        folds = [fold for _, fold in sorted(recount.records[recount.best_of(keys)].folds.items())]
+        curve_E = np.mean([fold.history["val_f1"] for fold in folds], axis=0)
+        chosen = ", ".join(str(fold.selected_epoch) for fold in folds)
+        curves.append([name, str(len(curve_E)), three(curve_E[0]), three(curve_E[-1]), chosen])
+    assert figures["curves"][1:] == curves
+
+
+def test_the_tables_under_the_figures_of_the_settings(figures: dict[str, list[list[str]]], recount: Recount) -> None:
+    importance = {method: recount.importance(method) for method in ("fANOVA", "PED-ANOVA")}
+    order = sorted((POOLING, RATE, DROPOUT), key=lambda key: -importance["fANOVA"][key])
+    assert figures["importance"][1:] == [[k, *(f"{of[k]:.2f}" for of in importance.values())] for k in order]
+    levels = []
+    for key in order:
+        domain = recount.evidence.spec.space.domain(key)
+        for name in map(str, domain.corners):
+            keys = recount.values(key)[name]
+            low, high = np.quantile(np.mean([recount.drawn[k] for k in keys], axis=0), [0.025, 0.975])
+            scores = [recount.score[k] for k in keys]
+            told = [np.mean(scores), low, high, max(scores)]
+            levels.append([key, name, str(len(keys)), *map(three, told)])
+    assert figures["effects"][1:] == levels
+    by_rate, by_pooling = recount.values(RATE), recount.values(POOLING)
+    head, *cells = figures["interaction"]
+    assert head[1:] == ["0.0001", "0.001", "0.01"]
+    for name, *told in cells:
+        both = [set(by_pooling[name]) & set(by_rate[rate]) for rate in head[1:]]
+        assert told == [three(np.mean([recount.score[key] for key in keys])) for keys in both]
+
+
+def test_the_table_under_the_calibration(figures: dict[str, list[list[str]]], recount: Recount) -> None:
+    y, wanted = np.concatenate(recount.labels), []
+    for name, temperatures in (("as trained", None), ("temperature scaled", recount.temperatures())):
+        stated = np.concatenate(recount.stated(temperatures))
+        for low in range(15):
+            here = np.minimum((stated * 15).astype(int), 14) == low
+            if here.any():
+                ends = stats.binomtest(int(y[here].sum()), int(here.sum())).proportion_ci(method="wilson")
+                told = (stated[here].mean(), y[here].mean(), ends.low, ends.high)
+                wanted.append([name, *(f"{value:.2f}" for value in told), str(here.sum())])
+    assert figures["calibration"][1:] == wanted
+
+
+def test_no_section_holds_a_number_that_these_tests_do_not_count(parts: dict[str, str]) -> None:
+    """Each test above compares whole tables and sentences; this holds that there are no others."""
+    counted = {
+        "top": 4, "Compared": 3, "Baselines": 0, "Leaderboard": 1, "Settings": 4, "Training": 1,
+        "Errors of the winner": 8, "How to reproduce": 10,
+    }  # fmt: skip
+    assert parts.keys() == counted.keys()
+    for title, wanted in counted.items():
+        text = re.sub(r"(?s)````.*?````", "", parts[title])
+        prose = [line for line in text.splitlines() if not line.startswith("|")]
+        with_numbers = [line for line in prose if re.search(r"\d\.\d|\d%", line)]
+        assert len(with_numbers) == wanted, (title, with_numbers)
+
+
+def test_a_changed_prediction_changes_the_count(recount: Recount, tmp_path: Path) -> None:
+    """The recount is of the journals: one flipped decision is seen in every score."""
+    before = recount.fold_f1(recount.winner)
+    fold = recount.records[recount.winner].folds[1]
+    kept = fold.probabilities.copy()
+    try:
+        fold.probabilities[:20] = 1 - fold.probabilities[:20]
+        assert recount.fold_f1(recount.winner)[0] != before[0]
+    finally:
+        fold.probabilities[:] = kept
