@@ -292,6 +292,7 @@ PLACES = {
     "mlflow.artifact_location": "x",
     "mlflow.system_metrics_seconds": 1.0,
     "output.experiment_name": "x",
+    "output.fold_weights_gib": 0.0,
 }
 DECIDES = {
     "data.num_folds": 4,

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from gemma_nli.config import RunConfig
 from gemma_nli.errors import JournalError
@@ -66,7 +67,7 @@ def started(storage: Path, num_folds: int = 2, key: str = KEY) -> TrialJournal:
 
 
 def reread(journal: TrialJournal) -> TrialRecord:
-    record = journal.read()
+    record = journal.read(weights=True)
     assert record is not None
     return record
 
@@ -146,7 +147,7 @@ class TestReadingBack:
         journal, before = started(tmp_path), b""
         for step in (
             lambda: journal.add_folds([fold_result(1)]),
-            lambda: journal.keep_weights(fold_result(1)),
+            lambda: journal.keep_weights([fold_result(1)], [], 1e6),
             lambda: journal.stop("failed", error="x"),
             lambda: started(tmp_path),
             lambda: journal.finish(a_result()),
@@ -164,27 +165,37 @@ class TestWeights:
         journal.add_folds([fold_result(1)], keep_weights=False)
         assert reread(journal).folds[1].state == {}
 
-    def test_only_the_best_folds_weights_stay(self, tmp_path):
-        journal = started(tmp_path, 3)
-        for fold in (1, 2, 3):
+    def test_past_the_limit_only_the_best_folds_weights_stay(self, tmp_path):
+        journal, done = started(tmp_path, 3), []
+        for fold, f1 in ((1, 0.5), (2, 0.4), (3, 0.6)):
             result = fold_result(fold)
+            result.metrics["f1"] = f1
+            wanted = result.state["head.weight"].clone()
             journal.add_folds([result], keep_weights=False)
-            if fold != 2:
-                journal.keep_weights(result)
+            journal.keep_weights([result], done, limit_bytes=8)
+            done.append(result)
+            assert result.state == {}
         assert [path.name for path in journal.folder.glob("weights_*")] == ["weights_3.safetensors"]
-        record = reread(journal)
-        assert [bool(record.folds[fold].state) for fold in (1, 2, 3)] == [False, False, True]
-        assert torch.equal(record.folds[3].state["head.weight"], result.state["head.weight"])
+        assert list(reread(journal).weights) == [3]
+        assert torch.equal(load_file(reread(journal).weights[3])["head.weight"], wanted)
+
+    def test_up_to_the_limit_each_folds_weights_stay(self, tmp_path):
+        journal = started(tmp_path, 3)
+        folds = [fold_result(fold) for fold in (1, 2, 3)]
+        journal.add_folds(folds, keep_weights=False)
+        journal.keep_weights(folds, [], limit_bytes=1e6)
+        assert sorted(reread(journal).weights) == [1, 2, 3]
+        assert journal.read().weights == {}, "nobody pays for weights that were not asked for"
 
     def test_damaged_weights_are_no_weights_but_the_fold_counts(self, tmp_path):
         journal = started(tmp_path)
         journal.add_folds([fold_result(1)], keep_weights=False)
-        journal.keep_weights(fold_result(1))
+        journal.keep_weights([fold_result(1)], [], limit_bytes=1e6)
         path = journal.folder / "weights_1.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
         record = reread(journal)
         assert list(record.folds) == [1]
-        assert record.folds[1].state == {}
+        assert record.weights == {}
 
 
 def two_folds(storage: Path) -> TrialJournal:

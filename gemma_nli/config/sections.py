@@ -169,3 +169,13 @@ class OutputConfig(Settings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
         description="names the experiment and the model",
     )
+    fold_weights_gib: float = Field(
+        default=0.5,
+        ge=0,
+        description="GiB of trained adapters or encoder that a trial keeps, all folds together; past it the best "
+        "fold's alone",
+    )
+
+    def fold_bytes(self, num_folds: int) -> float:
+        """What one of `num_folds` folds may keep."""
+        return self.fold_weights_gib * 2**30 / num_folds

@@ -108,7 +108,7 @@ def run_here(
                     result = cross_validate(config, corpus, pairs, store, [keeper, *listeners], done)
                     sampler.stop()
                     keeper.end(result)
-        record = journal.read()
+        record = journal.read(weights=True)
         assert record is not None, "it has just been written"
         result = CvResult([record.folds[k] for k in sorted(record.folds)], record.aggregates, record.criteria)
         run_id = desk.finish(record)
@@ -143,12 +143,12 @@ def _ends_recorded(
         sampler.stop()
         journal.add_system(sampler.collect())
         journal.stop("failed", error=mask_credentials(told), traceback=mask_credentials(trace))
-        desk.finish(journal.read())
+        desk.finish(journal.read(weights=True))
         if isinstance(error, GemmaNliError):
             raise
         raise RunCrashed(f"{told}\n{trace}") from None  # a terminal's history is a log, too: not the original
     except BaseException:
-        desk.finish(journal.read(), unfinished="stopped")
+        desk.finish(journal.read(weights=True), unfinished="stopped")
         raise
 
 
@@ -164,16 +164,15 @@ class _Keeper(Silent):
         post: Callable[[], None],
     ) -> None:
         self.config, self.journal, self.sampler, self.post = config, journal, sampler, post
-        self.best = max((fold.metrics.get("f1", -1.0) for fold in done.values()), default=-1.0)
+        self.done = list(done.values())
 
     def folds_ended(self, folds: list[FoldResult]) -> None:
         frozen = self.config.model.freeze_encoder
         self.journal.add_folds(folds, keep_weights=frozen)
-        for fold in [] if frozen else folds:
-            if fold.state and fold.metrics["f1"] > self.best:
-                self.best = fold.metrics["f1"]
-                self.journal.keep_weights(fold)
-            fold.state = {}
+        if not frozen:
+            limit = self.config.output.fold_bytes(self.config.data.num_folds)
+            self.journal.keep_weights(folds, self.done, limit)
+        self.done += folds
         self.journal.add_system(self.sampler.collect())
         self.post()
 
@@ -229,7 +228,7 @@ class _Desk:
 
     def _deliver(self, unfinished: str) -> str | None:
         assert self.tracker is not None
-        record = self.journal.read()
+        record = self.journal.read(weights=True)
         if record is None:
             return None
         record.config = self.config  # of the same key; experiment and folders are as they are named now

@@ -43,8 +43,8 @@ class Record(Protocol):
     def read(self, name: str, sha256: str) -> bytes:
         """An array file's bytes, if they are there and have that checksum, else nothing."""
 
-    def has(self, name: str, sha256: str) -> bool:
-        """Whether an array file is there at all."""
+    def file(self, name: str, sha256: str) -> Path | None:
+        """Where an array file lies on this machine, fetched if need be; None where it is gone or damaged."""
 
     def drop_others(self, pattern: str, name: str, sha256: str) -> None:
         """Delete the array files that fit the pattern, but for one."""
@@ -111,8 +111,13 @@ class FolderRecord:
             return b""
         return data if hashlib.sha256(data).hexdigest() == sha256 else b""
 
-    def has(self, name: str, sha256: str) -> bool:
-        return (self.folder / name).exists()
+    def file(self, name: str, sha256: str) -> Path | None:
+        try:
+            with (self.folder / name).open("rb") as stream:
+                whole = hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+        except OSError:
+            return None
+        return self.folder / name if whole else None
 
     def drop_others(self, pattern: str, name: str, sha256: str) -> None:
         for other in self.folder.glob(pattern):
@@ -197,9 +202,9 @@ class BucketRecord:
         near.write(_addressed(name, sha256), found.data)
         return found.data
 
-    def has(self, name: str, sha256: str) -> bool:
-        with self._as_journal():
-            return (self.place / _addressed(name, sha256)).exists()
+    def file(self, name: str, sha256: str) -> Path | None:
+        there = _addressed(name, sha256)
+        return folder_of(self.place) / there if self.read(name, sha256) else None
 
     def drop_others(self, pattern: str, name: str, sha256: str) -> None:
         with self._as_journal():

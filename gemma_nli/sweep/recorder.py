@@ -76,7 +76,7 @@ class Recorder:
     def deliver(self, key: str, unfinished: str = "running") -> str | None:
         """Make the trial's run show its journal now; `unfinished` is what a trial without an end is shown as."""
         assert self.tracker is not None, "only an open recorder delivers"
-        record = read_trial(self.ready.storage, key)
+        record = read_trial(self.ready.storage, key, weights=True)
         if record is None:
             return None
         pairs, shared = self._pairs_of(record)

@@ -117,15 +117,11 @@ class CvTrial(tune.Trainable):
         return None
 
     def _record(self, journal: TrialJournal, folds: list[FoldResult]) -> None:
-        frozen = self.run_config.model.freeze_encoder
+        frozen, num_folds = self.run_config.model.freeze_encoder, self.context.pairs.num_folds
         journal.add_folds(folds, keep_weights=frozen)
         if not frozen:
-            for fold in folds:
-                others = [done.metrics.get("f1", -1.0) for done in self.done.values()]
-                if fold.state and fold.metrics["f1"] > max(others, default=-1.0):
-                    journal.keep_weights(fold)
-                fold.state = {}
-        if len(self.done) + len(folds) == self.context.pairs.num_folds:
+            journal.keep_weights(folds, self.done.values(), self.run_config.output.fold_bytes(num_folds))
+        if len(self.done) + len(folds) == num_folds:
             self.sampler.stop()
         journal.add_system(self.sampler.collect())
         self.done.update({fold.fold: fold for fold in folds})

@@ -144,7 +144,9 @@ def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: 
         }
         facts |= {"threshold": fold.threshold, "metrics": fold.metrics, "history": fold.history}
         artifacts[f"fold_{number}_history.json"] = to_json(facts)
-        if fold.state:
+        if number in record.weights:
+            artifacts[f"fold_{number}_best.safetensors"] = record.weights[number]
+        elif fold.state:
             artifacts[f"fold_{number}_best.safetensors"] = save_tensors(
                 {k: v.contiguous() for k, v in fold.state.items()}
             )

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from gemma_nli.errors import CorpusError, JournalError, TrackingError
 from gemma_nli.local import trial
@@ -44,6 +45,21 @@ def test_a_run_shows_every_name_that_the_guide_has(config, runs_of, client):
     assert json.loads(dataset.dataset.profile)["num_posts"] == 60
     assert 0 <= metrics["system/cpu_utilization_percentage"] <= 100
     assert metrics["system/process_memory_megabytes"] > 1
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0.5, 2), (0.0, 1)])
+def test_adapters_of_each_fold_are_kept_and_past_the_limit_the_best_folds_alone(config, client, limit, kept):
+    lora = {"model.freeze_encoder": False, "model.lora.target_modules": ["query"], "training.num_epochs": 1}
+    done = run_here(config.with_settings({**lora, "model.max_length": 12, "output.fold_weights_gib": limit}))
+    files = [file.path for file in client.list_artifacts(done.run_id)]
+    weights = [name for name in files if name.endswith("_best.safetensors")]
+    best = max(done.result.folds, key=lambda fold: fold.metrics["f1"]).fold
+    assert f"fold_{best}_best.safetensors" in weights
+    if limit:
+        assert len(weights) == kept
+        tensors = load_file(client.download_artifacts(done.run_id, weights[0]))
+        assert any("lora_A" in name for name in tensors)
+        assert any(name.startswith("head.") for name in tensors)
 
 
 def test_no_file_of_a_run_holds_a_post(config, corpus_folder, tmp_path):

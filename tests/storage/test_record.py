@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from safetensors.torch import load_file
 
 from gemma_nli.errors import JournalError
 from gemma_nli.journal import TrialJournal, read_trial, read_trials
@@ -87,15 +88,17 @@ def test_the_driver_adds_to_what_is_there(journal):
     assert (record.state, sorted(record.folds)) == ("failed", [1])
 
 
-def test_only_the_best_folds_weights_stay(journal, s3):
-    journal.add_folds([ONE, TWO], keep_weights=False)
-    for each in (ONE, TWO):
-        journal.keep_weights(each)
+def test_past_the_limit_only_the_best_folds_weights_stay(journal, s3):
+    folds = [fold_result(1), fold_result(2)]
+    folds[1].metrics["f1"] = 0.9
+    names = folds[1].state.keys()
+    journal.add_folds(folds, keep_weights=False)
+    journal.keep_weights(folds, [], limit_bytes=8)
     weights = [key for key in s3.names() if "/weights_" in key]
     assert [key.rpartition("/")[2].partition("-")[0] for key in weights] == ["weights_2"]
-    record = read_trial(PLACE, journal.key)
-    assert not record.folds[1].state
-    assert record.folds[2].state.keys() == TWO.state.keys()
+    record = read_trial(PLACE, journal.key, weights=True)
+    assert list(record.weights) == [2]
+    assert load_file(record.weights[2]).keys() == names
 
 
 def test_a_store_that_goes_away_costs_the_event_and_nothing_that_was_recorded(journal, s3):

@@ -2,7 +2,7 @@
 
     storage/trials/<2>/<key>/journal.jsonl      one checksummed JSON line an event: started, folds, ended
                              folds_1-5.safetensors   out-of-fold probabilities and head weights of those folds
-                             weights_3.safetensors   adapters or encoder of the best fold, where those were trained
+                             weights_3.safetensors   adapters or encoder of a fold, where those were trained
 
 On an S3 prefix the same files are objects, the arrays with their checksums in their names (`storage/record.py`).
 
@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig, build_config
+from gemma_nli.journal.trial import TrialRecord
 from gemma_nli.masking import mask_credentials
 from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
@@ -36,7 +36,6 @@ from gemma_nli.training.results import CvResult, FoldResult
 
 log = logging.getLogger(__name__)
 _READERS = 16
-State = Literal["running", "finished", "failed", "pruned"]
 _FOLD_FIELDS = (
     "fold",
     "status",
@@ -49,41 +48,6 @@ _FOLD_FIELDS = (
     "detail",
     "trained_parameters",
 )
-
-
-def trial_key(config: RunConfig, fold_fingerprint: str, encoder_fingerprint: str) -> str:
-    """32 hex digits: same key, same numbers. Hashes what decides them and nothing else."""
-    parts = [SEMANTICS_VERSION, config.canonical(), fold_fingerprint, encoder_fingerprint]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-@dataclass
-class TrialRecord:
-    """A journal read back. Times are milliseconds since 1970, as written when the thing happened."""
-
-    key: str
-    config: RunConfig
-    state: State
-    fold_fingerprint: str
-    encoder_fingerprint: str
-    num_folds: int
-    attempts: int = 0
-    folds: dict[int, FoldResult] = field(default_factory=dict)
-    fold_ms: dict[int, int] = field(default_factory=dict)
-    aggregates: dict[str, float] = field(default_factory=dict)
-    criteria: dict[str, dict[str, float]] = field(default_factory=dict)
-    started_ms: int = 0
-    ended_ms: int | None = None
-    error: str | None = None
-    traceback: str | None = None
-    reason: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    system: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # (ms, what the machine was doing)
-
-    def metrics(self) -> dict[str, float]:
-        """`cv_summary/*` of the folds that are there, and `cv_aggregate/*`."""
-        summaries = {k: v for _, fold in sorted(self.folds.items()) for k, v in fold.summary().items()}
-        return {**summaries, **self.aggregates}
 
 
 class TrialJournal:
@@ -142,13 +106,24 @@ class TrialJournal:
         facts = [{name: getattr(fold, name) for name in _FOLD_FIELDS} for fold in folds]
         self._append({"event": "folds", "folds": facts, **file})
 
-    def keep_weights(self, fold: FoldResult) -> None:
-        """The best fold's adapters or encoder; those of the fold it beats are deleted."""
-        file = self._write(
-            f"weights_{fold.fold}.safetensors", save_tensors({k: v.contiguous() for k, v in fold.state.items()})
-        )
-        self._append({"event": "weights", "fold": fold.fold, **file})
-        self.record.drop_others("weights_*.safetensors", file["file"], file["sha256"])
+    def keep_weights(self, folds: Sequence[FoldResult], done: Iterable[FoldResult], limit_bytes: float) -> None:
+        """Adapters or encoder of folds that were added: each fold's up to the limit, past it the best fold's alone.
+
+        Args:
+            done: the folds before them.
+            limit_bytes: of one fold's weights. Whatever is kept or not, `state` is let go of.
+        """
+        best = max((fold.metrics.get("f1", -1.0) for fold in done), default=-1.0)
+        for fold in folds:
+            data = save_tensors({k: v.contiguous() for k, v in fold.state.items()}) if fold.state else b""
+            each, ahead = len(data) <= limit_bytes, fold.metrics.get("f1", -1.0) > best
+            if data and (each or ahead):
+                file = self._write(f"weights_{fold.fold}.safetensors", data)
+                self._append({"event": "weights", "fold": fold.fold, **file})
+                if not each:
+                    self.record.drop_others("weights_*.safetensors", file["file"], file["sha256"])
+            best = max(best, fold.metrics.get("f1", -1.0))
+            fold.state = {}
 
     def add_system(self, samples: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """What the machine was doing meanwhile: (milliseconds, metric to value)."""
@@ -180,8 +155,12 @@ class TrialJournal:
             facts |= {"aggregates": result.aggregates, "criteria": result.criteria}
         self._append(facts)
 
-    def read(self) -> TrialRecord | None:
-        """The trial as far as it is recorded, or None where nothing valid is."""
+    def read(self, weights: bool = False) -> TrialRecord | None:
+        """The trial as far as it is recorded, or None where nothing valid is.
+
+        Args:
+            weights: find the folds' trained weights too; files of a bucket are fetched, each is read for its checksum.
+        """
         record: TrialRecord | None = None
         for event in self.events():
             kind = event["event"]
@@ -191,8 +170,8 @@ class TrialJournal:
                 self._read_folds(event, record)
             elif record is not None and kind == "system":
                 record.system += [(int(at), values) for at, values in event["samples"]]
-            elif record is not None and kind == "weights":
-                self._read_weights(event, record)
+            elif record is not None and kind == "weights" and weights:
+                self._find_weights(event, record)
             elif record is not None and kind == "ended":
                 record.state, record.ended_ms = event["state"], event["at_ms"]
                 record.aggregates, record.criteria = event.get("aggregates") or {}, event.get("criteria") or {}
@@ -248,10 +227,10 @@ class TrialJournal:
             )
             record.fold_ms[facts["fold"]] = event["at_ms"]
 
-    def _read_weights(self, event: dict[str, Any], record: TrialRecord) -> None:
-        if event["fold"] in record.folds and self.record.has(Path(event["file"]).name, event["sha256"]):
-            weights = self._read(event)
-            record.folds[event["fold"]].state = weights or {}
+    def _find_weights(self, event: dict[str, Any], record: TrialRecord) -> None:
+        path = self.record.file(Path(event["file"]).name, event["sha256"])
+        if event["fold"] in record.folds and path is not None:
+            record.weights[event["fold"]] = path
 
     def _write(self, name: str, data: bytes) -> dict[str, str]:
         self.record.write(name, data)
@@ -285,9 +264,9 @@ def _checksum(text: bytes) -> bytes:
     return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
-def read_trial(storage: Place, key: str) -> TrialRecord | None:
-    """The trial of that key as its journal tells it, or None."""
-    return TrialJournal(storage, key).read()
+def read_trial(storage: Place, key: str, weights: bool = False) -> TrialRecord | None:
+    """The trial of that key as its journal tells it, or None; `weights` as in `TrialJournal.read`."""
+    return TrialJournal(storage, key).read(weights)
 
 
 def read_trials(storage: Place, keys: Iterable[str]) -> dict[str, TrialRecord]:

@@ -1,0 +1,51 @@
+"""What a trial is known by, and what its journal tells of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from gemma_nli.config import RunConfig
+from gemma_nli.training.cross_validation import SEMANTICS_VERSION
+from gemma_nli.training.results import FoldResult
+
+State = Literal["running", "finished", "failed", "pruned"]
+
+
+def trial_key(config: RunConfig, fold_fingerprint: str, encoder_fingerprint: str) -> str:
+    """32 hex digits: same key, same numbers. Hashes what decides them and nothing else."""
+    parts = [SEMANTICS_VERSION, config.canonical(), fold_fingerprint, encoder_fingerprint]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass
+class TrialRecord:
+    """A journal read back. Times are milliseconds since 1970, as written when the thing happened."""
+
+    key: str
+    config: RunConfig
+    state: State
+    fold_fingerprint: str
+    encoder_fingerprint: str
+    num_folds: int
+    attempts: int = 0
+    folds: dict[int, FoldResult] = field(default_factory=dict)
+    fold_ms: dict[int, int] = field(default_factory=dict)
+    aggregates: dict[str, float] = field(default_factory=dict)
+    criteria: dict[str, dict[str, float]] = field(default_factory=dict)
+    started_ms: int = 0
+    ended_ms: int | None = None
+    error: str | None = None
+    traceback: str | None = None
+    reason: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    system: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # (ms, what the machine was doing)
+    weights: dict[int, Path] = field(default_factory=dict)  # fold to the file of its trained adapters or encoder
+
+    def metrics(self) -> dict[str, float]:
+        """`cv_summary/*` of the folds that are there, and `cv_aggregate/*`."""
+        summaries = {k: v for _, fold in sorted(self.folds.items()) for k, v in fold.summary().items()}
+        return {**summaries, **self.aggregates}
