@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -12,18 +13,17 @@ from gemma_nli.training.listeners import Silent
 from gemma_nli.training.results import FoldResult
 
 
-class FoldProgress(Silent):
-    """A live line on stderr; on no terminal, a line a fold."""
+class _Bar:
+    """A live bar on stderr, where that is a terminal, as long as the `with` block lasts."""
 
-    def __init__(self, enabled: bool = True) -> None:
-        self.console = Console(stderr=True)
-        self.enabled = enabled
+    def __init__(self, task: str, total: int | None, enabled: bool, transient: bool) -> None:
+        self.console, self.enabled = Console(stderr=True), enabled
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         live = enabled and self.console.is_terminal
-        self.display = Progress(*columns, console=self.console, disable=not live, transient=True)
-        self.task = self.display.add_task("folds", total=None)
+        self.display = Progress(*columns, console=self.console, disable=not live, transient=transient)
+        self.task = self.display.add_task(task, total=total)
 
-    def __enter__(self) -> FoldProgress:
+    def __enter__(self) -> Self:
         self.display.start()
         return self
 
@@ -31,6 +31,13 @@ class FoldProgress(Silent):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.stop()
+
+
+class FoldProgress(_Bar, Silent):
+    """A live line on stderr; on no terminal, a line a fold."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__("folds", None, enabled, transient=True)
 
     def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:
         self.display.update(self.task, total=num_folds, completed=len(done))
@@ -47,23 +54,11 @@ class FoldProgress(Silent):
                 self.console.print(f"- fold {fold.fold}: {told}", highlight=False)
 
 
-class RowProgress:
+class RowProgress(_Bar):
     """Rows done of a file, on stderr; silent on no terminal."""
 
     def __init__(self, total: int, enabled: bool = True) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.display = Progress(*columns, console=console, disable=not (enabled and console.is_terminal))
-        self.task = self.display.add_task("rows", total=total)
+        super().__init__("rows", total, enabled, transient=False)
 
     def told(self, rows: int) -> None:
         self.display.update(self.task, completed=rows)
-
-    def __enter__(self) -> RowProgress:
-        self.display.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.display.stop()
