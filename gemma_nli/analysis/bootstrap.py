@@ -9,6 +9,8 @@ Source: Davison and Hinkley 1997, "Bootstrap Methods and their Application", sec
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,18 +95,39 @@ class PostBootstrap:
         """(S,) the score in each draw; `left_out`: of the posts that a draw left out instead."""
         return self.many(values_N[:, None], metric, left_out)[:, 0]
 
+    def cut(self, repeats: int, parts: int, seed: int = 0) -> PostBootstrap:
+        """In place of draws: each keeps all posts but one of `parts` parts of every fold, `repeats` times over.
+
+        Repeat by repeat, part by part; a fold of fewer posts than parts has empty ones.
+        """
+        held = copy.copy(self)
+        held.repetitions, held.folds = repeats * parts, []
+        for index, fold in enumerate(self.folds):
+            rng = np.random.default_rng([seed, index, parts])
+            posts = fold.weights_SP.shape[1]
+            part_RP = np.stack([rng.permutation(np.arange(posts) % parts) for _ in range(repeats)])
+            kept_SP = (part_RP[:, None, :] != np.arange(parts)[:, None]).reshape(-1, posts).astype(np.float32)
+            held.folds.append(dataclasses.replace(fold, weights_SP=kept_SP))
+        return held
+
+    def fractions(self, values_NT: NDArray[Any], metric: Metric, left_out: bool = False) -> list[tuple[Floats, Floats]]:
+        """For each fold the (S, T) counts whose quotient a counted metric is; counts of several draws may be added."""
+        return [_counts(fold, _weights(fold, left_out), values_NT[fold.rows_R], metric) for fold in self.folds]
+
     def many(self, values_NT: NDArray[Any], metric: Metric, left_out: bool = False) -> Floats:
         """(S, T) the same of several columns; a draw in which every fold lacks a class has no AUC and is NaN."""
         total_ST, used_ST = np.zeros((self.repetitions, values_NT.shape[1])), np.zeros((1, 1))
         for fold in self.folds:
-            weights_SP = (fold.weights_SP == 0).astype(np.float32) if left_out else fold.weights_SP
-            values_RT = values_NT[fold.rows_R]
             measure = _counted if metric in COUNTED else _ranking
-            score_ST = measure(fold, weights_SP, values_RT, metric)
+            score_ST = measure(fold, _weights(fold, left_out), values_NT[fold.rows_R], metric)
             known_ST = ~np.isnan(score_ST)
             total_ST += np.where(known_ST, score_ST, 0.0)
             used_ST = used_ST + known_ST
         return np.asarray(np.divide(total_ST, used_ST, out=np.full(total_ST.shape, np.nan), where=used_ST > 0))
+
+
+def _weights(fold: _Fold, left_out: bool) -> NDArray[np.float32]:
+    return (fold.weights_SP == 0).astype(np.float32) if left_out else fold.weights_SP
 
 
 def _score(values_R: NDArray[Any], labels_R: NDArray[np.bool_], metric: Metric) -> float:
@@ -115,7 +138,15 @@ def _score(values_R: NDArray[Any], labels_R: NDArray[np.bool_], metric: Metric) 
 
 
 def _counted(fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[Any], metric: Metric) -> Floats:
-    """(S, T) from true and false positives a post, summed with the draw's weights."""
+    """(S, T) 0 where there is nothing to divide by."""
+    top_ST, bottom_ST = _counts(fold, weights_SP, chosen_RT, metric)
+    return np.asarray(np.divide(top_ST, bottom_ST, out=np.zeros_like(top_ST), where=bottom_ST > 0))
+
+
+def _counts(
+    fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[Any], metric: Metric
+) -> tuple[Floats, Floats]:
+    """(S, T) numerator and denominator, from true and false positives a post, summed with the draw's weights."""
     chosen_RT = chosen_RT.astype(bool)
     posts, labels_R1 = weights_SP.shape[1], fold.labels_R[:, None]
     order_R = np.argsort(fold.post_R, kind="stable")
@@ -133,8 +164,7 @@ def _counted(fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[An
         "recall": (hit_ST, np.broadcast_to(real_S1, hit_ST.shape)),
         "accuracy": (all_S1 - real_S1 - named_ST + 2 * hit_ST, np.broadcast_to(all_S1, hit_ST.shape)),
     }
-    top, bottom = tops_bottoms[metric]
-    return np.asarray(np.divide(top, bottom, out=np.zeros_like(hit_ST), where=bottom > 0))
+    return tops_bottoms[metric]
 
 
 def _ranking(fold: _Fold, weights_SP: NDArray[np.float32], scores_RT: NDArray[Any], metric: Metric) -> Floats:

@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 
 from gemma_nli.analysis.bootstrap import Metric, PostBootstrap
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.held_out import HeldOut
 from gemma_nli.analysis.statistics import Difference, difference_of_draws
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 REPETITIONS = 2000
+METHOD = "bias corrected, bootstrap over posts"
 
 
 @dataclass(frozen=True)
 class HonestScore:
     """`raw` is the winner's own score, `value` what choosing the best of these trials is worth on posts not chosen by.
+
+    `low` and `high` count in that other posts would have chosen otherwise.
 
     `stability`: the share of draws in which the same trial won.
     """
@@ -45,13 +49,17 @@ class HonestScore:
 
 @dataclass(frozen=True)
 class Draws:
-    """(S, T) every trial's score on the posts drawn, and on the posts left out, the same posts for all trials."""
+    """(S, T) every trial's score on the posts drawn, and on the posts left out, the same posts for all trials.
+
+    `held_out` has the same trials on tenths of the posts.
+    """
 
     metric: Metric
     inside_ST: Floats
     outside_ST: Floats
     score_T: Floats
     bootstrap: PostBootstrap
+    held_out: HeldOut
 
     @classmethod
     def of(cls, evidence: Evidence, repetitions: int = REPETITIONS, seed: int = 0) -> Draws:
@@ -60,9 +68,17 @@ class Draws:
         if metric in ("auc", "ap"):
             cells = evidence.probability_TN.size
             repetitions = int(np.clip(repetitions * 3e5 / max(cells, 1), 200, repetitions))
-        bootstrap, values_NT = evidence.bootstrap(repetitions, seed), evidence.values(metric).T
+        bootstrap = evidence.bootstrap(repetitions, seed)
+        return cls.from_values(bootstrap, evidence.values(metric).T, metric, evidence.scores(metric), seed)
+
+    @classmethod
+    def from_values(
+        cls, bootstrap: PostBootstrap, values_NT: NDArray[Any], metric: Metric, score_T: Floats, seed: int = 0
+    ) -> Draws:
+        """Of decisions (N, T) for a counted metric, of scores for a ranking one."""
         inside_ST, outside_ST = bootstrap.many(values_NT, metric), bootstrap.many(values_NT, metric, left_out=True)
-        return cls(metric, inside_ST, outside_ST, evidence.scores(metric), bootstrap)
+        held_out = HeldOut(bootstrap, values_NT, metric, seed)
+        return cls(metric, inside_ST, outside_ST, score_T, bootstrap, held_out)
 
     def winners(self, places: Sequence[int] | None = None) -> NDArray[np.int64]:
         """(S,) which of `places` (all trials) is best on the posts drawn; of equals the first."""
@@ -74,6 +90,16 @@ class Draws:
         """(S,) the score of those winners on the posts left out."""
         winners_S = self.winners(places)
         return np.asarray(self.outside_ST[np.arange(len(winners_S)), winners_S])
+
+    def honest(self, places: Sequence[int] | None = None) -> tuple[float, Floats]:
+        """(what the best of `places` is worth, (S,) draws of it).
+
+        The worth is measured on tenths of the posts (`held_out.py`); the draws are those of bootstrap bias corrected
+        cross-validation, moved so that they lie around it.
+        """
+        columns = list(range(len(self.score_T))) if places is None else list(places)
+        worth, outside_S = self.held_out.worth(columns), self.chosen_outside(columns)
+        return worth, outside_S + (worth - float(np.nanmean(outside_S)))
 
     def difference(self, place_a: int, place_b: int, level: float = LEVEL) -> Difference:
         """Of two given trials: a paired bootstrap over posts."""
@@ -88,36 +114,40 @@ class Draws:
             values_N: its decisions, or scores where the metric takes them.
             score: its score as it is.
         """
-        own_S = self.chosen_outside()
+        own, own_S = self.honest()
         other_S = self.bootstrap.draws(values_N, self.metric, left_out=True)
-        return difference_of_draws(own_S - other_S, float(np.nanmean(own_S)), score, level, "BBC-CV")
+        other_S = other_S + (score - float(np.nanmean(other_S)))
+        return difference_of_draws(own_S - other_S, own, score, level, METHOD)
 
     def difference_of_tuned(self, places_a: Sequence[int], places_b: Sequence[int], level: float = LEVEL) -> Difference:
-        """Best of one group less best of another, each chosen on the posts drawn and measured on those left out.
+        """Best of one group less best of another, each chosen on some posts and measured on the others.
 
         `score_a` and `score_b` are the groups' honest scores, `value` their difference; so a group that was given more
         trials wins nothing by its luck. The interval counts in that another sample of posts would choose other trials.
         """
-        a_S, b_S = self.chosen_outside(places_a), self.chosen_outside(places_b)
-        return difference_of_draws(a_S - b_S, float(np.nanmean(a_S)), float(np.nanmean(b_S)), level, "BBC-CV")
+        (a, a_S), (b, b_S) = self.honest(places_a), self.honest(places_b)
+        return difference_of_draws(a_S - b_S, a, b, level, METHOD)
 
 
 def honest_score(draws: Draws, places: Sequence[int] | None = None, level: float = LEVEL) -> HonestScore:
-    """Bootstrap bias corrected cross-validation of the best among `places` (all trials).
+    """Bias corrected score of the best among `places` (all trials).
 
-    Each draw of posts chooses its own winner, which is scored on the posts that the draw left out; the mean over draws
-    is free of the luck of the choice (a little low, as each choice saw 63% of the posts), and needs no training.
+    Bootstrap bias corrected cross-validation: each draw of posts chooses its own winner, which is scored on the posts
+    that the draw left out; no training is needed. Its draws give the interval. Their mean is low where trials differ in
+    skill, as each draw chooses by 63% of the posts; so the value itself is of choices by 90% (`HeldOut`), and the draws
+    are moved to it.
 
     Source: Tsamardinos, Greasidou and Borboudakis 2018, "Bootstrapping the out-of-sample predictions for efficient and
-    accurate cross-validation", algorithm 3; here posts are drawn whole, within folds.
+    accurate cross-validation", algorithm 3; here posts are drawn whole, within folds. Choosing and measuring on other
+    parts, over stored predictions: Varma and Simon 2006, "Bias in error estimation when using cross-validation for
+    model selection", without the training.
     """
     columns = list(range(len(draws.score_T))) if places is None else list(places)
-    outside_S = draws.chosen_outside(columns)
+    value, outside_S = draws.honest(columns)
     real_S = outside_S[~np.isnan(outside_S)]
     low, high = np.quantile(real_S, [(1 - level) / 2, (1 + level) / 2]) if len(real_S) else (math.nan, math.nan)
     raw = float(draws.score_T[columns].max())
     winner = columns[int(draws.score_T[columns].argmax())]
-    value = float(real_S.mean()) if len(real_S) else math.nan
     stability = float((draws.winners(columns) == winner).mean())
     return HonestScore(draws.metric, raw, value, float(low), float(high), level, len(columns), stability)
 

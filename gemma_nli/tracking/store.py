@@ -111,7 +111,8 @@ def _file_store(uri: str) -> str:
 def connect(store: Store) -> MlflowClient:
     """A client whose store exists; call it within `bounded()`.
 
-    A fresh SQLite store is set up under a lock, since two processes that create its tables at once spoil it.
+    A fresh SQLite store is made under a lock, since two processes that create its tables at once spoil it, and beside
+    its place: MLflow makes tables step by step, and one killed in between would leave what it cannot open again.
     """
     database = store.database
     if database is None:
@@ -120,10 +121,21 @@ def connect(store: Store) -> MlflowClient:
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock", timeout=60):
             sqlite3.connect(database).close()  # says at once what MLflow would try for 100 seconds
+            if not database.stat().st_size:
+                _make(database)
             return _client(store)
     except (OSError, sqlite3.Error, Timeout) as error:
         why = mask_credentials(str(error))
         raise TrackingError(f"{store.shown}: the MLflow store cannot be opened: {why}.") from None
+
+
+def _make(database: Path) -> None:
+    """MLflow's tables in a file of their own, which takes the empty one's place once it is whole."""
+    fresh = database.with_name(f".{database.name}.new")
+    for left in database.parent.glob(f"{fresh.name}*"):  # of a process that was killed
+        left.unlink()
+    _client(Store(f"sqlite:///{fresh}", None, None))
+    os.replace(fresh, database)
 
 
 def connect_existing(store: Store) -> MlflowClient:

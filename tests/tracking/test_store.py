@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -79,6 +82,31 @@ def test_a_store_in_an_impossible_place_is_refused_at_once(tmp_path):
     with pytest.raises(TrackingError, match="cannot be opened"):
         tracker.sweep_run(a_sweep())
     assert time.perf_counter() - started < 5
+
+
+_KILLED_BETWEEN_TABLES = """
+import os, signal, sys
+import mlflow.store.db.utils as utils
+from gemma_nli.config import MlflowConfig
+from gemma_nli.tracking.tracker import MlflowTracker
+
+create = utils.InitialBase.metadata.create_all
+def some_and_die(engine):
+    create(engine, tables=list(utils.InitialBase.metadata.tables.values())[:3])
+    os.kill(os.getpid(), signal.SIGKILL)
+utils.InitialBase.metadata.create_all = some_and_die
+MlflowTracker(MlflowConfig(tracking_uri=sys.argv[1]), "killed").experiment_id
+"""
+
+
+def test_a_process_killed_while_the_tables_are_made_leaves_a_store_that_opens(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    killed = subprocess.run([sys.executable, "-c", _KILLED_BETWEEN_TABLES, uri], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / ".mlflow.db.new").stat().st_size > 0, "it died with some tables made"
+    tracker = MlflowTracker(MlflowConfig(tracking_uri=uri), "killed")
+    assert tracker.experiment_id
+    assert not (tmp_path / ".mlflow.db.new").exists()
 
 
 def test_a_broken_database_is_refused_at_once(tmp_path):
