@@ -84,8 +84,8 @@ def _compared(findings: Findings) -> Section | None:
         "the rest tuned. Name what you ask about under compare: to decide it beforehand.",
     }[answer.chosen_by]
     lead = (
-        f"{how} Lead, tuned: the best is chosen on resampled posts and measured on those left out, so a value wins "
-        "nothing by the luck of many trials; p is adjusted over these comparisons. Over trainings: the corrected "
+        f"{how} Lead, tuned: the best is chosen on some posts and measured on the others, so a value wins nothing "
+        "by the luck of many trials; p is adjusted over these comparisons. Over trainings: the corrected "
         f"resampled t-test on folds; better, equal, worse: chances of a difference beyond {ROPE:g}, or within it."
     )
     return Section("compared", "Compared", lead, ("answer", ("", contrast_table(findings)), "budget"))
@@ -93,8 +93,8 @@ def _compared(findings: Findings) -> Section | None:
 
 def _baselines(findings: Findings) -> Section:
     lead = (
-        "On the same folds and pairs, thresholds chosen on training posts. Ahead: the winner, chosen on resampled "
-        "posts, against the baseline on the posts left out."
+        "On the same folds and pairs, thresholds chosen on training posts. Ahead: the winner, chosen on some posts and "
+        "measured on the others, against the baseline."
     )
     return Section("baselines", "Baselines", lead, (("", baseline_table(findings)),))
 

@@ -1,7 +1,7 @@
 """A report's numbers counted a second time, by other code, from what the journals keep.
 
-Taken over from the report: which posts each bootstrap draw drew. Everything else is recounted with scikit-learn, scipy
-and optuna. Letters: N evaluation pairs, S draws, T trials, K folds.
+Taken over from the report: which posts each bootstrap draw drew, and how posts were cut into tenths. Everything else is
+recounted with scikit-learn, scipy and optuna. Letters: N evaluation pairs, S draws, T trials, K folds.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from gemma_nli.analysis.bootstrap import PostBootstrap
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.selection import Draws
 from gemma_nli.journal import TrialRecord
 from gemma_nli.training.fold import plan_fold
 
@@ -56,14 +57,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Recount:
     """Everything by trial key; `drawn` and `left` are its F1 on the posts drawn and on those left out."""
 
-    def __init__(self, evidence: Evidence, bootstrap: PostBootstrap, records: dict[str, TrialRecord]) -> None:
-        self.evidence, self.bootstrap, self.records = evidence, bootstrap, records
+    def __init__(self, evidence: Evidence, draws: Draws, records: dict[str, TrialRecord]) -> None:
+        self.evidence, self.records = evidence, records
         self.pairs = evidence.pairs
         self.folds = sorted(next(iter(records.values())).folds)
-        self.weights = [fold.weights_SP[:, fold.post_R].astype(np.float64) for fold in bootstrap.folds]
+        self.weights = [fold.weights_SP[:, fold.post_R].astype(np.float64) for fold in draws.bootstrap.folds]
+        self.kept = [fold.weights_SP[:, fold.post_R].astype(bool) for fold in draws.held_out.cut.folds]
         self.drawn = {key: self.f1_draws(self.decisions(key)) for key in records}
         self.left = {key: self.f1_draws(self.decisions(key), left_out=True) for key in records}
         self.score = {key: float(np.mean(self.fold_f1(key))) for key in records}
+        self._tuned: dict[tuple[str, ...], np.ndarray] = {}
         self.winner = min(records, key=lambda key: (-self.score[key], key))
 
     @cached_property
@@ -100,11 +103,32 @@ class Recount:
             total_S += np.where(hits_S + wrong_S > 0, 2 * hits_S / np.maximum(2 * hits_S + wrong_S, 1), 0.0)
         return total_S / len(self.weights)
 
+    def worth(self, keys: Sequence[str]) -> float:
+        """Each tenth of the posts decided by the trial that is best on the rest; F1 over all tenths, ten times anew."""
+        decided = {key: self.decisions(key) for key in keys}
+        scores = []
+        for repeat in range(0, len(self.kept[0]), 10):
+            assembled = [np.zeros(len(y), dtype=bool) for y in self.labels]
+            for part in range(repeat, repeat + 10):
+
+                def score(key: str, part: int = part) -> float:
+                    folds = zip(self.labels, decided[key], self.kept, strict=True)
+                    return float(np.mean([metrics.f1_score(y[k[part]], z[k[part]]) for y, z, k in folds]))
+
+                best = max(keys, key=score)
+                for place, kept in enumerate(self.kept):
+                    assembled[place][~kept[part]] = decided[best][place][~kept[part]]
+            scores.append(np.mean([metrics.f1_score(y, z) for y, z in zip(self.labels, assembled, strict=True)]))
+        return float(np.mean(scores))
+
     def tuned(self, keys: Sequence[str]) -> np.ndarray:
-        """(S,) each draw's best of `keys` on the posts drawn, scored on the posts left out."""
-        inside_ST = np.stack([self.drawn[key] for key in keys], axis=1)
-        outside_ST = np.stack([self.left[key] for key in keys], axis=1)
-        return np.asarray(outside_ST[np.arange(len(inside_ST)), inside_ST.argmax(1)])
+        """(S,) each draw's best of `keys` on the posts drawn, scored on the posts left out; moved to their worth."""
+        if tuple(keys) not in self._tuned:
+            inside_ST = np.stack([self.drawn[key] for key in keys], axis=1)
+            outside_ST = np.stack([self.left[key] for key in keys], axis=1)
+            chosen_S = outside_ST[np.arange(len(inside_ST)), inside_ST.argmax(1)]
+            self._tuned[tuple(keys)] = chosen_S + self.worth(keys) - chosen_S.mean()
+        return self._tuned[tuple(keys)]
 
     def widened(self, draws_S: np.ndarray, center: float) -> np.ndarray:
         posts = len(np.unique(np.concatenate([self.pairs.post_N[rows] for rows in self.rows])))
