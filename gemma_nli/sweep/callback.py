@@ -111,7 +111,7 @@ class SweepCallback(MLflowLoggerCallback):
         elif not last.get("done") or last.get("folds_done", 0) < last.get("num_folds", 0):
             self._cut_short(key, journal, last)
         else:
-            self.live.board.update(key, "finished", last["aggregates"], last["folds_done"])
+            self.live.board.update(key, "finished", dict(last["aggregates"]), last["folds_done"])
 
     def _cut_short(self, key: str, journal: TrialJournal, last: dict[str, Any]) -> None:
         """Stopped by the scheduler: pruned, with its reason. By the sweep's end: goes on when the sweep does."""

@@ -129,9 +129,6 @@ class StudySearcher(Searcher):
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics in a Ray result, nested under `aggregates` or flattened to `aggregates/...`."""
-    nested = result.get("aggregates")
-    found = dict(nested) if isinstance(nested, Mapping) else {}
-    found |= {k.removeprefix("aggregates/"): v for k, v in result.items() if k.startswith("aggregates/")}
-    found |= {k: v for k, v in result.items() if k.startswith(("cv_aggregate/", "model/"))}
+    """The metrics in a Ray result: the pairs under `aggregates`."""
+    found = dict(result.get("aggregates") or ())
     return {key: float(value) for key, value in found.items() if isinstance(value, (int, float))}

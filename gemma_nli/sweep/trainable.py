@@ -127,12 +127,13 @@ class CvTrial(tune.Trainable):
         self.done.update({fold.fold: fold for fold in folds})
 
     def _report(self, result: CvResult, done: bool) -> dict[str, Any]:
+        """What Ray is told. `aggregates` are pairs: Tune keeps six running statistics of every number it finds."""
         return {
             "folds_done": len(result.folds),
             "num_folds": self.context.pairs.num_folds,
             "mean_f1": result.aggregates.get("cv_aggregate/mean_f1", math.nan),
             "objective": result.aggregates.get(self.context.objective, math.nan),
-            "aggregates": result.aggregates,
+            "aggregates": tuple(result.aggregates.items()),
             "failed": False,
             "done": done,
         }
@@ -155,7 +156,7 @@ class CvTrial(tune.Trainable):
             "folds_done": 0,
             "mean_f1": math.nan,
             "objective": math.nan,
-            "aggregates": {},
+            "aggregates": (),
             "failed": True,
             "done": True,
         }
