@@ -68,3 +68,12 @@ def test_nothing_is_printed_where_json_is_asked_for():
         progress.watch(board)
         board.enter("tuning")
     assert out.getvalue() == ""
+
+
+def test_the_encoding_of_this_process_is_told_in_texts():
+    def work(board):
+        board.enter("encoding")
+        board.encoded(1200, 5168)
+        time.sleep(0.6)
+
+    assert any(line.endswith("encoding texts, once each: 1,200 of 5,168 texts") for line in lines_of(work, 0.1))
