@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -38,6 +39,10 @@ CONNECT_ATTEMPTS = 3  # of MLflow to a database; its own 10 take 100 seconds
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
+ARTIFACT_URI = 200
+"""Characters of a run's artifact URI in MLflow's tables: PostgreSQL refuses more."""
+
+
 @dataclass(frozen=True)
 class Store:
     """A resolved MLflow store."""
@@ -65,7 +70,15 @@ class Store:
         if self.asked_location or self.artifact_root is None:
             return self.asked_location
         folder = re.sub(r"[^A-Za-z0-9._-]+", "_", experiment).strip(".") or "experiment"
-        return f"{self.artifact_root}/{folder[:128]}"
+        room = min(ARTIFACT_URI - len(f"{self.artifact_root}//{32 * '0'}/artifacts"), 128)
+        if room < len(folder):
+            if room < 16:
+                raise TrackingError(
+                    f"{self.artifact_root}: too long a path for MLflow, whose runs have {ARTIFACT_URI} characters for "
+                    "their artifacts' place; set $GEMMA_NLI_HOME or mlflow.artifact_location to a shorter one."
+                )
+            folder = f"{folder[: room - 9]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"
+        return f"{self.artifact_root}/{folder}"
 
 
 def resolve_store(config: MlflowConfig) -> Store:

@@ -109,6 +109,10 @@ class Postgres:
         self.server.psql(f"CREATE DATABASE test{self.count} TEMPLATE empty;")
         return self._uri(f"test{self.count}")
 
+    def drop_newest(self) -> None:
+        """With whoever is connected: MLflow keeps its connections, and a server takes a hundred."""
+        self.server.psql(f"DROP DATABASE test{self.count} WITH (FORCE);")
+
     def _uri(self, database: str) -> str:
         return (
             str(self.server.get_uri(database))
@@ -129,8 +133,9 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def postgres_uri(postgres: Postgres) -> str:
-    return postgres.new_database()
+def postgres_uri(postgres: Postgres) -> Iterator[str]:
+    yield postgres.new_database()
+    postgres.drop_newest()
 
 
 @pytest.fixture

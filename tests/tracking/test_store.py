@@ -15,7 +15,7 @@ import pytest
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_credentials
-from gemma_nli.tracking.store import BOUNDS, bounded, resolve_store
+from gemma_nli.tracking.store import BOUNDS, Store, bounded, resolve_store
 from gemma_nli.tracking.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep, a_trial
 
@@ -82,6 +82,22 @@ def test_a_store_in_an_impossible_place_is_refused_at_once(tmp_path):
     with pytest.raises(TrackingError, match="cannot be opened"):
         tracker.sweep_run(a_sweep())
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("room", [100, 20])
+def test_a_long_experiments_artifacts_fit_mlflows_tables_and_its_neighbours_are_elsewhere(room):
+    root = "/" + "r" * (199 - 43 - room)
+    store = Store("postgresql://x", root, None)
+    names = [f"{'long' * 40}{number}" for number in range(2)]
+    places = {str(store.location(name)) for name in names}
+    assert len(places) == 2
+    assert {len(f"{place}/{'0' * 32}/artifacts") for place in places} <= {199, 200}
+    assert store.location("short") == f"{root}/short"
+
+
+def test_a_root_that_leaves_no_room_for_a_run_is_refused():
+    with pytest.raises(TrackingError, match=r"set \$GEMMA_NLI_HOME or mlflow.artifact_location to a shorter one"):
+        Store("postgresql://x", "/" + "r" * 150, None).location("experiment")
 
 
 _KILLED_BETWEEN_TABLES = """
