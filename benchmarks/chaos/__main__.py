@@ -1,6 +1,7 @@
 """`make chaos`: kill drivers, workers and servers, damage files, count what is lost. Loopback only, bounded in time.
 
-python -m benchmarks.chaos            50 driver kills, 10 worker kills, 5 outages, 20 damaged files, stock Tune beside
+python -m benchmarks.chaos            50 driver kills, 10 worker kills, 5 outages, 20 damaged files, stock Tune beside:
+                                      35 minutes on 2 cores
 python -m benchmarks.chaos --short    5 + 2 + 1 + 5 in one sweep, as the tests run it
 """
 
@@ -142,7 +143,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="5 + 2 + 1 + 5 in one sweep")
     parser.add_argument("--counts", default="50,10,5,20", help="driver kills, worker kills, outages, damaged files")
     parser.add_argument("--stock", default="6,2,1,2", help="the same for stock Tune; 0,0,0,0 leaves it out")
-    parser.add_argument("--minutes", type=float, default=20.0, help="start nothing new after that")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start nothing new after that")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path(__file__).with_name("results.json"))
     asked = parser.parse_args()
