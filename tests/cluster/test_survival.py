@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def sweep_tree(encoder: Path) -> dict[str, Any]:
         "base": {
             "data": {"data_dir": "data", "num_folds": FOLDS},
             "model": {"name": str(encoder), "max_length": 48},
-            "training": {"num_epochs": 12, "batch_size": 16},
+            "training": {"num_epochs": 36, "batch_size": 16},
             "output": {"experiment_name": "survivor"},
         },
         "space": {
@@ -60,8 +61,11 @@ def records(storage: Path) -> dict[str, TrialRecord]:
 
 def runs_a_trial(host: Host) -> bool:
     assert host.process is not None
-    family = psutil.Process(host.process.pid).children(recursive=True)
-    return any("CvTrial" in " ".join(each.cmdline()) for each in family if each.is_running())
+    told = []
+    for each in psutil.Process(host.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            told += each.cmdline()
+    return any("Trainable.train" in title for title in told)  # as Ray calls a worker's process while a step lasts
 
 
 def stop(hosts: Rig, job: str) -> None:
