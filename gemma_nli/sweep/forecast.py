@@ -16,8 +16,10 @@ from ray.exceptions import RayError
 from gemma_nli.config import RunConfig
 from gemma_nli.errors import SweepError
 from gemma_nli.features import FeatureRequest, FeatureStore
+from gemma_nli.journal import read_trials
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster import cluster_size, node_cpus, ray_failed, ray_session
+from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.nodes import wait_for_nodes
 from gemma_nli.sweep.prepare import Prepared, configs_to_run, feature_requests, prepare
 from gemma_nli.sweep.probe import EncodeCost, TrialCost, cost_class, probe_encoding, probe_trial
@@ -105,11 +107,15 @@ def forecast(spec: SweepSpec) -> Forecast:
 
 
 def _configs(ready: Prepared) -> list[RunConfig]:
-    """One for each trial that will run; where Optuna asks, a sample of the space repeated to their number."""
+    """One for each trial that will run; where Optuna asks, a sample of the space repeated to the number still due."""
     configs = configs_to_run(ready)
     if ready.cells:
         return configs
-    return [configs[number % len(configs)] for number in range(ready.spec.search.num_trials)]
+    folder = SweepFolder(ready.folder)
+    folder.pull()
+    asked = read_trials(ready.storage, folder.cells()).values()
+    due = ready.spec.total_trials - sum(record.state in ("finished", "pruned") for record in asked)
+    return [configs[number % len(configs)] for number in range(max(0, due))]
 
 
 def _refits(spec: SweepSpec) -> bool:
