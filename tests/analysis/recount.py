@@ -54,6 +54,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def plain_f1(y: np.ndarray, z: np.ndarray) -> float:
+    """As scikit-learn's, which takes a thousand times as long over a few hundred pairs."""
+    hits = int((y.astype(bool) & z.astype(bool)).sum())
+    return 2 * hits / max(int(y.sum()) + int(z.sum()), 1)
+
+
 class Recount:
     """Everything by trial key; `drawn` and `left` are its F1 on the posts drawn and on those left out."""
 
@@ -113,7 +119,7 @@ class Recount:
 
                 def score(key: str, part: int = part) -> float:
                     folds = zip(self.labels, decided[key], self.kept, strict=True)
-                    return float(np.mean([metrics.f1_score(y[k[part]], z[k[part]]) for y, z, k in folds]))
+                    return float(np.mean([plain_f1(y[k[part]], z[k[part]]) for y, z, k in folds]))
 
                 best = max(keys, key=score)
                 for place, kept in enumerate(self.kept):
