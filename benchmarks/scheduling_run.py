@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster
 from benchmarks import sleeping_trial
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep import engine
+from gemma_nli.sweep import engine, tuning
 from gemma_nli.sweep.board import Board
 
 
@@ -67,8 +67,9 @@ def main(folder: Path, trials: int, nodes: int, slots: int, shortest: float, lon
         sleeping_trial.LONGEST: str(longest),
     }
     write_synthetic(folder / "data", num_posts=40, seed=0)
-    engine.CvTrial = sleeping_trial.SleepingTrial  # type: ignore[misc, assignment]
-    engine.TrialContext = lambda **facts: None  # type: ignore[misc, assignment]
+    for name, stand_in in (("CvTrial", sleeping_trial.SleepingTrial), ("TrialContext", lambda **facts: None)):
+        assert hasattr(tuning, name), f"the engine takes {name} from elsewhere now: real trials would run"
+        setattr(tuning, name, stand_in)
     scratch = tempfile.mkdtemp(prefix="ray")
     head = {"num_cpus": 0, "object_store_memory": 10**8, "temp_dir": scratch}
     cluster = Cluster(initialize_head=True, head_node_args=head)
