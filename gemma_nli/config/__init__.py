@@ -21,6 +21,7 @@ from gemma_nli.config.sections import (
     OutputConfig,
     Settings,
     TrainingConfig,
+    database_uri,
     home,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "build_config",
     "check_key",
     "check_value",
+    "database_uri",
     "flatten",
     "home",
     "load_config",

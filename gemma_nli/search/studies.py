@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
+from gemma_nli.config import database_uri
 from gemma_nli.errors import SweepError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.spec import SweepSpec
@@ -17,12 +18,8 @@ from gemma_nli.storage import Place
 
 
 def study_url(spec: SweepSpec, folder: Place) -> str:
-    """Where the sweep's study is: `search.storage`, which a sweep in a bucket must have, else `optuna.db` beside it.
-
-    SQLAlchemy 2.1 reads a plain `postgresql://` as psycopg 3; the extra `postgres` brings psycopg2, which is named.
-    """
-    asked = spec.search.storage or f"sqlite:///{folder / 'optuna.db'}"
-    return asked.replace("postgresql://", "postgresql+psycopg2://", 1) if asked.startswith("postgresql://") else asked
+    """Where the sweep's study is: `search.storage`, which a sweep in a bucket must have, else `optuna.db` beside it."""
+    return database_uri(spec.search.storage or f"sqlite:///{folder / 'optuna.db'}")
 
 
 def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:

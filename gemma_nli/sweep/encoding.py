@@ -53,7 +53,6 @@ class Encoding:
         self._reports: Future[list[EncodeReport]] | None = None
 
     def __enter__(self) -> Encoding:
-        self.began = time.monotonic()
         if self.requests and starts_its_own() and not torch.cuda.is_available():
             self._reports = self._thread.submit(self._encode_here)
         return self

@@ -22,7 +22,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from gemma_nli.config import MlflowConfig, home
+from gemma_nli.config import MlflowConfig, database_uri, home
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_credentials
 
@@ -100,8 +100,7 @@ def resolve_store(config: MlflowConfig) -> Store:
         uri = f"{driver}:///{file}{path[len(path.partition('?')[0]) :]}"
         root: str | None = str(file.parent / "artifacts")
     else:
-        if uri.startswith("postgresql://"):  # SQLAlchemy 2.1 would take psycopg 3; the extra `postgres` has psycopg2
-            uri = uri.replace("postgresql://", "postgresql+psycopg2://", 1)
+        uri = database_uri(uri)
         root = str(home() / "mlflow" / "artifacts") if scheme in _DATABASES else None
     return Store(uri, root, config.artifact_location)
 
