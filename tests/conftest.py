@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is imported
 
@@ -15,6 +15,7 @@ import torch
 from gemma_nli.model.demo_weights import minilm_folder
 
 if TYPE_CHECKING:
+    from tests.gcs_server import Store as GcsStore
     from tests.s3_server import Store
 
 WORDS = (
@@ -117,16 +118,15 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray(s3_server: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def local_ray(s3_server: Store, gcs_server: GcsStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Ray with two CPUs, started once; sweeps join it. Its workers know of a home and a bucket of their own."""
     import ray
 
     from gemma_nli.sweep.cluster import ray_session
-    from tests.s3_server import environment
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEMMA_NLI_HOME", str(tmp_path_factory.mktemp("workers_home")))
-        for name, value in environment(s3_server).items():
+        for name, value in {**s3_server.environment(), **gcs_server.environment()}.items():
             patch.setenv(name, value)
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
     with ray_session():
@@ -142,16 +142,43 @@ def s3_server() -> Iterator[Store]:
         yield store
 
 
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[GcsStore]:
+    from tests.gcs_server import serving
+
+    with serving() as store:
+        yield store
+
+
+def _emptied(store: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in store.environment().items():
+        monkeypatch.setenv(name, value)
+    store.away = store.no_conditions = False
+    store.ahead_seconds, store.refused = 0, ""
+    store.lose_answers.clear()
+    store.empty()
+    store.requests.clear()
+    return store
+
+
 @pytest.fixture
 def s3(s3_server: Store, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Store:
     """An empty bucket `sweeps` on loopback, the environment pointing at it."""
-    from tests.s3_server import environment
+    return _emptied(s3_server, monkeypatch)
 
-    for name, value in environment(s3_server).items():
-        monkeypatch.setenv(name, value)
-    s3_server.away = s3_server.no_conditions = False
-    s3_server.ahead_seconds, s3_server.refused = 0, ""
-    s3_server.lose_answers.clear()
-    s3_server.empty()
-    s3_server.requests.clear()
-    return s3_server
+
+@pytest.fixture
+def gcs(gcs_server: GcsStore, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> GcsStore:
+    """The same of Google Cloud Storage; a request that cannot succeed is told after a second."""
+    monkeypatch.setattr("gemma_nli.storage.gcs.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("gemma_nli.storage.place._open", {})
+    gcs_server.forbidden = False
+    gcs_server.too_often.clear()
+    return _emptied(gcs_server, monkeypatch)
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def store(request: pytest.FixtureRequest) -> Store | GcsStore:
+    """An empty bucket of either kind."""
+    found: Store | GcsStore = request.getfixturevalue(request.param)
+    return found

@@ -14,12 +14,14 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.http import http_date, parse_date
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from gemma_nli.storage import Prefix
+
 BUCKET = "sweeps"
 SECRET = "not-to-be-seen"
 Respond = Callable[..., Any]
 
 
-class _Quiet(WSGIRequestHandler):
+class Quiet(WSGIRequestHandler):
     def log(self, *_: object) -> None:
         return None
 
@@ -39,7 +41,7 @@ class Store:
         self.no_conditions = False  # as stores do that do not know If-Match and If-None-Match
         self.requests: list[tuple[str, str]] = []
         self._app = DomainDispatcherApplication(create_backend_app)
-        self.server: BaseWSGIServer = make_server(host, 0, self, threaded=True, request_handler=_Quiet)
+        self.server: BaseWSGIServer = make_server(host, 0, self, threaded=True, request_handler=Quiet)
         self.url = f"http://{host}:{self.server.server_port}"
 
     def __call__(self, environ: dict[str, Any], start: Respond) -> Iterable[bytes]:
@@ -81,8 +83,31 @@ class Store:
             for entry in page.get("Contents", ()):
                 client.delete_object(Bucket=BUCKET, Key=entry["Key"])
 
+    def place(self, key: str = "") -> Prefix:
+        return Prefix("s3", BUCKET, key)
+
     def names(self) -> list[str]:
         return [entry["Key"] for entry in self.client().list_objects_v2(Bucket=BUCKET).get("Contents", ())]
+
+    def read(self, key: str) -> bytes:
+        return bytes(self.client().get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """As somebody else's tool does."""
+        self.client().put_object(Bucket=BUCKET, Key=key, Body=data)
+
+    def delete(self, key: str) -> None:
+        self.client().delete_object(Bucket=BUCKET, Key=key)
+
+    def environment(self) -> dict[str, str]:
+        """What a node's processes find in their environment."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "3",
+        }
 
 
 @contextmanager
@@ -96,17 +121,6 @@ def serving(host: str = "127.0.0.1") -> Iterator[Store]:
     finally:
         store.server.shutdown()
         thread.join()
-
-
-def environment(store: Store) -> dict[str, str]:
-    """What a node's processes find in their environment."""
-    return {
-        "AWS_ENDPOINT_URL": store.url,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "3",
-    }
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:

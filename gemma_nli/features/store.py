@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 class FeatureStore:
     """A FeatureSource on a folder; each process opens its own on the same root.
 
-    On an S3 prefix the folder is this machine's mirror of it, and whoever has written a shard puts it there.
+    In a bucket the folder is this machine's mirror of it, and whoever has written a shard puts it there.
 
     Raises:
         FeatureError: the root is there and is no folder.

@@ -4,7 +4,7 @@
                              folds_1-5.safetensors   out-of-fold probabilities and head weights of those folds
                              weights_3.safetensors   adapters or encoder of a fold, where those were trained
 
-On an S3 prefix the same files are objects, the arrays with their checksums in their names (`storage/record.py`).
+In a bucket the same files are objects, the arrays with their checksums in their names (`storage/record.py`).
 
 A line counts when its checksum holds; a fold counts when its line does and the file it names has the checksum it says.
 Anything else is as if it had never happened and is computed again.

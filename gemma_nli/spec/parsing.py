@@ -167,7 +167,7 @@ def _check_whole(spec: SweepSpec, problems: Problems) -> None:
             problems.add("scheduler.grace_folds", what + f"at most {spec.base.data.num_folds - 1} makes sense.")
     own_file = spec.search.storage is None or spec.search.storage.startswith("sqlite")
     if spec.search.algorithm == "optuna" and spec.kept_in_bucket and own_file:
-        what = "an Optuna study is a database, and none can live in a bucket (storage: s3://...), SQLite's file least; "
+        what = "an Optuna study is a database, and none can live in a bucket, SQLite's file least; "
         problems.add("search.storage", what + "name a server's, postgresql://..., or keep the sweep in a folder.")
     _check_warm_start(spec, problems)
     if problems.lines:

@@ -57,7 +57,7 @@ class SweepSpec(Settings):
     storage: str = Field(
         default_factory=lambda: str(home() / "storage"),
         min_length=1,
-        description="folder, or s3://bucket/prefix, of journals and features",
+        description="folder, or s3://bucket/prefix or gs://bucket/prefix, of journals and features",
     )
 
     _cells: list[Cell] | None = PrivateAttr(default=None)

@@ -1,6 +1,6 @@
-"""Where a sweep is kept: a folder, or a prefix of an S3 bucket, with the same promises."""
+"""Where a sweep is kept: a folder, or a prefix of a bucket (S3, Google Cloud Storage), with the same promises."""
 
-from gemma_nli.storage.bucket import Bucket, Changed, open_bucket
+from gemma_nli.storage.bucket import Bucket, Changed
 from gemma_nli.storage.lease import Lease
 from gemma_nli.storage.place import Place, Prefix, fetch_folder, folder_of, parse_address, place_of, store_folder
 from gemma_nli.storage.record import BucketRecord, FolderRecord, record_of
@@ -15,7 +15,6 @@ __all__ = [
     "Prefix",
     "fetch_folder",
     "folder_of",
-    "open_bucket",
     "parse_address",
     "place_of",
     "record_of",

@@ -1,30 +1,18 @@
-"""An S3 bucket through boto3: whole objects, conditional writes, and errors that say what to mend.
+"""What a bucket must do for us, whoever's it is: whole objects, conditional writes, and errors that say what to mend.
 
-Which store, who we are and how patient we are come from the environment of the process: $AWS_ENDPOINT_URL,
-$AWS_ACCESS_KEY_ID and the other ways that boto3 knows, $AWS_MAX_ATTEMPTS. None of it is ever pickled or logged.
+Which store, who we are and how patient we are come from the environment of the process, as the store's own library
+(`s3.py`, `gcs.py`) reads it. None of it is ever pickled or logged.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import threading
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 from gemma_nli.errors import StorageError
-from gemma_nli.masking import mask_credentials
-
-TRIES = 8
-"""Of one request before its caller is told: with standard back-off, about half a minute."""
-_CONFLICTS = 5
 
 
 class Changed(Exception):
@@ -33,122 +21,84 @@ class Changed(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """An object as it was answered. `age_seconds` since it was written, by the store's own clock, to the second."""
+    """An object as it was answered.
 
-    etag: str
+    Args:
+        version: changes with each write: the ETag of S3, the generation of Google Cloud Storage.
+        age_seconds: since it was written, by the store's own clock, to the second.
+        writer: names the one write that made it.
+    """
+
+    version: str
     age_seconds: float
     writer: str
     data: bytes = b""
 
 
-class Bucket:
+class Bucket(ABC):
     """Objects by key. Threads may share one; each process opens its own (`open_bucket`).
 
     Raises:
         StorageError: from every method, with what to mend.
     """
 
+    scheme: str
+
     def __init__(self, name: str) -> None:
         self.name = name
-        try:
-            import boto3
-            from botocore.config import Config
-        except ImportError:
-            raise StorageError(f"s3://{name}: needs boto3: pip install 'gemma-nli[s3]' on every node.") from None
-        tries = int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))
-        patience = {"mode": "standard", "total_max_attempts": tries}
-        with self._told():
-            config = Config(retries=patience, connect_timeout=5, read_timeout=60, max_pool_connections=32)
-            self.client: Any = boto3.session.Session().client("s3", config=config)
 
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.name}"
+
+    @abstractmethod
     def get(self, key: str) -> Seen | None:
         """The whole object, None where there is none."""
-        with self._told():
-            try:
-                answer = self.client.get_object(Bucket=self.name, Key=key)
-                return _seen(answer, answer["Body"].read())
-            except self.client.exceptions.NoSuchKey:
-                return None
 
+    @abstractmethod
     def head(self, key: str) -> Seen | None:
-        with self._told():
-            try:
-                return _seen(self.client.head_object(Bucket=self.name, Key=key))
-            except self.client.exceptions.ClientError as error:
-                if _status(error) == 404:
-                    return None
-                raise
+        """The object without its data, None where there is none."""
 
+    @abstractmethod
     def put(self, key: str, data: bytes, if_match: str | None = None, if_absent: bool = False) -> str:
-        """Write a small object; its new ETag.
+        """Write a small object; its new version.
 
         Args:
-            if_match: only over the object with this ETag.
+            if_match: only over the object of this version.
             if_absent: only where none is.
         Raises:
             Changed: the condition does not hold, and it was not an earlier try of this very write that changed it.
         """
-        writer = uuid.uuid4().hex
-        conditions = {"IfMatch": if_match} if if_match else {"IfNoneMatch": "*"} if if_absent else {}
-        with self._told():
-            for conflict in range(1, _CONFLICTS + 1):
-                try:
-                    answer = self.client.put_object(
-                        Bucket=self.name, Key=key, Body=data, Metadata={"writer": writer}, **conditions
-                    )
-                    return str(answer["ETag"])
-                except self.client.exceptions.ClientError as error:
-                    if _status(error) == 409 and conflict < _CONFLICTS:  # another write to the key is under way
-                        time.sleep(0.1 * conflict)
-                        continue
-                    gone = if_match is not None and _code(error) == "NoSuchKey"
-                    if not conditions or not (_status(error) in (409, 412) or gone):
-                        raise
-                seen = self.head(key)
-                if seen is not None and seen.writer == writer:  # its answer was lost, and boto3 had tried again
-                    return seen.etag
-                raise Changed(f"s3://{self.name}/{key}")
-            raise AssertionError("the last conflict has raised")
 
+    @abstractmethod
     def store(self, key: str, source: bytes | Path) -> None:
         """Write an object of any size, over whatever is there: for names that promise their bytes."""
-        with self._told():
-            if isinstance(source, bytes):
-                self.client.upload_fileobj(io.BytesIO(source), self.name, key)
-            else:
-                self.client.upload_file(str(source), self.name, key)
 
     def fetch(self, key: str, target: Path) -> bool:
         """Bring an object of any size to a file, whole or not at all; False where there is none."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".pull-{uuid.uuid4().hex}")
         try:
-            with self._told():
-                try:
-                    self.client.download_file(self.name, key, str(temporary))
-                except self.client.exceptions.ClientError as error:
-                    if _status(error) == 404:
-                        return False
-                    raise
+            if not self._download(key, temporary):
+                return False
             temporary.replace(target)
             return True
         finally:
             temporary.unlink(missing_ok=True)
 
+    @abstractmethod
+    def _download(self, key: str, target: Path) -> bool: ...
+
+    @abstractmethod
     def keys(self, prefix: str) -> list[str]:
         """All keys that begin so."""
-        with self._told():
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-            return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
+    @abstractmethod
     def delete(self, key: str) -> None:
-        with self._told():
-            self.client.delete_object(Bucket=self.name, Key=key)
+        """Where there is none, nothing happens."""
 
+    @abstractmethod
     def check(self) -> None:
         """That the bucket is there and these credentials may use it."""
-        with self._told():
-            self.client.head_bucket(Bucket=self.name)
 
     def check_conditions(self, key: str) -> None:
         """That the store can be written to and refuses what a condition forbids: all that keeps writers apart.
@@ -158,78 +108,17 @@ class Bucket:
         """
         probe = f"{key}-{uuid.uuid4().hex}"
         try:
-            self.put(probe, b"1", if_absent=True)
-            for forbidden in ({"if_absent": True}, {"if_match": '"0123456789abcdef0123456789abcdef"'}):
+            first = self.put(probe, b"1", if_absent=True)
+            self.put(probe, b"2", if_match=first)
+            forbidden: list[dict[str, Any]] = [{"if_absent": True}, {"if_match": first}]
+            for conditions in forbidden:
                 try:
-                    self.put(probe, b"2", **forbidden)
+                    self.put(probe, b"3", **conditions)
                 except Changed:
                     continue
                 raise StorageError(
-                    f"s3://{self.name}: this store ignores If-None-Match and If-Match on writes, so two drivers could "
-                    "overwrite each other; use a store that honours them (AWS S3, MinIO, Ceph), or a shared folder."
+                    f"{self}: this store ignores the conditions of a write, so two drivers could overwrite each other; "
+                    "use one that honours them (AWS S3, MinIO, Ceph, Google Cloud Storage), or a shared folder."
                 )
         finally:
             self.delete(probe)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (Boto3Error, BotoCoreError, ClientError) as error:
-            raise StorageError(f"s3://{self.name}: {self._cause(error)}") from None
-
-    def _cause(self, error: Exception) -> str:
-        from botocore.exceptions import (
-            ClientError,
-            ConnectionError,  # botocore's own
-            HTTPClientError,
-            NoCredentialsError,
-            PartialCredentialsError,
-        )
-
-        if isinstance(error, NoCredentialsError | PartialCredentialsError):
-            return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, on every node."
-        if isinstance(error, HTTPClientError | ConnectionError):
-            endpoint = mask_credentials(str(self.client.meta.endpoint_url))
-            return f"{endpoint} does not answer ({type(error).__name__}); the same command goes on when it is back."
-        if not isinstance(error, ClientError):
-            return f"{mask_credentials(' '.join(str(error).split()))[:300]} ({type(error).__name__})."
-        status, code = _status(error), _code(error)
-        if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
-            return "there is no such bucket; make it, or set storage= to one that is there."
-        if status in (401, 403):
-            return f"these credentials may not use it ({code}); it takes getting, putting, listing and deleting."
-        if status in (301, 400) and error.operation_name == "HeadBucket":
-            return f"it answers {status}; set AWS_DEFAULT_REGION to the bucket's region and check the credentials."
-        return f"{error.operation_name} failed ({code}, status {status}); the same command goes on when it is mended."
-
-
-_open: dict[tuple[object, ...], Bucket] = {}
-_opening = threading.Lock()
-
-
-def open_bucket(name: str) -> Bucket:
-    """This process's client of a bucket, as the environment tells now."""
-    where = (os.getpid(), name, *(os.environ.get(each) for each in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")))
-    with _opening:
-        if where not in _open:
-            _open[where] = Bucket(name)
-        return _open[where]
-
-
-def _seen(answer: dict[str, Any], data: bytes = b"") -> Seen:
-    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-    written: datetime = answer["LastModified"]
-    told = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}  # MinIO answers `Writer`
-    return Seen(answer["ETag"], (now - written).total_seconds(), told.get("writer", ""), data)
-
-
-def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "?"))

@@ -33,7 +33,7 @@ class Lease:
         self.place, self.seconds = place, seconds
         self.lost = False
         self._token = uuid.uuid4().hex
-        self._etag = ""
+        self._version = ""
         self._writes = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -49,12 +49,12 @@ class Lease:
             seen = self.place.bucket.get(self.place.key)
             if seen is None or _is_free(seen) or seen.age_seconds > self.seconds + _CLOCK_SECONDS:
                 try:
-                    self._write(seen.etag if seen is not None else None)
+                    self._write(seen.version if seen is not None else None)
                     break
                 except Changed:
                     continue  # another was faster, or the holder is alive after all: look again
             first = first or seen
-            if not patient and seen.etag != first.etag:
+            if not patient and seen.version != first.version:
                 return False
             time.sleep(min(1.0, self.seconds / 10))
         self.lost = False
@@ -70,7 +70,7 @@ class Lease:
             self._thread.join()
         try:
             if not self.lost:
-                self._write(self._etag, free=True)
+                self._write(self._version, free=True)
         except Changed:
             self.lost = True
         except StorageError as error:
@@ -85,7 +85,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._ended.wait(self.seconds / 3):
             try:
-                self._write(self._etag)
+                self._write(self._version)
             except Changed:
                 self.lost = True
                 return
@@ -93,11 +93,11 @@ class Lease:
                 log.warning("%s: not renewed (%s)", self.place, error)
 
     def _write(self, over: str | None, free: bool = False) -> None:
-        self._writes += 1  # no two claims are the same bytes, so no two have the same ETag
+        self._writes += 1  # no two claims are the same bytes, so no two have the same version
         facts = {"holder": self._token, "writes": self._writes, "free": free}
         facts |= {"pid": os.getpid(), "host": os.uname().nodename}
         data = json.dumps(facts).encode()
-        self._etag = self.place.bucket.put(self.place.key, data, if_match=over, if_absent=over is None)
+        self._version = self.place.bucket.put(self.place.key, data, if_match=over, if_absent=over is None)
 
 
 def _facts(seen: Seen) -> dict[str, Any]:

@@ -5,32 +5,43 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from gemma_nli.config import home
-from gemma_nli.storage.bucket import Bucket, open_bucket
+from gemma_nli.storage.bucket import Bucket
+from gemma_nli.storage.gcs import GcsBucket
+from gemma_nli.storage.s3 import S3Bucket
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_KINDS: dict[str, type[Bucket]] = {"s3": S3Bucket, "gs": GcsBucket}
+_ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+"""Variables that name a store other than the scheme's own, the first that is set."""
+_NAMES = {
+    "s3": re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+    "gs": re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"),
+}
 _KEY = re.compile(r"[\w.()!*'-]+")
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """`s3://name/key`: as much of a path as we need, small enough to travel; opens nothing before it is used."""
+    """`s3://name/key` or `gs://name/key`: what we need of a path; it travels, and opens nothing before it is used."""
 
+    scheme: str
     name: str
     key: str = ""
 
     def __truediv__(self, part: str) -> Prefix:
-        return Prefix(self.name, f"{self.key}/{part}" if self.key else part)
+        return Prefix(self.scheme, self.name, f"{self.key}/{part}" if self.key else part)
 
     def __str__(self) -> str:
-        return f"s3://{self.name}/{self.key}".rstrip("/")
+        return f"{self.scheme}://{self.name}/{self.key}".rstrip("/")
 
     @property
     def bucket(self) -> Bucket:
-        return open_bucket(self.name)
+        """This process's client of the bucket, as the environment tells now."""
+        return _open_bucket(self.scheme, self.name)
 
     def exists(self) -> bool:
         return self.bucket.head(self.key) is not None
@@ -54,28 +65,44 @@ class Prefix:
         return {key.removeprefix(start): key for key in self.bucket.keys(start)}
 
 
+_open: dict[tuple[object, ...], Bucket] = {}
+_opening = threading.Lock()
+
+
+def _open_bucket(scheme: str, name: str) -> Bucket:
+    where = (os.getpid(), scheme, name, _endpoint(scheme))
+    with _opening:
+        if where not in _open:
+            _open[where] = _KINDS[scheme](name)
+        return _open[where]
+
+
+def _endpoint(scheme: str) -> str:
+    return next((value for each in _ENDPOINTS[scheme] if (value := os.environ.get(each))), "")
+
+
 Place = Path | Prefix
 
 
 def parse_address(text: str) -> Prefix:
-    """`s3://bucket/prefix`.
+    """`s3://bucket/prefix` or `gs://bucket/prefix`.
 
     Raises:
         ValueError: another scheme, or no name of a bucket or prefix.
     """
     scheme, _, rest = text.partition("://")
-    if scheme != "s3":
+    if scheme not in _KINDS:
         raise ValueError(
-            f"{scheme}:// is not known; name a folder that all nodes mount (NFS 4, EFS, Filestore, Lustre), or "
-            "s3://bucket/prefix of a store that honours conditional writes"
+            f"{scheme}:// is not known; name a folder that all nodes mount (NFS 4, EFS, Filestore, Lustre), "
+            "s3://bucket/prefix of a store that honours conditional writes, or gs://bucket/prefix"
         )
     name, _, key = rest.partition("/")
     parts = [part for part in key.split("/") if part]
-    if not _BUCKET.fullmatch(name):
-        raise ValueError("s3:// must be followed by a bucket's name, and credentials belong in the environment")
+    if not _NAMES[scheme].fullmatch(name):
+        raise ValueError(f"{scheme}:// must be followed by a bucket's name, and credentials belong in the environment")
     if any(part in (".", "..") or not _KEY.fullmatch(part) for part in parts):
         raise ValueError("the prefix after the bucket may hold letters, digits and -_.!*'() between slashes")
-    return Prefix(name, "/".join(parts))
+    return Prefix(scheme, name, "/".join(parts))
 
 
 def place_of(storage: str | Path | Prefix) -> Place:
@@ -89,8 +116,8 @@ def folder_of(place: Place) -> Path:
     """The folder itself; of a prefix, this machine's mirror of it, which may be deleted while nothing runs."""
     if isinstance(place, Path):
         return place
-    store = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    mirror = hashlib.sha256(f"{store} {place.name}".encode()).hexdigest()[:16]
+    store = f"{_endpoint(place.scheme)} {place.scheme} {place.name}"
+    mirror = hashlib.sha256(store.encode()).hexdigest()[:16]
     return home() / "mirror" / mirror / place.key
 
 

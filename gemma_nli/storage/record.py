@@ -143,7 +143,7 @@ class BucketRecord:
     def __init__(self, place: Prefix, lease_seconds: float = LEASE_SECONDS) -> None:
         self.place, self.lease_seconds = place, lease_seconds
         self._journal = place / JOURNAL
-        self._seen: tuple[bytes, str | None] | None = None  # the journal's bytes and ETag as last read or written
+        self._seen: tuple[bytes, str | None] | None = None  # the journal's bytes and version as last read or written
         self._lease: Lease | None = None
 
     @contextmanager
@@ -167,17 +167,19 @@ class BucketRecord:
         for _ in range(_APPENDS):
             if self._lease is not None and self._lease.lost:
                 break
-            data, etag = self._seen or self._fetch()
+            data, version = self._seen or self._fetch()
             fresh = data + (b"" if not data or data.endswith(b"\n") else b"\n") + line + b"\n"
             try:
                 with self._as_journal():
-                    etag = self._journal.bucket.put(self._journal.key, fresh, if_match=etag, if_absent=etag is None)
+                    version = self._journal.bucket.put(
+                        self._journal.key, fresh, if_match=version, if_absent=version is None
+                    )
             except Changed:
                 self._seen = None
                 if self._lease is not None:
                     break
                 continue
-            self._seen = (fresh, etag)
+            self._seen = (fresh, version)
             return
         raise JournalError(
             f"{self.place}: another process writes this trial's journal, which is left as it is; if this one was cut "
@@ -215,7 +217,7 @@ class BucketRecord:
     def _fetch(self) -> tuple[bytes, str | None]:
         with self._as_journal():
             found = self._journal.bucket.get(self._journal.key)
-        self._seen = (found.data, found.etag) if found is not None else (b"", None)
+        self._seen = (found.data, found.version) if found is not None else (b"", None)
         return self._seen
 
     @contextmanager

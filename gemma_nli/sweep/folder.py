@@ -43,7 +43,7 @@ class SweepFolder:
         self.pending = path / "pending.jsonl"
         self.stopping = place / "stopping"
         self._lease: Lease | None = None
-        self._etags: dict[str, str | None] = {}
+        self._versions: dict[str, str | None] = {}
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
@@ -101,7 +101,7 @@ class SweepFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
             found = self.place.bucket.get((self.place / name).key)
-            self._etags[name] = found.etag if found is not None else None
+            self._versions[name] = found.version if found is not None else None
             if found is not None and found.data:
                 write_whole(self.path / name, found.data)
             else:
@@ -126,8 +126,8 @@ class SweepFolder:
             try:
                 if self._lease.lost:
                     raise Changed(key)
-                before = self._etags[name]
-                self._etags[name] = self.place.bucket.put(key, data, if_match=before, if_absent=before is None)
+                before = self._versions[name]
+                self._versions[name] = self.place.bucket.put(key, data, if_match=before, if_absent=before is None)
             except Changed:
                 raise SweepError(
                     f"{self.place}: another process has taken this sweep over, as this one was cut off from the store."

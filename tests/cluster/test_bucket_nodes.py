@@ -14,11 +14,10 @@ from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.features import FeatureStore
 from gemma_nli.journal import read_trial
-from gemma_nli.storage import Prefix
 from gemma_nli.training.cross_validation import cross_validate
 from tests.cluster.rig import rig
 from tests.cluster.test_jobs import sweep_tree
-from tests.s3_server import BUCKET, SECRET, environment, serving
+from tests.s3_server import SECRET, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -27,12 +26,12 @@ def test_nodes_that_share_only_a_bucket_run_a_sweep_once_and_to_the_same_numbers
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with rig() as hosts, serving(hosts.gateway) as store:
-        hosts.extra = environment(store)
+        hosts.extra = store.environment()
         write_synthetic(hosts.scratch / "data", num_posts=60, seed=3)
         hosts.head(cpus=0, prepare=f"mkdir -p {hosts.private} && cp -r {hosts.scratch / 'data'} {hosts.private}/data")
         for _ in range(2):
             hosts.worker(cpus=1)
-        tree = sweep_tree(hosts, tiny_bert, name="apart", storage=f"s3://{BUCKET}/kept")
+        tree = sweep_tree(hosts, tiny_bert, name="apart", storage=str(store.place("kept")))
         tree["space"]["training.learning_rate"] = {"grid": ["1e-3", "1e-2"]}
         (tmp_path / "x.yaml").write_text(yaml.safe_dump(tree))
         words = ["submit", "x.yaml", "--follow", "--address", hosts.address]
@@ -42,14 +41,14 @@ def test_nodes_that_share_only_a_bucket_run_a_sweep_once_and_to_the_same_numbers
             assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
             assert SECRET not in ended.stdout + ended.stderr
             (result,) = [key for key in store.names() if key.endswith("/result.json")]
-            told.append(json.loads(store.client().get_object(Bucket=BUCKET, Key=result)["Body"].read()))
+            told.append(json.loads(store.read(result)))
         assert [each["ran"] for each in told] == [4, 0]
         assert told[0]["trials"] == {"finished": 4, "pruned": 0, "failed": 0}
         assert told[0]["registered"]["version"] == told[1]["registered"]["version"] == 1
 
-        for name, value in environment(store).items():
+        for name, value in store.environment().items():
             monkeypatch.setenv(name, value)
-        storage, corpus = Prefix(BUCKET, "kept"), load_corpus(str(hosts.scratch / "data"))
+        storage, corpus = store.place("kept"), load_corpus(str(hosts.scratch / "data"))
         keys = {key.split("/")[-2] for key in store.names() if key.endswith("/journal.jsonl")}
         assert len(keys) == 4
         for key in keys:

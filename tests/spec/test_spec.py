@@ -130,7 +130,7 @@ def test_an_override_inside_a_varied_section_is_refused_too():
         ("resources.gpu=1.5", "whole number"),
         ("resources=none", "resources: must be"),
         ("storage=", "storage:"),
-        ("storage=gs://bucket/sweeps", "storage: gs:// is not known; name a folder that all nodes mount"),
+        ("storage=az://bucket/sweeps", "storage: az:// is not known; name a folder that all nodes mount"),
         ("storage=s3://me:pw@bucket/x", "storage: s3:// must be followed by a bucket's name"),
         ("search.num_trials=5", "is for random and optuna; a grid runs every cell"),
         ("search.sampler=gp", "sampler is for algorithm optuna"),

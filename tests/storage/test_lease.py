@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gemma_nli.storage import Lease, Prefix, open_bucket
-from tests.s3_server import BUCKET, wait_for
+from gemma_nli.storage import Lease
+from tests.s3_server import wait_for
 
-PLACE = Prefix(BUCKET, "a/claim.json")
+KEY = "a/claim.json"
 
 
 def _die(lease: Lease) -> None:
@@ -20,16 +20,16 @@ def _die(lease: Lease) -> None:
     lease._thread.join()
 
 
-def test_of_many_one_gets_it(s3):
-    leases = [Lease(PLACE, seconds=1.5) for _ in range(6)]
+def test_of_many_one_gets_it(store):
+    leases = [Lease(store.place(KEY), seconds=1.5) for _ in range(6)]
     with ThreadPoolExecutor(6) as threads:
         got = list(threads.map(lambda lease: lease.acquire(patient=False), leases))
     assert sum(got) == 1
     leases[got.index(True)].release()
 
 
-def test_a_living_holder_keeps_it_for_longer_than_its_lease_and_who_waits_gets_it_when_it_lets_go(s3):
-    holder, waiting = Lease(PLACE, seconds=1.5), Lease(PLACE, seconds=1.5)
+def test_a_living_holder_keeps_it_for_longer_than_its_lease_and_who_waits_gets_it_when_it_lets_go(store):
+    holder, waiting = Lease(store.place(KEY), seconds=1.5), Lease(store.place(KEY), seconds=1.5)
     assert holder.acquire(patient=True)
     came = threading.Event()
     thread = threading.Thread(target=lambda: (waiting.acquire(patient=True), came.set()))
@@ -43,9 +43,9 @@ def test_a_living_holder_keeps_it_for_longer_than_its_lease_and_who_waits_gets_i
 
 
 @pytest.mark.parametrize("ahead", [-3600, 3600])
-def test_a_holder_that_falls_silent_is_taken_over_by_the_stores_clock_and_knows_it_when_it_wakes(s3, ahead):
-    s3.ahead_seconds = ahead
-    sleeper, next_one = Lease(PLACE, seconds=1.0), Lease(PLACE, seconds=1.0)
+def test_a_holder_that_falls_silent_is_taken_over_by_the_stores_clock_and_knows_it_when_it_wakes(store, ahead):
+    store.ahead_seconds = ahead
+    sleeper, next_one = Lease(store.place(KEY), seconds=1.0), Lease(store.place(KEY), seconds=1.0)
     assert sleeper.acquire(patient=True)
     _die(sleeper)
     began = time.monotonic()
@@ -55,18 +55,20 @@ def test_a_holder_that_falls_silent_is_taken_over_by_the_stores_clock_and_knows_
     threading.Thread(target=sleeper._renew, daemon=True).start()
     wait_for(lambda: sleeper.lost)
     sleeper.release()
-    assert not Lease(PLACE, seconds=1.0).acquire(patient=False), "a sleeper's release lets go of nobody else's claim"
+    assert not Lease(store.place(KEY), seconds=1.0).acquire(patient=False), (
+        "a sleeper's release lets go of nobody else's claim"
+    )
     assert not next_one.lost
     next_one.release()
 
 
-def test_a_holder_survives_an_outage_in_which_nobody_took_over(s3):
-    holder = Lease(PLACE, seconds=0.9)
+def test_a_holder_survives_an_outage_in_which_nobody_took_over(store):
+    holder = Lease(store.place(KEY), seconds=0.9)
     assert holder.acquire(patient=True)
-    s3.away = True
+    store.away = True
     time.sleep(2)
-    s3.away = False
-    before = open_bucket(BUCKET).get(PLACE.key).etag
-    wait_for(lambda: open_bucket(BUCKET).get(PLACE.key).etag != before)
+    store.away = False
+    before = store.place(KEY).bucket.get(KEY).version
+    wait_for(lambda: store.place(KEY).bucket.get(KEY).version != before)
     assert not holder.lost
     holder.release()

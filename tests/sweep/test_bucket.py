@@ -1,4 +1,4 @@
-"""A sweep kept in a bucket: the promises of a folder, over a real S3 API on loopback and a real local Ray."""
+"""A sweep kept in a bucket: the promises of a folder, over both kinds of store on loopback and a real local Ray."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_sweep_in_a_bucket_gives_a_folders_numbers_and_goes_on_from_another_machine(
-    s3, sweep_tree, finished_sweep, tmp_path, monkeypatch
+    store, sweep_tree, finished_sweep, tmp_path, monkeypatch
 ):
-    tree = {**sweep_tree, "storage": ADDRESS, "report": {"enabled": True}}
+    address = str(store.place("a/b"))
+    tree = {**sweep_tree, "storage": address, "report": {"enabled": True}}
     tree["base"]["mlflow"]["tracking_uri"] = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
     half = {**tree["space"], "training.learning_rate": {"grid": ["1e-3"]}}
     first = run_sweep(spec_of(tree, space=half))
@@ -62,16 +63,16 @@ def test_a_sweep_in_a_bucket_gives_a_folders_numbers_and_goes_on_from_another_ma
         for number, fold in record.folds.items():
             np.testing.assert_array_equal(fold.probabilities, in_folder[key].folds[number].probabilities)
 
-    assert not (tmp_path / "s3:").exists()
-    assert stored_spec("little").storage == ADDRESS
+    assert not [path for path in tmp_path.iterdir() if ":" in path.name]
+    assert stored_spec("little").storage == address
     elsewhere(monkeypatch, tmp_path / "third_home")
-    kept = SweepFolder(Prefix(BUCKET, "a/b") / "sweeps" / first.sweep_id)
+    kept = SweepFolder(store.place("a/b") / "sweeps" / first.sweep_id)
     kept.pull()
     assert kept.result()["trials"] == again.trials
     assert len(kept.cells()) == 4
     assert (kept.path / "report.html").read_bytes() == Path(again.report["html"]).read_bytes()
-    for key in s3.names():
-        assert SECRET.encode() not in (Prefix(BUCKET) / key).read_bytes()
+    for key in store.names():
+        assert SECRET.encode() not in store.read(key)
 
 
 @pytest.mark.slow
@@ -91,7 +92,7 @@ def test_trials_whose_store_goes_away_fail_with_what_to_do_and_run_when_it_is_ba
 
 
 def test_what_the_driver_could_not_put_there_is_put_there_with_the_next(s3):
-    folder = SweepFolder(Prefix(BUCKET, "x"))
+    folder = SweepFolder(Prefix("s3", BUCKET, "x"))
     with folder.held("little"):
         folder.add_cells({"k": {"training.seed": 1}})
         s3.away = True
@@ -99,11 +100,11 @@ def test_what_the_driver_could_not_put_there_is_put_there_with_the_next(s3):
             folder.add_cells({"l": {"training.seed": 2}})
         s3.away = False
         folder.end({"interrupted": False, "trials": {}, "best": None})
-    assert SweepFolder(Prefix(BUCKET, "x")).cells().keys() == {"k", "l"}
+    assert SweepFolder(Prefix("s3", BUCKET, "x")).cells().keys() == {"k", "l"}
 
 
 def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, monkeypatch, tmp_path):
-    place = Prefix(BUCKET, "sweep")
+    place = Prefix("s3", BUCKET, "sweep")
     first = SweepFolder(place)
     with first.held("little"):
         first.add_cells({"k": {"training.seed": 1}})
@@ -130,12 +131,13 @@ def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, mo
     [
         ({"storage": "s3://nowhere-at-all/x"}, {}, "s3://nowhere-at-all: there is no such bucket"),
         ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "s3://sweeps: .*127.0.0.1:1 does not answer"),
-        ({"storage": "gs://bucket/x"}, {}, "storage: gs:// is not known"),
+        ({"storage": "az://bucket/x"}, {}, "storage: az:// is not known"),
+        ({"storage": "gs://nowhere-at-all/x"}, {}, "gs://nowhere-at-all: there is no such bucket"),
         ({"search": {"algorithm": "optuna"}}, {}, "search.storage: an Optuna study is a database"),
     ],
 )
 def test_what_is_wrong_with_a_bucket_is_told_before_anything_starts(
-    s3, sweep_tree, monkeypatch, changes, environment, told
+    s3, gcs, sweep_tree, monkeypatch, changes, environment, told
 ):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
