@@ -85,9 +85,13 @@ class Store:
             raise Refused(503, "Backend Error")
         if self.forbidden:
             raise Refused(403, "Forbidden")
-        bucket, rest = re.fullmatch(r"(?:/(?:up|down)load)?/storage/v1/b/([^/]+)/o/?(.*)", path, re.DOTALL).groups()
+        asked = re.fullmatch(r"(?:/(?:up|down)load)?/storage/v1/b/([^/]+)(/o/?)?(.*)", path, re.DOTALL)
+        assert asked is not None, path
+        bucket, objects, rest = asked.groups()
         if bucket != BUCKET:
             raise Refused(404, "The specified bucket does not exist.")
+        if not objects:  # which the library looks at by itself, and which takes a right that a sweep does not need
+            raise Refused(403, "storage.buckets.get denied.")
         with self._lock:
             if path.startswith("/upload/"):
                 return self._upload(request, body)
