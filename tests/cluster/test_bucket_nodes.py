@@ -1,9 +1,10 @@
-"""Hosts that share an S3 bucket and no folder: the sweep's numbers are those of one machine without Ray."""
+"""Hosts that share a bucket and no folder: the sweep's numbers are those of one machine without Ray."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,15 +16,23 @@ from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.features import FeatureStore
 from gemma_nli.journal import read_trial
 from gemma_nli.training.cross_validation import cross_validate
+from tests import gcs_server, s3_server
 from tests.cluster.rig import rig
 from tests.cluster.test_jobs import sweep_tree
-from tests.s3_server import SECRET, serving
+from tests.s3_server import SECRET
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
+@pytest.mark.parametrize(
+    "serving",
+    [
+        pytest.param(s3_server.serving, id="s3", marks=pytest.mark.cluster),
+        pytest.param(gcs_server.serving, id="gcs", marks=pytest.mark.slow),
+    ],
+)
 def test_nodes_that_share_only_a_bucket_run_a_sweep_once_and_to_the_same_numbers(
-    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Any, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with rig() as hosts, serving(hosts.gateway) as store:
         hosts.extra = store.environment()
