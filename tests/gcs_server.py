@@ -24,7 +24,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
 from gemma_nli.storage import Prefix
-from tests.s3_server import BUCKET, Quiet
+from tests.s3_server import BUCKET, Quiet, answering
 
 PAGE = 50
 
@@ -222,10 +222,5 @@ def _json(answer: dict[str, Any]) -> Response:
 @contextmanager
 def serving(host: str = "127.0.0.1") -> Iterator[Store]:
     store = Store(host)
-    thread = threading.Thread(target=store.server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with answering(store.server):
         yield store
-    finally:
-        store.server.shutdown()
-        thread.join()

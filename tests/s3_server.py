@@ -111,16 +111,23 @@ class Store:
 
 
 @contextmanager
-def serving(host: str = "127.0.0.1") -> Iterator[Store]:
-    store = Store(host)
-    thread = threading.Thread(target=store.server.serve_forever, daemon=True)
+def answering(server: BaseWSGIServer) -> Iterator[None]:
+    """While it is entered, the server answers in a thread."""
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def serving(host: str = "127.0.0.1") -> Iterator[Store]:
+    store = Store(host)
+    with answering(store.server):
         store.client().create_bucket(Bucket=BUCKET)
         yield store
-    finally:
-        store.server.shutdown()
-        thread.join()
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:

@@ -43,8 +43,9 @@ class GcsBucket(Bucket):
         retry = DEFAULT_RETRY.with_delay(initial=0.3, maximum=5.0).with_timeout(PATIENCE_SECONDS)
         self._options: dict[str, Any] = {"retry": retry, "timeout": _TIMEOUT}
         self._answered = threading.local()
+        self.client: Any = None
         with self._told():
-            self.client: Any = storage.Client(project="<none>")  # buckets have one name each over all projects
+            self.client = storage.Client(project="<none>")  # buckets have one name each over all projects
             self._bucket = self.client.bucket(name)
             session = self.client._http  # the store's clock is told by no public name of the library
         session.mount("https://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
@@ -153,7 +154,7 @@ class GcsBucket(Bucket):
         if isinstance(error, DefaultCredentialsError):
             return "no credentials; set GOOGLE_APPLICATION_CREDENTIALS, or give each node a service account."
         if isinstance(error, RequestException | TransportError):
-            endpoint = mask_credentials(str(self.client.api_endpoint))
+            endpoint = mask_credentials(str(getattr(self.client, "api_endpoint", "the server that signs in")))
             return f"{endpoint} does not answer ({type(error).__name__}); the same command goes on when it is back."
         answered = getattr(getattr(error, "response", None), "status_code", 0)
         status = int(getattr(error, "code", None) or answered or 0)
