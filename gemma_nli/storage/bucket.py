@@ -36,7 +36,7 @@ class Seen:
 
 
 class Bucket(ABC):
-    """Objects by key. Threads may share one; each process opens its own (`open_bucket`).
+    """Objects by key. Threads may share one; each process opens its own (`Prefix.bucket`).
 
     Raises:
         StorageError: from every method, with what to mend.

@@ -10,7 +10,7 @@ import pytest
 
 from gemma_nli.errors import GemmaNliError, SpecError, StorageError, SweepBusyError, SweepError
 from gemma_nli.journal import TrialRecord, read_trial
-from gemma_nli.storage import Lease, Prefix
+from gemma_nli.storage import Lease
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
@@ -92,7 +92,7 @@ def test_trials_whose_store_goes_away_fail_with_what_to_do_and_run_when_it_is_ba
 
 
 def test_what_the_driver_could_not_put_there_is_put_there_with_the_next(s3):
-    folder = SweepFolder(Prefix("s3", BUCKET, "x"))
+    folder = SweepFolder(s3.place("x"))
     with folder.held("little"):
         folder.add_cells({"k": {"training.seed": 1}})
         s3.away = True
@@ -100,11 +100,11 @@ def test_what_the_driver_could_not_put_there_is_put_there_with_the_next(s3):
             folder.add_cells({"l": {"training.seed": 2}})
         s3.away = False
         folder.end({"interrupted": False, "trials": {}, "best": None})
-    assert SweepFolder(Prefix("s3", BUCKET, "x")).cells().keys() == {"k", "l"}
+    assert SweepFolder(s3.place("x")).cells().keys() == {"k", "l"}
 
 
 def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, monkeypatch, tmp_path):
-    place = Prefix("s3", BUCKET, "sweep")
+    place = s3.place("sweep")
     first = SweepFolder(place)
     with first.held("little"):
         first.add_cells({"k": {"training.seed": 1}})
