@@ -30,7 +30,8 @@ def start(tree: dict[str, Any], folder: Path, environment: dict[str, str], home:
 
 
 def finished(place: Place, keys: set[str]) -> dict[str, TrialRecord]:
-    found = {key: record for key, record in read_trials(place, sorted(keys)).items() if record is not None}
+    found = read_trials(place, sorted(keys))
+    assert found.keys() == keys
     assert {record.state for record in found.values()} == {"finished"}
     return found
 
