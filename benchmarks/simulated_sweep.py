@@ -10,13 +10,13 @@ import numpy as np
 
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.journal import TrialJournal, trial_key
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import identify_sweep
 from gemma_nli.training.fold import measure, plan_fold
 from gemma_nli.training.metrics import curves
 from gemma_nli.training.results import summarize
+from gemma_nli.trial import TrialJournal, trial_key
 
 Skill = Callable[[Mapping[str, Any]], float]
 

@@ -15,11 +15,11 @@ import threading
 import time
 from pathlib import Path
 
-from gemma_nli.journal import TrialJournal
 from gemma_nli.spec.spec import load_sweep
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
+from gemma_nli.trial import TrialJournal
 
 
 class PendingWatch:

@@ -16,8 +16,8 @@ from benchmarks.chaos.short import everything_at_once
 from benchmarks.chaos.verdict import Run, Snapshot, judge
 from gemma_nli.config import RunConfig
 from gemma_nli.errors import JournalError
-from gemma_nli.journal import TrialJournal
 from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.trial import TrialJournal
 
 
 @pytest.mark.timeout(900)  # a minute and a half on a quiet machine

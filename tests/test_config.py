@@ -22,9 +22,9 @@ from gemma_nli.config import (
     setting_names,
 )
 from gemma_nli.errors import ConfigError
-from gemma_nli.journal import trial_key
 from gemma_nli.model.heads import HEADS
 from gemma_nli.model.pooling import POOLERS
+from gemma_nli.trial import trial_key
 
 UNFROZEN = {"model.freeze_encoder": False}
 LORA = {**UNFROZEN, "model.lora.rank": 8}

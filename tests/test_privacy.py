@@ -24,9 +24,9 @@ from gemma_nli.corpus.redaction import without_posts
 from gemma_nli.corpus.redsm5 import Annotation, Corpus, load_corpus, write_corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.errors import ConfigError, GemmaNliError, SpecError, SweepError
-from gemma_nli.journal import TrialJournal
 from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.resume import stored_spec
+from gemma_nli.trial import TrialJournal
 
 CANARY = "the violet pangolin whispered about lighthouse marmalade at dawn"
 SECRET = "hunter2-Qx9vLm"

@@ -75,11 +75,11 @@ def _kill_workers(driver: Driver, kills: int) -> int:
 def by_hand(stage: Stage) -> dict[str, Points]:
     """What each trial must show, from cross-validations in this process: no Ray, no resume, nothing kept."""
     from gemma_nli.features import FeatureStore
-    from gemma_nli.journal import TrialJournal
     from gemma_nli.spec.spec import load_sweep
     from gemma_nli.sweep.prepare import prepare
     from gemma_nli.tracking.from_journal import metric_points
     from gemma_nli.training.cross_validation import cross_validate
+    from gemma_nli.trial import TrialJournal
 
     alone = stage.folder / "by_hand"
     ready = prepare(load_sweep(stage.file, [f"storage={alone}"]))

@@ -19,11 +19,11 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import ReportError
-from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 from gemma_nli.training.metrics import average_precision, decisions, roc_auc
 from gemma_nli.training.results import FINISHED
+from gemma_nli.trial import TrialRecord, read_trial
 
 Floats = NDArray[np.float64]
 BY_METRIC: dict[str, Metric] = {

@@ -22,7 +22,7 @@ from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
 from gemma_nli.analysis.selection import Draws, HonestScore, honest_score
 from gemma_nli.analysis.statistics import Difference
-from gemma_nli.journal import TrialRecord
+from gemma_nli.trial import TrialRecord
 
 RARE = 10
 PACKAGES = ("gemma-nli", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn", "numpy")

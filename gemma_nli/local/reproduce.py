@@ -13,9 +13,9 @@ from gemma_nli.config import RunConfig, home
 from gemma_nli.local.trial import LocalRun, run_here
 from gemma_nli.storage import Place
 from gemma_nli.tracking.from_journal import metric_points
-from gemma_nli.tracking.hardware import environment_tags
 from gemma_nli.tracking.queries import recorded_run
 from gemma_nli.training.listeners import Listener
+from gemma_nli.trial.hardware import environment_tags
 
 NOTED = {
     "gemma_nli.data_fingerprint": "the corpus",

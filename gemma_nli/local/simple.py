@@ -25,13 +25,13 @@ from gemma_nli.model.encoder import load_encoder, resolve_device, resolve_precis
 from gemma_nli.storage import Place
 from gemma_nli.tracking.experiment import ExperimentTracker
 from gemma_nli.tracking.from_journal import config_yaml, dataset_of, params_of
-from gemma_nli.tracking.hardware import hardware_tags
 from gemma_nli.training.finetune import train_fold
 from gemma_nli.training.fold import Rows, plan_fold
 from gemma_nli.training.frozen import train_folds
 from gemma_nli.training.inputs import load_inputs
 from gemma_nli.training.metrics import fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FoldResult
+from gemma_nli.trial.hardware import hardware_tags
 
 TEST_FOLD, VALIDATION_FOLD = 1, 2
 PER_EPOCH = ("train_loss", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "val_auc")

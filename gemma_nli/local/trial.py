@@ -23,18 +23,18 @@ from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureStore
 from gemma_nli.files import write_whole
-from gemma_nli.journal import TrialJournal, TrialRecord, trial_key
 from gemma_nli.masking import mask_credentials
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.storage import Place
 from gemma_nli.tracking.from_journal import artifacts_of, project_trial
-from gemma_nli.tracking.hardware import environment_tags, hardware_tags
 from gemma_nli.tracking.outbox import PENDING_FILE, Outbox
-from gemma_nli.tracking.system_metrics import SystemSampler
 from gemma_nli.tracking.tracker import MlflowTracker
 from gemma_nli.training.cross_validation import cross_validate
 from gemma_nli.training.listeners import Listener, Silent
 from gemma_nli.training.results import CvResult, FoldResult
+from gemma_nli.trial import TrialJournal, TrialRecord, trial_key
+from gemma_nli.trial.hardware import environment_tags, hardware_tags
+from gemma_nli.trial.system_metrics import SystemSampler
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 20.0

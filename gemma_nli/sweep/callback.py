@@ -17,10 +17,10 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.errors import JournalError
-from gemma_nli.journal import TrialJournal
 from gemma_nli.storage import Place
 from gemma_nli.sweep.board import Board
 from gemma_nli.training.results import summarize
+from gemma_nli.trial import TrialJournal
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial

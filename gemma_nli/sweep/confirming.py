@@ -9,7 +9,6 @@ from __future__ import annotations
 from ray.exceptions import RayError
 
 from gemma_nli.corpus.pairs import build_pairs
-from gemma_nli.journal import read_trials
 from gemma_nli.spec.settings import SchedulerSettings
 from gemma_nli.spec.space import Cell
 from gemma_nli.sweep.board import Board
@@ -21,6 +20,7 @@ from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.prepare import Prepared, feature_requests
 from gemma_nli.sweep.resources import TrialResources
 from gemma_nli.sweep.tuning import Tuning
+from gemma_nli.trial import read_trials
 
 _STRIDE = 1000
 """Between fold seeds: a drawing uses the few seeds above its own for the inner splits."""

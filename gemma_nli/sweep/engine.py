@@ -10,7 +10,6 @@ from typing import Any
 
 from gemma_nli.errors import TrackingError
 from gemma_nli.features import EncodeReport, FeatureRequest
-from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.cluster import ray_session
@@ -29,6 +28,7 @@ from gemma_nli.sweep.result import SweepResult
 from gemma_nli.sweep.searching import pareto_front
 from gemma_nli.sweep.sharing import SharedBlock
 from gemma_nli.sweep.tuning import Tuning
+from gemma_nli.trial import TrialRecord, read_trial
 
 log = logging.getLogger(__name__)
 Display = Callable[[Board], Any]

@@ -17,7 +17,6 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import TrackingError
 from gemma_nli.features import FeatureStore
-from gemma_nli.journal import TrialRecord
 from gemma_nli.model.bundle import save_bundle
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.storage import Place, fetch_folder, folder_of, store_folder
@@ -30,6 +29,7 @@ from gemma_nli.tracking.registry import Registered, find_registered, give_alias,
 from gemma_nli.tracking.tracker import MlflowTracker
 from gemma_nli.training.frozen import fit_head
 from gemma_nli.training.inputs import load_inputs
+from gemma_nli.trial import TrialRecord
 
 log = logging.getLogger(__name__)
 RefitTask: TypeAlias = Any  # a ray.ObjectRef[None]

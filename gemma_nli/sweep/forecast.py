@@ -16,7 +16,6 @@ from ray.exceptions import RayError
 from gemma_nli.config import RunConfig
 from gemma_nli.errors import SweepError
 from gemma_nli.features import FeatureRequest, FeatureStore
-from gemma_nli.journal import read_trials
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster import cluster_size, node_cpus, ray_failed, ray_session
 from gemma_nli.sweep.folder import SweepFolder
@@ -25,6 +24,7 @@ from gemma_nli.sweep.prepare import Prepared, configs_to_run, feature_requests, 
 from gemma_nli.sweep.probe import EncodeCost, TrialCost, cost_class, probe_encoding, probe_trial
 from gemma_nli.sweep.rehearsal import rehearse
 from gemma_nli.sweep.resources import TrialResources, decide_resources
+from gemma_nli.trial import read_trials
 
 MEASURED_CLASSES = 6
 """Kinds of trial that are measured, the most frequent ones; the others are taken to cost as these do on average."""

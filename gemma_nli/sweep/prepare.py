@@ -12,12 +12,12 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
-from gemma_nli.journal import TrialRecord, read_trials, trial_key
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
 from gemma_nli.training.inputs import feature_request
+from gemma_nli.trial import TrialRecord, read_trials, trial_key
 
 _PROBES = 64
 _MAX_REQUESTS = 8

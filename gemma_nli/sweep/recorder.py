@@ -12,7 +12,6 @@ from typing import Any
 
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.errors import TrackingError
-from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.kept_report import honest_tags, kept_report
@@ -25,10 +24,11 @@ from gemma_nli.tracking.from_journal import (
     project_trial,
     user_tags,
 )
-from gemma_nli.tracking.hardware import environment_tags
 from gemma_nli.tracking.outbox import Outbox
 from gemma_nli.tracking.projection import SweepProjection
 from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.trial import TrialRecord, read_trial
+from gemma_nli.trial.hardware import environment_tags
 
 log = logging.getLogger(__name__)
 END = "sweep-end"

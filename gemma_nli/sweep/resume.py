@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from gemma_nli.errors import SweepError
-from gemma_nli.journal import read_trial
 from gemma_nli.masking import MASK
 from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.finalize import finalize
@@ -14,6 +13,7 @@ from gemma_nli.sweep.folder import SweepFolder, find_sweep
 from gemma_nli.sweep.kept_report import honest_tags, kept_report
 from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.recorder import Recorder, flush
+from gemma_nli.trial import read_trial
 
 
 def stored_spec(name: str) -> SweepSpec:

@@ -10,12 +10,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.journal import TrialJournal, TrialRecord
 from gemma_nli.search.racing import Decision, RaceTable
 from gemma_nli.search.rules import Halving, Median
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 from gemma_nli.training.results import FoldResult
+from gemma_nli.trial import TrialJournal, TrialRecord
 
 
 class FoldScheduler(FIFOScheduler):

@@ -10,7 +10,6 @@ from typing import Any
 
 from gemma_nli.config import check_value
 from gemma_nli.errors import GemmaNliError
-from gemma_nli.journal import read_trial
 from gemma_nli.search.arms import ArmStudies
 from gemma_nli.search.study import Proposal, SweepStudy, study_url
 from gemma_nli.sweep.board import Board
@@ -18,6 +17,7 @@ from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.search import CellSearcher, StudySearcher
 from gemma_nli.tracking.queries import finished_runs
+from gemma_nli.trial import read_trial
 
 log = logging.getLogger(__name__)
 

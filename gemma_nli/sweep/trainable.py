@@ -18,14 +18,14 @@ from ray import tune
 from gemma_nli.corpus.redaction import without_posts
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureStore
-from gemma_nli.journal import TrialJournal
 from gemma_nli.masking import mask_credentials
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.sweep.sharing import SharedFeatures, TrialContext
-from gemma_nli.tracking.hardware import hardware_tags
-from gemma_nli.tracking.system_metrics import SystemSampler
 from gemma_nli.training.cross_validation import run_folds
 from gemma_nli.training.results import CvResult, FoldResult, summarize
+from gemma_nli.trial import TrialJournal
+from gemma_nli.trial.hardware import hardware_tags
+from gemma_nli.trial.system_metrics import SystemSampler
 
 
 class TrialCrashed(Exception):

@@ -10,7 +10,6 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayError
 
-from gemma_nli.journal import read_trial
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.callback import LiveSweep, Postman, SweepCallback, register_live, unregister_live
@@ -24,7 +23,8 @@ from gemma_nli.sweep.search import CellSearcher, StudySearcher
 from gemma_nli.sweep.searching import build_searcher
 from gemma_nli.sweep.sharing import SharedBlock, TrialContext
 from gemma_nli.sweep.trainable import CvTrial
-from gemma_nli.tracking.hardware import environment_tags
+from gemma_nli.trial import read_trial
+from gemma_nli.trial.hardware import environment_tags
 
 
 @dataclass

@@ -20,12 +20,12 @@ from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.settings import checked_tags
 from gemma_nli.tracking.from_journal import user_tags
-from gemma_nli.tracking.hardware import environment_tags, hardware_tags
 from gemma_nli.tracking.model_folder import save_model_folder
 from gemma_nli.tracking.projection import KIND, STATE, DatasetFacts, MetricPoint
 from gemma_nli.tracking.runs import KnownRun, log_dataset, log_news, upload_news
 from gemma_nli.tracking.store import talking
 from gemma_nli.tracking.tracker import TASK, MlflowTracker, now_ms
+from gemma_nli.trial.hardware import environment_tags, hardware_tags
 
 
 class ExperimentTracker:

@@ -17,10 +17,10 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.files import write_whole
-from gemma_nli.journal import TrialRecord
 from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.tracking.projection import DatasetFacts, MetricPoint, TrialProjection
+from gemma_nli.trial import TrialRecord
 
 OUT_OF_FOLD = "out_of_fold.safetensors"
 _HIDDEN = ("mlflow.tracking_uri", "mlflow.artifact_location")

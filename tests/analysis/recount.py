@@ -21,8 +21,8 @@ from transformers import AutoTokenizer
 from gemma_nli.analysis.bootstrap import PostBootstrap
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.selection import Draws
-from gemma_nli.journal import TrialRecord
 from gemma_nli.training.fold import plan_fold
+from gemma_nli.trial import TrialRecord
 
 
 def three(value: float) -> str:

@@ -17,8 +17,8 @@ from sklearn import metrics
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.report import Report, write_report
-from gemma_nli.journal import read_trial
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.trial import read_trial
 from tests.analysis.recount import Recount, holm, interval, p_of, p_text, three
 
 POOLING, RATE, DROPOUT = "model.pooling_strategy", "training.learning_rate", "model.dropout"

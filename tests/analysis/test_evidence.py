@@ -18,8 +18,8 @@ from gemma_nli.analysis.report import write_report
 from gemma_nli.analysis.selection import Draws, honest_score
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.errors import ReportError
-from gemma_nli.journal import TrialJournal
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.trial import TrialJournal
 from tests.analysis.conftest import evidence_of, skill_of, tree_of
 
 

@@ -13,8 +13,8 @@ from sklearn import metrics
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.report import Report, write_report
-from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.trial import TrialRecord, read_trial
 from tests.analysis.conftest import HOSTILE
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from gemma_nli.journal import TrialJournal, read_trial
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster import ray_session
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.prepare import prepare
+from gemma_nli.trial import TrialJournal, read_trial
 
 
 def main(folder: Path, encoder: str) -> None:

@@ -14,8 +14,8 @@ from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.features import FeatureStore
-from gemma_nli.journal import read_trial
 from gemma_nli.training.cross_validation import cross_validate
+from gemma_nli.trial import read_trial
 from tests import gcs_server, s3_server
 from tests.cluster.rig import rig
 from tests.cluster.test_jobs import sweep_tree

@@ -165,7 +165,7 @@ def test_mistakes_come_before_any_training(config, monkeypatch, tmp_path):
 
 
 def test_two_processes_never_train_one_run(config, monkeypatch):
-    from gemma_nli.journal import TrialJournal
+    from gemma_nli.trial import TrialJournal
 
     done = run_here(config)
     with (

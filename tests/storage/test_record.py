@@ -8,10 +8,10 @@ import pytest
 from safetensors.torch import load_file
 
 from gemma_nli.errors import JournalError
-from gemma_nli.journal import TrialJournal, read_trial, read_trials
 from gemma_nli.storage import BucketRecord, folder_of
-from tests.test_journal import CONFIG, fold_result
+from gemma_nli.trial import TrialJournal, read_trial, read_trials
 from tests.training.frozen_bench import assert_same_fold
+from tests.trial.test_journal import CONFIG, fold_result
 
 
 @pytest.fixture

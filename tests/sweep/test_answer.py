@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from gemma_nli.journal import read_trial
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.result import SweepResult
 from gemma_nli.tracking.queries import best_trial
+from gemma_nli.trial import read_trial
 from tests.commands import run_command
 from tests.sweep.conftest import little_tree, spec_of
 

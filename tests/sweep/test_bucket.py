@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from gemma_nli.errors import GemmaNliError, SpecError, StorageError, SweepBusyError, SweepError
-from gemma_nli.journal import TrialRecord, read_trial
 from gemma_nli.storage import Lease
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
 from gemma_nli.sweep.resume import stored_spec
+from gemma_nli.trial import TrialRecord, read_trial
 from tests.s3_server import BUCKET, SECRET
 from tests.sweep.conftest import spec_of
 

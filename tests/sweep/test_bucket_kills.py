@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from benchmarks.chaos.verdict import judge, snapshot
-from gemma_nli.journal import TrialRecord, read_trials
 from gemma_nli.storage import Place
+from gemma_nli.trial import TrialRecord, read_trials
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 

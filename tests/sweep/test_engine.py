@@ -17,13 +17,13 @@ from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.errors import SweepBusyError
 from gemma_nli.features import FeatureStore
-from gemma_nli.journal import TrialJournal
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
 from gemma_nli.sweep.result import SweepResult
 from gemma_nli.tracking.queries import best_trial
 from gemma_nli.training.cross_validation import cross_validate
+from gemma_nli.trial import TrialJournal
 from tests.sweep.conftest import spec_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
-from gemma_nli.tracking.hardware import environment_tags, hardware_tags
+from gemma_nli.trial.hardware import environment_tags, hardware_tags
 
 
 def git(folder: Path, *words: str) -> str:

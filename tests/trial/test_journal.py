@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from gemma_nli.config import RunConfig
 from gemma_nli.errors import JournalError
-from gemma_nli.journal import TrialJournal, TrialRecord, read_trial
 from gemma_nli.training.results import DIVERGED, FINISHED, CvResult, FoldResult
+from gemma_nli.trial import TrialJournal, TrialRecord, read_trial
 from tests.training.frozen_bench import assert_same_fold
 
 CONFIG = RunConfig()
@@ -73,7 +73,7 @@ def reread(journal: TrialJournal) -> TrialRecord:
 
 
 def in_process(script: str) -> subprocess.Popen[str]:
-    code = "from tests.test_journal import *\n" + textwrap.dedent(script)
+    code = "from tests.trial.test_journal import *\n" + textwrap.dedent(script)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 

@@ -28,11 +28,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig, build_config
-from gemma_nli.journal.trial import TrialRecord
 from gemma_nli.masking import mask_credentials
 from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import CvResult, FoldResult
+from gemma_nli.trial.record import TrialRecord
 
 log = logging.getLogger(__name__)
 _READERS = 16
