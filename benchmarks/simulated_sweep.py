@@ -34,7 +34,8 @@ def simulate_sweep(spec: SweepSpec, skill: Skill, epochs: int = 4, seed: int = 0
     hard_N = rng.normal(size=len(pairs))  # some pairs are hard for every trial
     cells: dict[str, dict[str, Any]] = {}
     for cell in spec.cells():
-        key = trial_key(cell.config, pairs.fingerprint, "simulated")
+        encoder = f"simulated {cell.config.model.name}"
+        key = trial_key(cell.config, pairs.fingerprint, encoder)
         cells[key] = cell.settings
         folds = []
         for fold in range(1, pairs.num_folds + 1):
@@ -48,7 +49,7 @@ def simulate_sweep(spec: SweepSpec, skill: Skill, epochs: int = 4, seed: int = 0
             inner = logits[1] if plan.chosen_by == "inner" else None
             folds.append(measure(pairs, plan, history, logits[0], inner, epochs, "finished"))
         journal = TrialJournal(storage, key)
-        journal.start(cell.config, pairs.fingerprint, "simulated", pairs.num_folds)
+        journal.start(cell.config, pairs.fingerprint, encoder, pairs.num_folds)
         journal.add_folds(folds)
         journal.finish(summarize(folds, pairs))
     folder = SweepFolder(storage / "sweeps" / sweep_id)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from gemma_nli.config import RunConfig
 from gemma_nli.files import sync_folder, write_whole
+from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.trial import TrialJournal
 
 
 def names(folder: Path) -> list[str]:
@@ -94,3 +99,42 @@ def test_a_folder_that_is_not_there_is_an_error_and_is_not_made(tmp_path):
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "no")
     assert names(tmp_path) == []
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What each call of the real fsync found in the file, or the names in the folder, that it was called for."""
+    seen: list[tuple[str, object]] = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        seen.append((path.name, names(path) if path.is_dir() else path.read_bytes()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are looked up in /proc")
+class TestAMachineThatLosesPower:
+    """A write that has returned is on the disk: the bytes first, then, where a name is new, the folder."""
+
+    def test_a_whole_file_and_then_its_name(self, tmp_path, synced):
+        write_whole(tmp_path / "file", b"data")
+        (temporary, data), (folder, there) = synced
+        assert (data, folder, there) == (b"data", tmp_path.name, ["file"])
+        assert temporary.endswith(".tmp")
+
+    def test_each_line_of_a_journal(self, tmp_path, synced):
+        journal = TrialJournal(tmp_path, "a" * 64)
+        for attempt in (1, 2):
+            journal.start(RunConfig(), "folds", "encoder", 5)
+            assert synced[-1] == ("journal.jsonl", Path(str(journal.path)).read_bytes())
+            assert len(list(journal.events())) == attempt
+
+    def test_the_cells_of_a_sweep(self, tmp_path, synced):
+        folder = SweepFolder(tmp_path)
+        folder.add_cells({"k": {"model.dropout": 0.1}})
+        name, data = synced[-1]
+        assert (name, json.loads(data)["key"]) == ("cells.jsonl", "k")

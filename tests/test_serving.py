@@ -73,3 +73,13 @@ def test_bad_tables_are_refused_by_column_and_row_without_the_text(scorer: PairS
     twice = pd.DataFrame([["a", "b", "c"]], columns=["premise", "premise", "hypothesis"])
     with pytest.raises(GemmaNliError, match="more than once"):
         scorer.score(twice)
+
+
+def test_a_probability_equal_to_the_threshold_is_labelled_a_match(scorer: PairScorer) -> None:
+    frame = pairs(2)
+    exact = float(scorer.score(frame)["probability"].iloc[0])
+    object.__setattr__(scorer.bundle, "threshold", exact)
+    assert scorer.score(frame)["label"].iloc[0] == 1
+    object.__setattr__(scorer.bundle, "threshold", np.nextafter(exact, 1))
+    assert scorer.score(frame)["label"].iloc[0] == 0
+    object.__setattr__(scorer.bundle, "threshold", 0.5)

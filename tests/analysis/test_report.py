@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.report import Report, write_report
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.trial import TrialRecord, read_trial
-from tests.analysis.conftest import HOSTILE
+from tests.analysis.conftest import HOSTILE, evidence_of, tree_of
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +200,14 @@ class _Reader(HTMLParser):
         super().__init__()
         self.loads: list[str] = []
         self.scripts = 0
+        self.tags: set[str] = set()
         self.figures: list[dict[str, str | None]] = []
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.scripts += tag == "script"
+        self.tags.add(tag)
         self.loads += [str(given[name]) for name in ("src", "href") if given.get(name)]
         if given.get("role") == "img":
             self.figures.append(given)
@@ -247,3 +251,30 @@ def test_the_same_evidence_gives_the_same_files(
     again = write_report(simulated[1], tmp_path / "again")
     assert again.markdown.read_bytes() == reported.markdown.read_bytes()
     assert again.html.read_bytes() == reported.html.read_bytes()
+
+
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+def test_no_cell_caption_or_figure_of_the_page_can_leave_its_place(
+    analysis_corpus: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder's folder, which a user names, stands in tables, figures, their numbers and the script's JSON."""
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "home"))
+    folders = [Path(shutil.copytree(tiny_bert, tmp_path / name)) for name in ("plain", "evil<blink>&'\"")]
+    tree = tree_of(tmp_path, analysis_corpus, tiny_bert, question=EVIL)
+    tree["compare"] = {"model.name": {"grid": [str(folder) for folder in folders]}}
+    spec = SweepSpec.from_mapping(tree, source="evil.yaml")
+    sweep_id = simulate_sweep(spec, lambda settings: 0.6 + 0.2 * settings["model.name"].endswith("plain"))
+    report = write_report(evidence_of(spec, sweep_id), tmp_path / "report")
+    page = report.html.read_text(encoding="utf-8")
+    reader = _Reader()
+    reader.feed(page)
+    assert reader.scripts == 3
+    assert not {"img", "blink"} & reader.tags
+    figures = page.split('id="figures">')[1].split("</script>")[0]
+    assert "<" not in figures
+    assert "evil&lt;blink&gt;" in json.dumps(json.loads(figures))  # plotly reads tags in its labels
+    text = report.markdown.read_text(encoding="utf-8")
+    assert "<img" not in text.replace(r"\<", "")
+    assert "evil<blink>" not in text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -263,3 +264,11 @@ def test_the_folds_metadata_is_json_without_text_and_counts_what_is_there():
 def test_a_fold_that_is_not_there_is_refused(fold):
     with pytest.raises(ValueError, match="folds are 1 to 5"):
         build_pairs(CORPUS, DataConfig()).evaluation_rows(fold)
+
+
+def test_every_column_that_decides_who_is_chosen_or_measured_is_in_the_fingerprint():
+    pairs = build_pairs(synthetic_corpus(60, seed=1), DataConfig())
+    for column in ("label_N", "source_N", "fold_N", "inner_N", "rank_N"):
+        changed = getattr(pairs, column).copy()
+        changed[0] += 1
+        assert dataclasses.replace(pairs, **{column: changed}).fingerprint != pairs.fingerprint, column

@@ -189,3 +189,16 @@ def test_the_median_rule_waits_for_finished_trials():
     assert not rule.decide("good").stop
     rule.record_mean("nan", 1, float("nan"))
     assert not rule.decide("nan").stop
+
+
+def test_the_level_is_shared_out_over_the_looks_at_a_trial():
+    """A chance to win between level / 4 and level stops nothing at any one of four looks."""
+    between = 0
+    for quality in np.linspace(0.80, 0.95, 16):
+        race = RaceTable(FOLDS, level=0.2, keep_last=1)
+        run(race, "leader", 1.0, folds=5, seed=1)
+        run(race, "behind", quality, folds=2, seed=2)
+        decision = race.decide("behind")
+        assert decision.stop == (decision.probability <= 0.2 / (FOLDS - 1))
+        between += 0.2 / (FOLDS - 1) < decision.probability < 0.2
+    assert between >= 2

@@ -183,3 +183,12 @@ def test_stages_move_without_a_warning(registry):
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         promote(registry.store, "m", version, "staging")
+
+
+def test_a_lead_that_chance_could_explain_moves_no_role(registry):
+    present, ahead = registry.version(0.80, 3), registry.version(0.82, 8)
+    promote_if_better(registry.store, "m", present, "production", 0.05)
+    decision = promote_if_better(registry.store, "m", ahead, "production", 0.05)
+    assert decision.difference.value > 0
+    assert decision.difference.p_value > 0.05
+    assert (decision.promoted, registry.holder("production")) == (False, present)

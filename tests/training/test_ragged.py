@@ -46,3 +46,14 @@ def test_a_text_without_tokens_gives_zeros():
     texts = ragged_rows(torch.ones(2, HIDDEN), offsets, np.array([0, 1]))
     out = attend(texts, torch.ones(2, HIDDEN))
     assert torch.equal(out, torch.stack([torch.zeros(HIDDEN), torch.ones(HIDDEN)]))
+
+
+@pytest.mark.parametrize("size", [1e3, -1e3, 1e30])
+def test_scores_of_any_size_give_weights_that_sum_to_one(size):
+    """exp(1000) is infinite: without each row's largest score taken off, such a row would be NaN."""
+    flat_SH = torch.eye(HIDDEN) * size
+    query = torch.ones(1, HIDDEN)
+    query[0, 0] = 1 + 1e-6
+    out = attend(ragged_rows(flat_SH, np.array([0, HIDDEN]), np.array([0])), query)
+    weights = torch.softmax(flat_SH @ query[0], 0)
+    torch.testing.assert_close(out[0], weights @ flat_SH)

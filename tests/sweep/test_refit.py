@@ -1,0 +1,65 @@
+"""What is registered: fitted on every fold's pairs for the folds' median of epochs, served at their mean threshold."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+
+import pytest
+import torch
+
+from gemma_nli.corpus.synthetic import synthetic_corpus
+from gemma_nli.features import FeatureStore
+from gemma_nli.model.bundle import load_bundle
+from gemma_nli.sweep.finalize import plan_refit, refit_bundle
+from gemma_nli.training.cross_validation import cross_validate
+from gemma_nli.training.frozen import fit_head
+from gemma_nli.training.inputs import load_inputs
+from gemma_nli.trial import TrialJournal
+from tests.training.frozen_bench import Bench
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_bert, tmp_path_factory):
+    torch.set_num_threads(1)
+    return Bench.make(tmp_path_factory.mktemp("refit"), tiny_bert, synthetic_corpus(40, seed=3), data__num_folds=3)
+
+
+@pytest.fixture(scope="module")
+def record(bench, tmp_path_factory):
+    """A finished trial whose folds chose epochs 1, 4 and 2, at thresholds of which the mean is not the median."""
+    result = cross_validate(bench.base, bench.corpus, bench.pairs, bench.store)
+    for fold, epoch, threshold in zip(result.folds, (1, 4, 2), (0.2, 0.9, 0.3), strict=True):
+        fold.selected_epoch, fold.threshold = epoch, threshold
+    journal = TrialJournal(tmp_path_factory.mktemp("storage"), "c" * 64)
+    journal.start(bench.base, bench.pairs.fingerprint, "encoder", 3)
+    journal.add_folds(result.folds)
+    journal.finish(result)
+    return journal.read()
+
+
+def test_the_refit_takes_the_median_of_the_epochs_and_the_mean_of_the_thresholds(bench, record):
+    plan = plan_refit(record, bench.corpus.criteria)
+    assert plan.epochs == 2
+    assert plan.threshold == pytest.approx(statistics.fmean([0.2, 0.9, 0.3]))
+    assert plan.metadata["criteria"] == bench.corpus.criteria
+    one = dataclasses.replace(record, folds={1: record.folds[1]})
+    assert plan_refit(one, bench.corpus.criteria).epochs == 1
+
+
+def test_the_bundle_is_fitted_on_all_pairs_and_served_at_the_plans_threshold(bench, record, tmp_path):
+    plan = plan_refit(record, bench.corpus.criteria)
+    bundle = load_bundle(refit_bundle(plan, bench.corpus, bench.pairs, tmp_path / "storage", tmp_path / "bundle"))
+    assert bundle.threshold == pytest.approx(plan.threshold)
+    assert bundle.metadata["epochs"] == 2
+    config = bench.base
+    rows = bench.pairs.all_rows(config.data.negative_ratio)
+    assert set(bench.pairs.fold_N[rows]) == {1, 2, 3}
+    store = FeatureStore(tmp_path / "storage" / "features", config.features)
+    inputs = load_inputs(config, bench.corpus, bench.pairs, rows, store)
+    heads = {}
+    for epochs in (1, 2):
+        heads[epochs] = fit_head(config, bench.pairs, rows, epochs, inputs).cpu().head.state_dict()
+    served = bundle.classifier.head.state_dict()
+    assert all(torch.equal(served[name], tensor) for name, tensor in heads[2].items())
+    assert not all(torch.equal(served[name], tensor) for name, tensor in heads[1].items())
