@@ -36,7 +36,7 @@ def can_reuse_prefixes(encoder: Encoder) -> bool:
     """Whether the encoder takes a cache and attends causally now; a bidirectional state has seen its criterion."""
     taken = inspect.signature(encoder.model.forward).parameters
     takes_cache = "past_key_values" in taken and "position_ids" in taken
-    return takes_cache and encoder.max_positions is None and encoder.is_causal  # rotary positions only
+    return takes_cache and encoder.manner.positions is None and encoder.is_causal  # rotary positions only
 
 
 def encode_by_prefix(

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.errors import ConfigError, EncoderError
 from gemma_nli.model.attention import sees_ahead, set_attention
 from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
+from gemma_nli.model.manner import SIDES, Manner, find_manner, unchanged
+from gemma_nli.model.probe_notes import ProbeNotes
 
 __all__ = [
     "Encoder",
@@ -62,14 +65,21 @@ class Encoder(nn.Module):
         self.model = model
         self.tokenizer = tokenizer
         self.max_length, self.identity, self.folder = max_length, identity, folder
-        self.hidden_size = int(self.model.config.hidden_size)
+        self.notes: ProbeNotes | None = None
+        self.takes = frozenset(inspect.signature(self.model.forward).parameters)
         self._rows = int(self.model.get_input_embeddings().weight.shape[0])
-        self._takes = set(inspect.signature(self.model.forward).parameters)
-        self._typed = "token_type_ids" in self._takes and getattr(self.model.config, "type_vocab_size", 0) > 1
-        self._first_position, self.max_positions = _positions(self.model)
         self.pad_id = next(
             i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None and i < self._rows
         )
+
+    @cached_property
+    def manner(self) -> Manner:
+        """How the model is given its texts, found by trying it."""
+        return find_manner(self)
+
+    @property
+    def hidden_size(self) -> int:
+        return self.manner.width
 
     @property
     def device(self) -> torch.device:
@@ -89,11 +99,12 @@ class Encoder(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                return not sees_ahead(lambda i, m: self({"input_ids": i, "attention_mask": m}), self._ordinary_ids())
+                return not sees_ahead(lambda i, m: self({"input_ids": i, "attention_mask": m}), self.ordinary_ids())
         finally:
             self.train(was_training)
 
-    def _ordinary_ids(self) -> list[int]:
+    def ordinary_ids(self) -> list[int]:
+        """Ids that stand for text."""
         special = set(self.tokenizer.all_special_ids)
         return [i for i in range(min(len(self.tokenizer), self._rows)) if i not in special]
 
@@ -116,7 +127,7 @@ class Encoder(nn.Module):
         for row, hypothesis in enumerate(hypotheses):
             rows_by_way["longest_first" if hypothesis in long else "only_first"].append(row)
         ids: list[list[int]] = [[] for _ in premises]
-        types: list[list[int]] | None = [[] for _ in premises] if self._typed else None
+        types: list[list[int]] | None = [[] for _ in premises] if self.manner.segments else None
         for way, rows in rows_by_way.items():
             part = self._tokens([premises[r] for r in rows], [hypotheses[r] for r in rows], way)
             for place, row in enumerate(rows):
@@ -127,12 +138,12 @@ class Encoder(nn.Module):
 
     def _tokens(self, first: list[str], second: list[str] | None, truncation: str) -> Tokens:
         if not first:
-            return Tokens([], [] if self._typed else None)
+            return Tokens([], [] if self.manner.segments else None)
         out = self.tokenizer(
             first, second, truncation=truncation, max_length=self.max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=self._typed, verbose=False,
+            return_attention_mask=False, return_token_type_ids=self.manner.segments, verbose=False,
         )  # fmt: skip
-        ids, types = out["input_ids"], out["token_type_ids"] if self._typed else None
+        ids, types = out["input_ids"], out["token_type_ids"] if self.manner.segments else None
         if len(self.tokenizer) > self._rows:
             ids = [row if not row or max(row) < self._rows else [self._known(i) for i in row] for row in ids]
         for row, row_ids in enumerate(ids):
@@ -171,14 +182,47 @@ class Encoder(nn.Module):
         return {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Last hidden states h_BTH of a padded batch; those of padding tokens mean nothing."""
-        inputs = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        if "position_ids" in self._takes and "position_ids" not in inputs:
+        """Last hidden states h_BTH of a padded batch; those of padding tokens mean nothing.
+
+        Where padding or company would change a row's states, rows of equal length run together, or each alone.
+        """
+        if self._takes_padding(batch["attention_mask"]):
+            return self.run(batch, self.manner)
+        mask_BT = batch["attention_mask"].bool()
+        lengths_B = mask_BT.sum(1)
+        parts = [torch.nonzero(lengths_B == length).flatten() for length in sorted(set(lengths_B.tolist())) if length]
+        if not self.manner.together:
+            parts = [row.view(1) for part in parts for row in part]
+        found = []
+        for rows in parts:
+            real_BT = mask_BT[rows]
+            found.append(self.run({n: t[rows][real_BT].view(len(rows), -1) for n, t in batch.items()}, self.manner))
+        h_BTH = found[0].new_zeros(*mask_BT.shape, found[0].shape[-1])
+        for rows, part_BTH in zip(parts, found, strict=True):
+            places = torch.nonzero(mask_BT[rows], as_tuple=True)
+            h_BTH[rows[places[0]], places[1]] = part_BTH.flatten(0, 1)
+        return h_BTH
+
+    def _takes_padding(self, mask_BT: Tensor) -> bool:
+        padding, together = self.manner.padding, self.manner.together
+        if len(padding) == len(SIDES) or (torch.compiler.is_compiling() and "right" in padding):
+            return True
+        if not together and len(mask_BT) > 1:
+            return False
+        return bool(mask_BT.all() or ("right" in padding and mask_BT[:, 0].all()))
+
+    def run(self, batch: Mapping[str, Tensor], manner: Manner) -> Tensor:
+        """One pass of the model over a batch as it is."""
+        inputs: dict[str, Any] = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        if not manner.segments:
+            inputs.pop("token_type_ids", None)
+        if manner.first_position is not None and "position_ids" not in inputs:
             mask_BT = inputs["attention_mask"]
-            inputs["position_ids"] = (mask_BT.cumsum(-1) - 1).clamp(min=0) + self._first_position
-        if "use_cache" in self._takes:
-            inputs["use_cache"] = False  # type: ignore[assignment]
-        h_BTH: Tensor = self.model(**inputs, return_dict=True).last_hidden_state
+            inputs["position_ids"] = (mask_BT.cumsum(-1) - 1).clamp(min=0) + manner.first_position
+        if "use_cache" in self.takes:
+            inputs["use_cache"] = False
+        with unchanged(self.model) if manner.put_back else nullcontext():
+            h_BTH: Tensor = self.model(**inputs, return_dict=True).last_hidden_state
         return h_BTH
 
 
@@ -186,16 +230,6 @@ def _fill(real_BT: np.ndarray, rows: Sequence[Sequence[int]], pad: int) -> np.nd
     filled_BT = np.full(real_BT.shape, pad, dtype=np.int64)
     filled_BT[real_BT] = np.fromiter((i for row in rows for i in row), dtype=np.int64, count=int(real_BT.sum()))
     return filled_BT
-
-
-def _positions(model: nn.Module) -> tuple[int, int | None]:
-    """Id of the first position, and how many positions are learned (None: rotary or relative, no table to run out)."""
-    tables = ("position_embeddings", "wpe", "embed_positions")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in tables:
-            first = 0 if module.padding_idx is None else module.padding_idx + 1
-            return first, module.num_embeddings - first
-    return 0, None
 
 
 def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
@@ -215,12 +249,26 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     network = _load_network(model, folder, torch.float32 if own_weights_trained else precision)
     tokenizer = _load_tokenizer(model, folder)
     encoder = Encoder(network.to(torch_device), tokenizer, model.max_length, identity, folder).eval()
-    if encoder.max_positions is not None and model.max_length > encoder.max_positions:
-        raise EncoderError(
-            f"model.max_length: {model.max_length} tokens, but {model.name} has {encoder.max_positions} positions."
-        )
+    encoder.notes = _notes(encoder, model)
+    encoder.manner = _manner(encoder, encoder.notes, "as made")
+    positions = encoder.manner.positions
+    if positions is not None and model.max_length > positions:
+        raise EncoderError(f"model.max_length: {model.max_length} tokens, but {model.name} has {positions} positions.")
     set_attention(network, model.attention, lambda: encoder.is_causal)
+    if model.attention != "auto":
+        encoder.manner = _manner(encoder, encoder.notes, model.attention)
     return encoder
+
+
+def _notes(encoder: Encoder, model: ModelConfig) -> ProbeNotes:
+    kernel = getattr(encoder.model.config, "_attn_implementation", None)
+    about = {"encoder": encoder.identity.fingerprint, "attention": model.attention, "kernel": kernel}
+    device = {"device": encoder.device.type, "precision": str(encoder.dtype), "max_length": model.max_length}
+    return ProbeNotes({**about, **device})
+
+
+def _manner(encoder: Encoder, notes: ProbeNotes, attention: str) -> Manner:
+    return Manner.from_json(notes.recall(f"manner, {attention}", lambda: find_manner(encoder).to_json()))
 
 
 def _load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Any:
