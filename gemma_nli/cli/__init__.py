@@ -10,11 +10,23 @@ import gc
 import os
 import sys
 
-from gemma_nli.cli import features, jobs, predicting, registry, report, stores, sweeps, trials
+from gemma_nli.cli import features, jobs, predicting, registry, report, settings, stores, sweeps, trials
 from gemma_nli.cli.app import app
 from gemma_nli.errors import GemmaNliError
 
-__all__ = ["app", "features", "jobs", "main", "predicting", "registry", "report", "stores", "sweeps", "trials"]
+__all__ = [
+    "app",
+    "features",
+    "jobs",
+    "main",
+    "predicting",
+    "registry",
+    "report",
+    "settings",
+    "stores",
+    "sweeps",
+    "trials",
+]
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "RAY_LOG_TO_STDERR": "0", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 """Libraries that talk on their own: what matters of it is told by us."""
 SPARED_COLLECTIONS = 50_000
