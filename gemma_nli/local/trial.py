@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,23 +17,19 @@ from pathlib import Path
 
 from gemma_nli.config import RunConfig, home
 from gemma_nli.corpus.pairs import PairTable, build_pairs
-from gemma_nli.corpus.redaction import without_posts
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
-from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureStore
 from gemma_nli.files import write_whole
-from gemma_nli.masking import mask_credentials
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.storage import Place
 from gemma_nli.tracking.from_journal import artifacts_of, project_trial
 from gemma_nli.tracking.outbox import PENDING_FILE, Outbox
 from gemma_nli.tracking.tracker import MlflowTracker
-from gemma_nli.training.cross_validation import cross_validate
 from gemma_nli.training.listeners import Listener, Silent
 from gemma_nli.training.results import CvResult, FoldResult
 from gemma_nli.trial import TrialJournal, TrialRecord, trial_key
-from gemma_nli.trial.hardware import environment_tags, hardware_tags
-from gemma_nli.trial.system_metrics import SystemSampler
+from gemma_nli.trial.hardware import environment_tags
+from gemma_nli.trial.run import TrialRun
 
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 20.0
@@ -86,28 +81,22 @@ def run_here(
     Raises:
         CorpusError, EncoderError, TrackingError: before anything is trained.
         TrainingError: a fold cannot be trained; the run is then FAILED in MLflow, with the reason.
+        TrialCrashed: the same of an exception that is no mistake of the user's.
     """
     began = time.monotonic()
     corpus = load_corpus(config.data.data_dir)
     pairs = build_pairs(corpus, config.data)
     encoder = identify_encoder(config.model).fingerprint
+    resolve_device(config.device)  # one that is not there is a mistake now, and no failed run
     journal = TrialJournal(output or default_output(), trial_key(config, pairs.fingerprint, encoder))
-    device = resolve_device(config.device)
-    with journal.claim(wait_seconds=0), _Desk(config, corpus, pairs, journal, dict(tags or {})) as desk:
-        record = journal.read()
-        reused = record is not None and record.state == "finished" and not again
-        if not reused:
-            done = {} if again or record is None else dict(record.folds)
-            facts = {**environment_tags(), **hardware_tags(device), "gemma_nli.computed_by": "train"}
-            journal.start(config, pairs.fingerprint, encoder, pairs.num_folds, facts)
-            desk.post()
-            store = FeatureStore(_features_folder(config, output, storage), config.features)
-            with SystemSampler(config.mlflow.system_metrics_seconds, device) as sampler:
-                keeper = _Keeper(config, journal, sampler, done, desk.post)
-                with _ends_recorded(config, corpus, journal, sampler, desk):
-                    result = cross_validate(config, corpus, pairs, store, [keeper, *listeners], done)
-                    sampler.stop()
-                    keeper.end(result)
+    features = FeatureStore(_features_folder(config, output, storage), config.features)
+    facts = {**environment_tags(), "gemma_nli.computed_by": "train"}
+    run = TrialRun(journal, config, corpus, pairs, features, facts, wait_seconds=0)
+    with run as trial, _Desk(config, corpus, pairs, journal, dict(tags or {})) as desk:
+        with _ends_shown(journal, desk):
+            reused = trial.begin([desk, *listeners], again) is not None
+            while not trial.over:
+                trial.step()
         record = journal.read(weights=True)
         assert record is not None, "it has just been written"
         result = CvResult([record.folds[k] for k in sorted(record.folds)], record.aggregates, record.criteria)
@@ -125,67 +114,19 @@ def _features_folder(config: RunConfig, output: Path | None, storage: Place | No
     return (storage or shared) / "features"
 
 
-class RunCrashed(Exception):
-    """An exception that was no mistake of the user's, its traceback included, as far as it may be shown."""
-
-
 @contextmanager
-def _ends_recorded(
-    config: RunConfig, corpus: Corpus, journal: TrialJournal, sampler: SystemSampler, desk: _Desk
-) -> Iterator[None]:
-    """An error is journalled, as far as it may be shown, before it goes on; Ctrl-C leaves a run that can go on."""
+def _ends_shown(journal: TrialJournal, desk: _Desk) -> Iterator[None]:
+    """A run that fails, or that Ctrl-C cuts off, is left in MLflow as what it is."""
     try:
         yield
-    except Exception as error:
-        told, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
-        if not config.data.log_text:
-            told, trace = (without_posts(text, corpus) for text in (told, trace))
-        sampler.stop()
-        journal.add_system(sampler.collect())
-        journal.stop("failed", error=mask_credentials(told), traceback=mask_credentials(trace))
-        desk.finish(journal.read(weights=True))
-        if isinstance(error, GemmaNliError):
-            raise
-        raise RunCrashed(f"{told}\n{trace}") from None  # a terminal's history is a log, too: not the original
-    except BaseException:
-        desk.finish(journal.read(weights=True), unfinished="stopped")
+    except BaseException as error:
+        record = journal.read(weights=True)
+        if record is not None:  # else the journal could not even be begun
+            desk.finish(record, unfinished="running" if isinstance(error, Exception) else "stopped")
         raise
 
 
-class _Keeper(Silent):
-    """Writes folds to the journal as they end, as a trial of a sweep does."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        journal: TrialJournal,
-        sampler: SystemSampler,
-        done: Mapping[int, FoldResult],
-        post: Callable[[], None],
-    ) -> None:
-        self.config, self.journal, self.sampler, self.post = config, journal, sampler, post
-        self.done = list(done.values())
-
-    def folds_ended(self, folds: list[FoldResult]) -> None:
-        frozen = self.config.model.freeze_encoder
-        self.journal.add_folds(folds, keep_weights=frozen)
-        if not frozen:
-            limit = self.config.output.fold_bytes(self.config.data.num_folds)
-            self.journal.keep_weights(folds, self.done, limit)
-        self.done += folds
-        self.journal.add_system(self.sampler.collect())
-        self.post()
-
-    def end(self, result: CvResult) -> None:
-        self.journal.add_system(self.sampler.collect())
-        if result.diverged:
-            worst = result.diverged[0]
-            self.journal.stop("failed", result, error=f"fold {worst.fold} diverged: {worst.detail}")
-        else:
-            self.journal.finish(result)
-
-
-class _Desk:
+class _Desk(Silent):
     """Shows the journal in MLflow, off the training's path; with `mlflow.enabled: false` in the run's folder alone."""
 
     def __init__(
@@ -207,13 +148,18 @@ class _Desk:
         if self.outbox is not None:
             self.outbox.close(0.0)
 
-    def post(self) -> None:
+    def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:
+        self._post()
+
+    def folds_ended(self, folds: list[FoldResult]) -> None:
+        self._post()
+
+    def _post(self) -> None:
         if self.outbox is not None:
             self.outbox.submit(self.journal.key, partial(self._deliver, "running"))
 
-    def finish(self, record: TrialRecord | None, unfinished: str = "running") -> str | None:
+    def finish(self, record: TrialRecord, unfinished: str = "running") -> str | None:
         """Show the end; the id of the MLflow run, None where there is none (yet)."""
-        assert record is not None
         if self.tracker is None or self.outbox is None:
             self._write_artifacts(record)
             self.notes.append(

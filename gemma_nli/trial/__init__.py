@@ -1,4 +1,4 @@
-"""Trials on disk: append-only journals, and what they tell."""
+"""A trial on disk and in the making: its append-only journal, what that tells, and the runner that writes it."""
 
 from gemma_nli.trial.journal import TrialJournal, read_trial, read_trials
 from gemma_nli.trial.record import State, TrialRecord, trial_key

@@ -32,7 +32,7 @@ from gemma_nli.masking import mask_credentials
 from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import CvResult, FoldResult
-from gemma_nli.trial.record import TrialRecord
+from gemma_nli.trial.record import UNKNOWN_ENCODER, TrialRecord
 
 log = logging.getLogger(__name__)
 _READERS = 16
@@ -198,6 +198,8 @@ class TrialJournal:
             before.error = before.traceback = before.reason = None
             before.aggregates, before.criteria = {}, {}
             before.config, before.tags = build_config(event["config"], str(self.path)), event["tags"]
+            if before.encoder_fingerprint == UNKNOWN_ENCODER:
+                before.encoder_fingerprint = event["encoder_fingerprint"]
             return before
         return TrialRecord(
             key=self.key,

@@ -13,6 +13,7 @@ from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import FoldResult
 
 State = Literal["running", "finished", "failed", "pruned"]
+UNKNOWN_ENCODER = "unknown"  # the fingerprint of an attempt that failed before its encoder could be read
 
 
 def trial_key(config: RunConfig, fold_fingerprint: str, encoder_fingerprint: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from gemma_nli.errors import CorpusError, JournalError, TrackingError
-from gemma_nli.local import trial
-from gemma_nli.local.trial import RunCrashed, run_here
+from gemma_nli.errors import CorpusError, JournalError, TrackingError, TrainingError
+from gemma_nli.local.trial import run_here
 from gemma_nli.training.listeners import Silent
+from gemma_nli.trial.run import TrialCrashed
 from tests.commands import run_command
 
 
@@ -80,7 +80,7 @@ def test_no_file_of_a_run_holds_a_post(config, corpus_folder, tmp_path):
 def test_the_same_run_again_trains_nothing_and_stays_one_run_and_again_trains_it_anew(config, runs_of, monkeypatch):
     first = run_here(config)
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "cross_validate", None)  # a call of it would fail
+        patch.setattr("gemma_nli.trial.run.run_folds", None)  # a call of it would fail
         second = run_here(config)
     assert (second.reused, second.run_id) == (True, first.run_id)
     anew = run_here(config, again=True)
@@ -132,7 +132,7 @@ def test_an_error_is_recorded_without_the_post_that_it_quotes(config, runs_of, c
     from gemma_nli.corpus.redsm5 import load_corpus
 
     post = next(iter(load_corpus(corpus_folder).posts.values()))
-    with pytest.raises(RunCrashed) as caught:
+    with pytest.raises(TrialCrashed) as caught:
         run_here(config, listeners=[_Stops(ValueError(f"cannot read\n{post}"))])
     assert "ValueError: cannot read" in str(caught.value)
     assert post not in "".join(traceback.format_exception(caught.value))
@@ -142,6 +142,19 @@ def test_an_error_is_recorded_without_the_post_that_it_quotes(config, runs_of, c
     trace = Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
     assert post not in trace
     assert "ValueError: cannot read" in trace
+
+
+@pytest.mark.parametrize("kind", [TrainingError, ValueError])
+def test_what_a_failing_run_raises_has_no_password_and_no_post(config, corpus_folder, kind):
+    from gemma_nli.corpus.redsm5 import load_corpus
+
+    post = next(iter(load_corpus(corpus_folder).posts.values()))
+    error = kind(f"cannot go on at postgresql://ann:secret@db\nwith {post}")
+    with pytest.raises(TrainingError if kind is TrainingError else TrialCrashed, match="cannot go on at") as caught:
+        run_here(config, listeners=[_Stops(error)])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown
+    assert post[:40] not in shown
 
 
 def test_without_mlflow_only_the_output_folder_is_written_and_that_is_said(config, tmp_path, monkeypatch):
@@ -157,7 +170,7 @@ def test_without_mlflow_only_the_output_folder_is_written_and_that_is_said(confi
 
 
 def test_mistakes_come_before_any_training(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(trial, "cross_validate", None)
+    monkeypatch.setattr("gemma_nli.trial.run.run_folds", None)
     with pytest.raises(CorpusError):
         run_here(config.with_settings({"data.data_dir": str(tmp_path / "none")}))
     with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9"):
