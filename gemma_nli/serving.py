@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from gemma_nli.config import DeviceConfig
+from gemma_nli.corpus.redaction import remember_texts
 from gemma_nli.errors import ConfigError, did_you_mean
 from gemma_nli.model.bundle import LoadedBundle, load_bundle
 from gemma_nli.model.encoder import resolve_precision
@@ -41,6 +42,7 @@ class PairScorer:
             ConfigError: a column is missing, or a value is no text. The message holds no text of a post.
         """
         premises, hypotheses = _texts(pairs)
+        remember_texts("scored pairs", premises)
         device = self.bundle.encoder.device.type
         with torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None):
             logits = self.bundle.classifier.predict(premises, hypotheses, self.bundle.config.features.batch_tokens)

@@ -12,7 +12,9 @@ import sys
 
 from gemma_nli.cli import features, jobs, predicting, registry, report, settings, stores, sweeps, trials
 from gemma_nli.cli.app import app
+from gemma_nli.cli.streams import prepare_streams
 from gemma_nli.errors import GemmaNliError
+from gemma_nli.outgoing import guard_process, shown, shown_traceback
 
 __all__ = [
     "app",
@@ -37,25 +39,31 @@ PACKAGES = ("mlflow", "ray", "torch", "transformers", "optuna")
 
 
 def main() -> None:
-    """Run the command; a GemmaNliError is its message on stderr and exit status 2."""
+    """Run the command; a GemmaNliError is its message on stderr and exit status 2.
+
+    Any other exception is a traceback as far as it may be shown, and exit status 1.
+    """
+    prepare_streams()
+    guard_process()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     gc.set_threshold(SPARED_COLLECTIONS, 20, 20)
     try:
         app()
     except GemmaNliError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in PACKAGES:
-            raise
-        package = str(error.name).partition(".")[0]
-        sys.stderr.write(
-            f"{package} is not installed in {sys.prefix}; pip install {package}, or install gemma-nli anew.\n"
-        )
+        sys.stderr.write(f"{shown(str(error))}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - shown, as far as it may be
+        package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if package not in PACKAGES:
+            sys.stderr.write(shown_traceback(error))
+            sys.exit(1)
+        sys.stderr.write(
+            f"{package} is not installed in {sys.prefix}; pip install {package}, or install gemma-nli anew.\n"
+        )
+        sys.exit(2)
     finally:
         gc.freeze()  # the process ends: a last search through all of torch would take a second

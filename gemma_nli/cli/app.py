@@ -6,18 +6,47 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gemma_nli import __version__
 from gemma_nli.errors import ConfigError
+from gemma_nli.masking import mask_credentials
+from gemma_nli.outgoing import shown
 
 if TYPE_CHECKING:
     from gemma_nli.storage import Place
 
+
+class _Commands(TyperGroup):
+    """The command line; what it says of a word that it cannot use passes the gate, as any other message."""
+
+    def make_context(self, *words: Any, **named: Any) -> Any:
+        with _usage_shown():
+            return super().make_context(*words, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _usage_shown():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_shown() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # one of click's, which quotes the word as it was typed
+            error.message = shown(str(error.message))  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="gemma-nli",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,9 +84,23 @@ def common(
 
 def print_json(as_json: bool, value: Any, text: str | None = None) -> None:
     if as_json:
-        typer.echo(json.dumps(value, indent=1, allow_nan=False, default=str))
+        typer.echo(json.dumps(_masked(value), indent=1, allow_nan=False, default=str))
     elif text is not None:
-        typer.echo(text)
+        say(text)
+
+
+def say(text: str, err: bool = False, end: str = "\n") -> None:
+    """Print a line or lines, as far as they may be shown."""
+    typer.echo(shown(text) + end, err=err, nl=False)
+
+
+def _masked(value: Any) -> Any:
+    """The same JSON value without credentials in any text of it."""
+    if isinstance(value, dict):
+        return {name: _masked(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(inner) for inner in value]
+    return mask_credentials(value) if isinstance(value, str) else value
 
 
 def parse_tags(words: list[str] | None) -> dict[str, str]:

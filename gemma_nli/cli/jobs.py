@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemma_nli.cli.app import AsJson, Overrides, app, print_json
+from gemma_nli.cli.app import AsJson, Overrides, app, print_json, say
 from gemma_nli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def logs(
     jobs = _jobs(address)
     if follow:
         _follow(jobs, job)
-    typer.echo(jobs.logs(job), nl=False)
+    say(jobs.logs(job), end="")
 
 
 @app.command()
 def stop(job: JobId, address: Address = HERE) -> None:
     """End a job; submitted again, its sweep goes on where it was."""
     ended = _jobs(address).stop(job)
-    typer.echo(f"{ended.id} {ended.status.lower()}")
+    say(f"{ended.id} {ended.status.lower()}")
     raise typer.Exit(0 if ended.over else 1)
 
 
@@ -98,12 +98,12 @@ def _jobs(address: str) -> Jobs:
 def _follow(jobs: Jobs, job: str) -> None:
     try:
         for chunk in jobs.follow(job):
-            typer.echo(chunk, nl=False)
+            say(chunk, end="")
     except KeyboardInterrupt:
-        typer.echo(f"\nthe job goes on; end it with: gemma-nli stop {job}", err=True)
+        say(f"\nthe job goes on; end it with: gemma-nli stop {job}", err=True)
         raise typer.Exit(130) from None
     ended = jobs.wait(job, 30)
-    typer.echo(f"{ended.id} {ended.status.lower()}", err=True)
+    say(f"{ended.id} {ended.status.lower()}", err=True)
     raise typer.Exit(ended.exit_status)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gemma_nli.cli.app import AsJson, app, print_json
+from gemma_nli.cli.app import AsJson, app, print_json, say
 from gemma_nli.cli.stores import Uri
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a registered model, as `gemma-nli models` lists them")]
@@ -67,4 +67,4 @@ def demote(
     from gemma_nli.tracking.store import resolve_store
 
     version = take(resolve_store(MlflowConfig(tracking_uri=tracking_uri)), name, check_role(role))
-    typer.echo(f"{name} version {version} is no longer {role}")
+    say(f"{name} version {version} is no longer {role}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gemma_nli.cli.app import AsJson, app, print_json
+from gemma_nli.cli.app import AsJson, app, print_json, say
 from gemma_nli.errors import ConfigError
 
 Uri = Annotated[str | None, typer.Option("--tracking-uri", help="MLflow store, if not the default one")]
@@ -23,7 +23,7 @@ def ui(
     """Open MLflow's pages over the store that our commands write to."""
     from gemma_nli.tracking.ui import serve_ui
 
-    typer.echo(f"the store is a server: open {serve_ui(port, host, tracking_uri)}")
+    say(f"the store is a server: open {serve_ui(port, host, tracking_uri)}")
 
 
 @app.command()
@@ -57,7 +57,7 @@ def runs(
         raise ConfigError(f"--kind: must be trial, sweep or all, got '{kind}'.")
     table = table_of(experiment, where, since, tracking_uri, None if kind == "all" else kind, limit)
     if as_csv:
-        typer.echo(table.to_csv(index=False), nl=False)
+        say(table.to_csv(index=False), end="")
         return
     print_json(as_json, records(table))
     if not as_json:
@@ -96,13 +96,13 @@ def clean(
 
     plan = plan_clean(experiment, tracking_uri)
     for line in clean_lines(plan):
-        typer.echo(line)
+        say(line)
     if not plan.runs and not plan.whole:
         return
     if not yes and not typer.confirm("delete them?", default=False):
-        typer.echo("nothing was deleted")
+        say("nothing was deleted")
         raise typer.Exit(1)
-    typer.echo(remove(plan))
+    say(remove(plan))
 
 
 @app.command()
@@ -129,7 +129,7 @@ def restore(
     """Bring a backup back, equal to what it was taken from."""
     from gemma_nli.tracking.backup import restore as unpack
 
-    typer.echo(f"restored to sqlite:///{unpack(file, tracking_uri, replace)}")
+    say(f"restored to sqlite:///{unpack(file, tracking_uri, replace)}")
 
 
 @app.command()
@@ -143,4 +143,4 @@ def export(
 
     target = to or Path(f"export-{experiment.replace('/', '_')}")
     count = export_experiment(experiment, target, tracking_uri)
-    typer.echo(f"{target}: {count} runs")
+    say(f"{target}: {count} runs")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gemma_nli.cli.app import AsJson, Overrides, Tags, app, parse_tags, print_json
+from gemma_nli.cli.app import AsJson, Overrides, Tags, app, parse_tags, print_json, say
 
 Notify = Annotated[
     str | None,
@@ -130,4 +130,4 @@ def _run_and_tell(spec: Any, as_json: bool, notify: str | None = None) -> None:
 
 def _tell_of(undelivered: str | None) -> None:
     if undelivered:
-        typer.echo(f"note: {undelivered}", err=True)
+        say(f"note: {undelivered}", err=True)

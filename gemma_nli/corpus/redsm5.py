@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gemma_nli.corpus import redaction
 from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
 from gemma_nli.corpus.tables import FileProblems, Record, Table, named, read_table
 from gemma_nli.errors import CorpusError, did_you_mean
@@ -51,8 +52,11 @@ class Corpus:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def load_corpus(data_dir: str | Path) -> Corpus:
+def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     """Posts, annotations and criteria of a folder in ReDSM5's format.
+
+    Args:
+        log_text: `data.log_text`; without it nothing that leaves this process by `gemma_nli.outgoing` quotes a post.
 
     Ids, symptoms and statuses are stripped of outer blanks; texts stay as they are. Without a criteria.json the
     DSM-5 criteria of the package are the known symptoms.
@@ -81,7 +85,12 @@ def load_corpus(data_dir: str | Path) -> Corpus:
     )
     annotations = tuple(a for a in map(reader.read, table.records) if a is not None)
     _raise_if_any(folder, (of_posts, of_annotations, of_criteria))
-    return Corpus(posts, criteria, annotations)
+    corpus = Corpus(posts, criteria, annotations)
+    if log_text:
+        redaction.forget(str(folder))
+    else:
+        redaction.remember_corpus(str(folder), corpus)
+    return corpus
 
 
 def _raise_if_any(folder: Path, files: tuple[FileProblems, ...]) -> None:

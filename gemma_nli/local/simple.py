@@ -70,7 +70,7 @@ def run_simple(
     store = FeatureStore((storage or home() / "storage") / "features", config.features)
     if not use_mlflow and wandb_project is None:
         return train_simple(config, store), None
-    corpus = load_corpus(config.data.data_dir)
+    corpus = load_corpus(config.data.data_dir, config.data.log_text)
     pairs = build_pairs(corpus, config.data)
     with ExperimentTracker(
         config.experiment, use_mlflow, wandb_project is not None, wandb_project, config.mlflow.tracking_uri
@@ -105,7 +105,7 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
         CorpusError, EncoderError: before anything is trained. TrainingError: the loss became no number.
     """
     config = config.with_settings({"training.epoch_selection": "best", "data.num_folds": max(3, config.data.num_folds)})
-    corpus = load_corpus(config.data.data_dir)
+    corpus = load_corpus(config.data.data_dir, config.data.log_text)
     pairs = build_pairs(corpus, config.data)
     split = split_of(pairs, config.data.negative_ratio)
     known, table = _without_test(corpus, pairs)

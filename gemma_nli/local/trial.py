@@ -84,7 +84,7 @@ def run_here(
         TrialCrashed: the same of an exception that is no mistake of the user's.
     """
     began = time.monotonic()
-    corpus = load_corpus(config.data.data_dir)
+    corpus = load_corpus(config.data.data_dir, config.data.log_text)
     pairs = build_pairs(corpus, config.data)
     encoder = identify_encoder(config.model).fingerprint
     resolve_device(config.device)  # one that is not there is a mistake now, and no failed run

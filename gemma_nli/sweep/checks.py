@@ -69,7 +69,7 @@ def _tracking(spec: SweepSpec) -> str | None:
 
 def _data(spec: SweepSpec) -> str | None:
     try:
-        load_corpus(spec.base.data.data_dir)
+        load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
     except GemmaNliError as error:
         return f"data on the head ({socket.gethostname()}): {error}"
     return None

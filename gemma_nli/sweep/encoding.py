@@ -23,6 +23,7 @@ from gemma_nli.features.encoding import encode, load_for
 from gemma_nli.storage import Place
 from gemma_nli.sweep.cluster import cluster_size, node_cpus, ray_failed, starts_its_own
 from gemma_nli.sweep.sharing import Arrays, SharedBlock
+from gemma_nli.sweep.worker_gate import worker_gate
 
 Encoded = tuple[tuple[SharedBlock, ...], list[EncodeReport]]
 
@@ -135,12 +136,14 @@ def _spread(request: FeatureRequest, missing: list[int], storage: Place, setting
 
 @ray.remote(num_cpus=1)
 def _encode_share(request: FeatureRequest, storage: Place, settings: FeaturesConfig) -> None:
-    store = FeatureStore(storage / "features", settings)
-    store.put(request, encode(request, load_for(request), settings, 0))
+    with worker_gate(request.premises):
+        store = FeatureStore(storage / "features", settings)
+        store.put(request, encode(request, load_for(request), settings, 0))
 
 
 @ray.remote(num_cpus=1)
 def _encode_and_share(request: FeatureRequest, storage: Place, settings: FeaturesConfig) -> tuple[EncodeReport, Arrays]:
-    store = FeatureStore(storage / "features", settings)
-    report = store.ensure(request)
-    return report, store.load(request).to_arrays()
+    with worker_gate(request.premises):
+        store = FeatureStore(storage / "features", settings)
+        report = store.ensure(request)
+        return report, store.load(request).to_arrays()

@@ -24,6 +24,7 @@ from gemma_nli.sweep.cluster import may_grow
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resources import TrialResources
+from gemma_nli.sweep.worker_gate import worker_gate
 from gemma_nli.tracking.promotion import promote_if_better
 from gemma_nli.tracking.registry import Registered, find_registered, give_alias, register_bundle
 from gemma_nli.tracking.tracker import MlflowTracker
@@ -189,8 +190,9 @@ def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place,
 
 @ray.remote
 def _refit_there(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place, target: Place) -> None:
-    refit_bundle(refit, corpus, pairs, storage, folder_of(target))
-    store_folder(target)
+    with worker_gate(corpus, refit.config.data.log_text):
+        refit_bundle(refit, corpus, pairs, storage, folder_of(target))
+        store_folder(target)
 
 
 def _promotion(ready: Prepared, registered: Registered, tracker: MlflowTracker) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from gemma_nli.errors import GemmaNliError, SweepError
-from gemma_nli.masking import mask_credentials
+from gemma_nli.outgoing import shown
 from gemma_nli.sweep.result import SweepResult
 
 SECONDS = 10.0
@@ -63,7 +63,7 @@ class Notifier:
         else:
             event, why = "failed", type(error).__name__
             if isinstance(error, GemmaNliError):
-                why = mask_credentials(str(error))
+                why = shown(str(error))
         text = f"Sweep {self.name} {event}: {why}"
         return self._send({"text": text, "event": event, "name": self.name, "error": why})
 

@@ -63,7 +63,7 @@ def prepare(spec: SweepSpec) -> Prepared:
     storage = place_of(spec.storage)
     if isinstance(storage, Prefix):
         storage.bucket.check()
-    corpus = load_corpus(spec.base.data.data_dir)
+    corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
     pairs = build_pairs(corpus, spec.base.data)
     cells = [] if spec.search.algorithm == "optuna" else spec.cells()
     sweep_id = identify_sweep(spec, pairs)

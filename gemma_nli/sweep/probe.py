@@ -28,6 +28,7 @@ from gemma_nli.features.encoding import encode, load_for
 from gemma_nli.features.request import digest_array
 from gemma_nli.model.identity import encoder_folder
 from gemma_nli.storage import Place
+from gemma_nli.sweep.worker_gate import worker_gate
 from gemma_nli.training.fold import plan_fold
 
 ENOUGH_SECONDS = 2.0
@@ -83,6 +84,11 @@ def probe_encoding(request: FeatureRequest, missing: list[int], settings: Featur
 
     The first slice warms up, and counts only where there is no other: a busy machine's stalls then weigh little.
     """
+    with worker_gate(request.premises):
+        return _encoding_cost(request, missing, settings)
+
+
+def _encoding_cost(request: FeatureRequest, missing: list[int], settings: FeaturesConfig) -> EncodeCost:
     began = time.perf_counter()
     encoder = load_for(request)
     load_seconds = time.perf_counter() - began
@@ -130,6 +136,13 @@ def probe_trial(
     import torch
 
     torch.set_num_threads(max(1, int(cpus)))
+    with worker_gate(corpus, config.data.log_text):
+        return _trial_cost(config, corpus, pairs, storage, tokens_per_character)
+
+
+def _trial_cost(
+    config: RunConfig, corpus: Corpus, pairs: PairTable, storage: Place, tokens_per_character: float | None
+) -> TrialCost:
     if not config.model.freeze_encoder:
         return _trained(config, corpus)
     store = FeatureStore(storage / "features", config.features)

@@ -15,6 +15,7 @@ from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.errors import GemmaNliError, ReportError, SweepBusyError
 from gemma_nli.files import write_whole
+from gemma_nli.outgoing import shown_traceback
 from gemma_nli.spec.spec import load_sweep
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
 from gemma_nli.sweep.kept_report import FACTS, HTML, MARKDOWN, Reported, kept_report
@@ -42,7 +43,7 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
         kept.pull()
         folders.append(kept.path)
         spec = load_sweep(kept.path / "spec.yaml")
-        corpus = load_corpus(spec.base.data.data_dir)
+        corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
         cells = kept.cells()
         parts.append(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))
     evidence = merge(parts)
@@ -102,8 +103,8 @@ def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, s
         found = report_at_end(ready, folder)
     except GemmaNliError as error:
         return None, f"no report: {error}"
-    except Exception as error:
-        log.exception("the report failed")
+    except Exception as error:  # noqa: BLE001 - logged, as far as it may be shown
+        log.error("the report failed: %s", shown_traceback(error))
         return None, f"no report: {type(error).__name__}; see it with: gemma-nli --verbose report {ready.spec.name}"
     log.info("report in %.1f s", time.monotonic() - began)
     return found, None

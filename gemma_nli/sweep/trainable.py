@@ -16,6 +16,7 @@ from ray import tune
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureStore
 from gemma_nli.sweep.sharing import SharedFeatures, TrialContext
+from gemma_nli.sweep.worker_gate import guard_worker
 from gemma_nli.training.results import CvResult
 from gemma_nli.trial import TrialJournal
 from gemma_nli.trial.run import TrialRun
@@ -26,6 +27,7 @@ class CvTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any], context: TrialContext) -> None:
         self.context = context
+        guard_worker(context.corpus, context.base.data.log_text)
         torch.set_num_threads(max(1, int(context.cpus)))
         self.features = SharedFeatures(
             context.blocks, FeatureStore(context.storage / "features", context.base.features)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gemma_nli.masking import mask_credentials
+from gemma_nli.outgoing import shown
 
 PENDING_FILE = "pending.jsonl"
 
@@ -115,7 +115,7 @@ class Outbox:
 
     def _failed(self, key: str, deliver: Callable[[], object], error: Exception) -> None:
         with self._changed:
-            self.last_error = mask_credentials(str(error)) or type(error).__name__
+            self.last_error = shown(str(error)) or type(error).__name__
             newest = self._jobs.pop(key, deliver)
             self._jobs[key] = newest
             self._wait_until = time.monotonic() + self._wait

@@ -29,6 +29,7 @@ from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig, build_config
 from gemma_nli.masking import mask_credentials
+from gemma_nli.outgoing import shown
 from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import CvResult, FoldResult
@@ -143,13 +144,16 @@ class TrialJournal:
         traceback: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """An end before the last fold: `failed` with its error, or `pruned` with the reason."""
+        """An end before the last fold: `failed` with its error, or `pruned` with the reason.
+
+        What is written is what MLflow and the terminal show later, so it passes the gate here.
+        """
         facts: dict[str, Any] = {
             "event": "ended",
             "state": state,
-            "error": error,
-            "traceback": traceback,
-            "reason": reason,
+            "error": shown(error) if error else error,
+            "traceback": shown(traceback) if traceback else traceback,
+            "reason": shown(reason) if reason else reason,
         }
         if result is not None:
             facts |= {"aggregates": result.aggregates, "criteria": result.criteria}

@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.corpus.redaction import without_posts
+from gemma_nli.corpus.redaction import PrivateTexts, texts_of
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureSource
-from gemma_nli.masking import mask_credentials
 from gemma_nli.model.encoder import identify_encoder, resolve_device
+from gemma_nli.outgoing import shown
 from gemma_nli.training.cross_validation import run_folds
 from gemma_nli.training.listeners import Listener
 from gemma_nli.training.results import CvResult, FoldResult, summarize
@@ -65,6 +65,7 @@ class TrialRun:
         self.done: dict[int, FoldResult] = {}
         self.over = False
         self.error: str | None = None  # why it failed, as far as it may be shown
+        self._private = PrivateTexts(lambda: texts_of(corpus))
         self._held = ExitStack()
         self._started = False
         self._sampler: SystemSampler | None = None
@@ -178,5 +179,5 @@ class TrialRun:
         return TrialCrashed(f"{self.error}\n{trace}")
 
     def _shown(self, message: str) -> str:
-        masked = mask_credentials(message)
-        return masked if self.config.data.log_text else without_posts(masked, self.corpus)
+        told = shown(message)
+        return told if self.config.data.log_text else self._private.left_out(told)
