@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub when it is importe
 import pytest
 import torch
 
+from benchmarks.tiny_encoders import write_encoder
+from benchmarks.tiny_tokenizer import write_tokenizer
 from gemma_nli.model.demo_weights import minilm_folder
 
 if TYPE_CHECKING:
     from tests.gcs_server import Store as GcsStore
     from tests.s3_server import Store
-
-WORDS = (
-    "i feel so tired and sad every day nothing is fun anymore my sleep is broken work was fine but the nights are long "
-    "she cannot eat we walked home again alone depressed mood loss of interest in all activities worthlessness guilt "
-    "fatigue energy appetite change suicidal thoughts cognitive issues psychomotor"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -37,45 +33,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER") else 2)
 
 
-def _write_tokenizer(folder: Path, kind: str) -> int:
-    """A byte-level BPE of a few hundred tokens, saved as transformers reads it; gives its size.
-
-    `gemma`: pads on the left, `<bos>` before each text, no `<eos>`. `bert`: [CLS] A [SEP] B [SEP] with token types.
-    """
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    special = "<pad> <eos> <bos> <unk>" if kind == "gemma" else "[PAD] [UNK] [CLS] [SEP] [MASK]"
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if kind == "gemma" else "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=special.split(), initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([WORDS] * 3, trainer)
-    if kind == "gemma":
-        bos = ("<bos>", tokenizer.token_to_id("<bos>"))
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[bos]
-        )
-        names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
-    else:
-        ends = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-        )
-        names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    side = "left" if kind == "gemma" else "right"
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=side, **names)
-    fast.save_pretrained(str(folder))
-    return len(fast)
-
-
 def _write_model(folder: Path, kind: str) -> Path:
     from transformers import BertConfig, BertModel, Gemma2Config, Gemma2Model, Gemma3TextConfig, Gemma3TextModel
 
     folder.mkdir(parents=True)
-    size = _write_tokenizer(folder, "bert" if kind == "bert" else "gemma")
+    size = write_tokenizer(folder, "bert" if kind == "bert" else "gemma")
     torch.manual_seed(7)
     shape = {"vocab_size": size, "hidden_size": 32, "intermediate_size": 64}
     shape |= {"num_hidden_layers": 2, "num_attention_heads": 2}
@@ -109,6 +71,20 @@ def tiny_gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer random BERT, hidden 32, and its tokenizer with token types."""
     return _write_model(tmp_path_factory.mktemp("models") / "tiny_bert", "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folder of a tiny random encoder of any family of `benchmarks/tiny_encoders.py`, made once for its settings."""
+    made: dict[str, Path] = {}
+
+    def make(family: str, **settings: Any) -> Path:
+        key = f"{family} {settings}"
+        if key not in made:
+            made[key] = write_encoder(tmp_path_factory.mktemp("families") / family, family, **settings)
+        return made[key]
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from gemma_nli.config import FeaturesConfig, ModelConfig
 from gemma_nli.errors import FeatureError
 from gemma_nli.features.batches import token_batches
 from gemma_nli.features.block import TokenStates
-from gemma_nli.features.prefix import can_reuse_prefixes, encode_by_prefix
+from gemma_nli.features.prefix import encode_by_prefix
+from gemma_nli.features.prefix_probe import reusable_tokens
 from gemma_nli.features.request import FeatureRequest, view_pooler
 from gemma_nli.model.encoder import Encoder, Tokens, load_encoder
 
@@ -115,8 +116,8 @@ def encode(
     poolers = [view_pooler(name, encoder.hidden_size).to(encoder.device) for name in names]
     views = {name: np.empty((count, encoder.hidden_size), dtype=np.float32) for name in names}
     lengths = np.zeros(count, dtype=np.int32)
-    by_prefix = settings.prefix_reuse and request.hypotheses is not None and can_reuse_prefixes(encoder)
-    chunks: Iterable[Chunk] = _tokenised(request, encoder, by_prefix)
+    longest = reusable_tokens(encoder) if settings.prefix_reuse and request.hypotheses is not None else 0
+    chunks: Iterable[Chunk] = _tokenised(request, encoder, longest > 0)
     keeper = None
     if request.with_tokens:
         chunks = list(chunks)  # all lengths are needed before the first state is kept
@@ -136,7 +137,7 @@ def encode(
     for chunk_rows, tokens in chunks:
         lengths[chunk_rows] = tokens.lengths
         posts = [request.premises[row] for row in chunk_rows]
-        for batch in _batches(encoder, tokens, posts if by_prefix else None, settings.batch_tokens):
+        for batch in _batches(encoder, tokens, posts, settings.batch_tokens, longest):
             rows = [chunk_rows[row] for row in batch.rows]
             pooled_VBH = _pool(poolers, batch)
             if waiting is not None:
@@ -199,15 +200,15 @@ def _forward(encoder: Encoder, tokens: Tokens, rows: list[int]) -> tuple[Tensor,
     return h_BTH, batch["attention_mask"].bool()
 
 
-def _batches(encoder: Encoder, tokens: Tokens, posts: list[str] | None, batch_tokens: int) -> Iterator[Encoded]:
-    """Plain batches, or, told each row's post, prefix by prefix where that saves work."""
+def _batches(encoder: Encoder, tokens: Tokens, posts: list[str], batch_tokens: int, longest: int) -> Iterator[Encoded]:
+    """Plain batches; rows of up to `longest` tokens post by post, by `posts`, where that saves work."""
     rows = list(range(len(tokens)))
-    if posts is not None:
+    if longest:
         groups: dict[str, list[int]] = {}
         for row in rows:
             groups.setdefault(posts[row], []).append(row)
         rows = []
-        for item in encode_by_prefix(encoder, tokens, list(groups.values()), batch_tokens):
+        for item in encode_by_prefix(encoder, tokens, list(groups.values()), batch_tokens, longest):
             if isinstance(item, list):
                 rows += item  # those that gain nothing by it
             else:

@@ -10,7 +10,6 @@ Shapes: G posts, B pairs, P prefix tokens, S suffix tokens, H hidden.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,27 +31,20 @@ Batch = tuple[list[int], Tensor, Tensor, int, int]
 """rows, h_BTH, mask_BT, padded slots, slots: an `encoding.Encoded`"""
 
 
-def can_reuse_prefixes(encoder: Encoder) -> bool:
-    """Whether the encoder takes a cache and attends causally now; a bidirectional state has seen its criterion."""
-    taken = inspect.signature(encoder.model.forward).parameters
-    takes_cache = "past_key_values" in taken and "position_ids" in taken
-    return takes_cache and encoder.manner.positions is None and encoder.is_causal  # rotary positions only
-
-
 def encode_by_prefix(
-    encoder: Encoder, tokens: Tokens, groups: Sequence[Sequence[int]], batch_tokens: int
+    encoder: Encoder, tokens: Tokens, groups: Sequence[Sequence[int]], batch_tokens: int, longest: int
 ) -> Iterator[Batch | list[int]]:
     """Batches of the groups' rows; and a list of the rows that gain nothing and are left to the plain way.
 
-    Only for encoders that `can_reuse_prefixes`: elsewhere the states would be wrong.
-
     Args:
         groups: rows of `tokens` that belong to one post each.
+        longest: the `reusable_tokens` of the encoder: the states of longer rows, or of other encoders, may be wrong.
     """
     left: list[int] = []
     posts: list[tuple[int, list[int]]] = []
     for group in groups:
-        shared = shared_prefix([tokens.ids[row] for row in group]) if tokens.types is None else 0
+        within = tokens.types is None and max(len(tokens.ids[row]) for row in group) <= longest
+        shared = shared_prefix([tokens.ids[row] for row in group]) if within else 0
         saved = shared * (len(group) - 1)
         if saved > LEAST_SAVING * sum(len(tokens.ids[row]) for row in group):
             posts.append((shared, list(group)))

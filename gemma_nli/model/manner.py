@@ -123,7 +123,7 @@ class _Trial:
         self.tokens = _tokens(rows)
         self.table = position_table(lambda: self._alone(1), lengths[1])
         positions = None if self.table is None else self.table[1] - self.table[0]
-        longest = self._affordable(min(encoder.max_length, positions or encoder.max_length))
+        longest = affordable_tokens(encoder, min(encoder.max_length, positions or encoder.max_length))
         if longest > lengths[-1]:
             rows.append([ids[int(i)] for i in torch.randint(len(ids), (longest,), generator=draw)])
             self.tokens = _tokens(rows)
@@ -145,7 +145,7 @@ class _Trial:
         rounding = self._off([2, 3], manner)
         if rounding > self.most:
             return replace(manner, padding=(), together=False)
-        self.least = min(max(self.least, 10 * rounding), self.most)
+        self.least = tolerance(self.encoder.dtype, rounding)
         found = [self._padded(replace(manner, first_position=first)) for first in self._first_positions()]
         return max(found, key=lambda each: len(each.padding))  # the first of the best
 
@@ -182,7 +182,7 @@ class _Trial:
             return float("inf")
         real_BT = batch["attention_mask"].bool()
         found = [h_TH[real_T] for h_TH, real_T in zip(h_BTH, real_BT, strict=True)]
-        return max(_distance(h_TH, self.wanted[row]) for h_TH, row in zip(found, rows, strict=True))
+        return max(distance(h_TH, self.wanted[row]) for h_TH, row in zip(found, rows, strict=True))
 
     def _alone(self, place: int) -> Tensor:
         """(T, H) states of a row, the way plain transformers gives them."""
@@ -211,13 +211,6 @@ class _Trial:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         return EncoderError(f"model.name: {name} cannot encode a text: {type(error).__name__}: {reason}.")
 
-    def _affordable(self, length: int) -> int:
-        if self.encoder.device.type == "cuda":
-            return length
-        table = self.encoder.model.get_input_embeddings().weight.numel()
-        work = sum(p.numel() for p in self.encoder.model.parameters()) - table
-        return min(length, int(AFFORDABLE_WORK / max(1, work)))
-
     def _takes_segments(self) -> bool:
         """Whether the tokenizer makes segment ids that this model is to see.
 
@@ -239,7 +232,7 @@ class _Trial:
             return False
         if "token_type_ids" in tokenizer.model_input_names:
             return True
-        return _distance(zeros, none) <= self.least < _distance(halves, none)
+        return distance(zeros, none) <= self.least < distance(halves, none)
 
 
 def _tokens(rows: list[list[int]]) -> Tokens:
@@ -249,7 +242,22 @@ def _tokens(rows: list[list[int]]) -> Tokens:
     return Tokens(rows, [[0] * (len(row) // 2) + [1] * (len(row) - len(row) // 2) for row in rows])
 
 
-def _distance(found: Tensor, wanted: Tensor) -> float:
+def affordable_tokens(encoder: Encoder, length: int) -> int:
+    """`length`, or how many tokens a probe may pass through this encoder on a CPU."""
+    if encoder.device.type == "cuda":
+        return length
+    work = sum(p.numel() for p in encoder.model.parameters()) - encoder.model.get_input_embeddings().weight.numel()
+    return min(length, int(AFFORDABLE_WORK / max(1, work)))
+
+
+def tolerance(dtype: torch.dtype, rounding: float) -> float:
+    """How far states may be apart, over their largest value, where `rounding` of them is seen among equals."""
+    least, most = _ROUNDING[dtype]
+    return min(max(least, 10 * rounding), most)
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference of states over their largest value; inf where some are not finite."""
     found, wanted = found.float(), wanted.float()
     if found.shape != wanted.shape or not bool(found.isfinite().all()):
         return float("inf")

@@ -9,7 +9,8 @@ import torch
 from gemma_nli.config import FeaturesConfig
 from gemma_nli.features import FeatureStore, encode, load_for
 from gemma_nli.features import encoding as encoding_module
-from gemma_nli.features.prefix import can_reuse_prefixes, shared_prefix
+from gemma_nli.features.prefix import shared_prefix
+from gemma_nli.features.prefix_probe import reusable_tokens
 
 WORDS = ["i", "feel", "so", "tired", "and", "sad", "every", "day", "nothing", "is", "fun", "anymore", "my", "sleep"]
 CRITERIA = ["depressed mood", "loss of interest in all activities of every day", "fatigue", "guilt", "no appetite"]
@@ -68,11 +69,49 @@ def refused(monkeypatch):
     monkeypatch.setattr(encoding_module, "encode_by_prefix", never)
 
 
+@pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "recurrent_gemma", "mamba", "mistral", "gpt_oss"])
+@pytest.mark.parametrize("batch_tokens", [64, 4096], ids=["post by post", "all posts"])
+def test_whatever_a_models_cache_keeps_pairs_have_their_own_vectors(family, batch_tokens, tiny_encoder, request_for):
+    """Running states beside keys and values (hybrids), windows of 8 tokens, experts."""
+    request = request_for(tiny_encoder(family), *pairs(7, longest=30), max_length=64)
+    encoder = load_for(request)
+    plain, reused = (
+        encode(request, encoder, FeaturesConfig(batch_tokens=batch_tokens, prefix_reuse=reuse))
+        for reuse in (False, True)
+    )
+    assert (reused.slots < plain.slots) == (family in ("mistral", "gpt_oss"))
+    for view, want_NH in plain.views.items():
+        np.testing.assert_allclose(reused.views[view], want_NH, atol=1e-5 * np.abs(want_NH).max(), err_msg=view)
+
+
+def test_that_prefixes_are_not_reused_is_said_once(tiny_encoder, request_for, caplog):
+    request = request_for(tiny_encoder("lfm2"), *pairs(3))
+    for _ in range(2):
+        encode(request, load_for(request), REUSED)
+    assert [record.message for record in caplog.records if "prefix reuse" in record.message] == [
+        f"features: prefix reuse gives other states than {request.model.name} itself; each pair is encoded whole, "
+        "which is slower."
+    ]
+
+
+def test_prefixes_are_not_reused_past_a_window_that_was_not_tried(tiny_encoder, request_for, monkeypatch):
+    request = request_for(tiny_encoder("mistral", sliding_window=48), *pairs(9), max_length=96)
+    encoder = load_for(request)
+    assert reusable_tokens(encoder) == 96
+    monkeypatch.setattr("gemma_nli.features.prefix_probe.affordable_tokens", lambda encoder, length: 40)
+    encoder.notes.path.unlink()
+    assert reusable_tokens(encoder) == 48
+    plain, reused = (encode(request, encoder, settings) for settings in (PLAIN, REUSED))
+    assert reused.slots < plain.slots
+    for view, want_NH in plain.views.items():
+        np.testing.assert_allclose(reused.views[view], want_NH, atol=1e-5, rtol=1e-5, err_msg=view)
+
+
 @pytest.mark.usefixtures("refused")
 def test_bidirectional_attention_goes_the_plain_way(gemma, request_for):
     request = request_for(gemma, *pairs(4), attention="bidirectional")
     encoder = load_for(request)
-    assert not can_reuse_prefixes(encoder)
+    assert reusable_tokens(encoder) == 0
     encode(request, encoder, REUSED)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.errors import EncoderError
@@ -16,38 +16,11 @@ from gemma_nli.model import encoder as encoder_module
 from gemma_nli.model.encoder import Encoder, load_encoder
 
 CPU = DeviceConfig(device="cpu")
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TEXTS = ["sad", "i feel so tired and sad every day nothing is fun anymore", "work was fine but the nights are long"]
-FAMILIES = {
-    "bert": {},
-    "big_bird": {"block_size": 2, "num_random_blocks": 1, "max_position_embeddings": 256},
-    "fnet": {},
-    "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32},
-    "nystromformer": {"num_landmarks": 4, "segment_means_seq_len": 4, "conv_kernel_size": 3},
-    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "max_position_embeddings": 128},
-    "roberta": {"max_position_embeddings": 130},
-}
-
-
-@pytest.fixture(scope="session")
-def make_folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path):
-    """Folder of a tiny random encoder of a family, with the tokenizer of the tiny BERT."""
-    from transformers import AutoConfig
-
-    made: dict[str, Path] = {}
-
-    def make(family: str) -> Path:
-        if family not in made:
-            folder = made[family] = tmp_path_factory.mktemp(family)
-            for path in tiny_bert.glob("tokenizer*"):
-                shutil.copy(path, folder)
-            torch.manual_seed(3)
-            size = len(AutoTokenizer.from_pretrained(str(folder)))
-            settings = {"vocab_size": size, "initializer_range": 0.2, **SHAPE, **FAMILIES[family]}
-            AutoModel.from_config(AutoConfig.for_model(family, **settings)).save_pretrained(str(folder))
-        return made[family]
-
-    return make
+FAMILIES = (
+    "bert", "big_bird", "convbert", "fnet", "funnel", "gpt2", "llama, dynamic rope", "llama, longrope", "mobilebert",
+    "nystromformer", "opt", "roberta", "xlnet",
+)  # fmt: skip
 
 
 def load(folder: Path, **settings: object) -> Encoder:
@@ -67,8 +40,8 @@ def plainly(folder: Path, encoder: Encoder, row: list[int], types: list[int] | N
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_text_has_its_own_states_in_any_company(make_folder, family: str, side: str) -> None:
-    folder = make_folder(family)
+def test_a_text_has_its_own_states_in_any_company(tiny_encoder, family: str, side: str) -> None:
+    folder = tiny_encoder(family)
     encoder = load(folder)
     tokens = encoder.tokenize([*TEXTS, TEXTS[1] * 3], ["mood", "fatigue", "guilt", "mood"])
     wanted = [
@@ -81,8 +54,8 @@ def test_a_text_has_its_own_states_in_any_company(make_folder, family: str, side
             assert (h_TH[real_T] - wanted[row]).abs().max() <= 1e-5 * wanted[row].abs().max()
 
 
-def test_gradients_reach_the_weights_through_rows_of_equal_length(make_folder) -> None:
-    encoder = load(make_folder("fnet"))
+def test_gradients_reach_the_weights_through_rows_of_equal_length(tiny_encoder) -> None:
+    encoder = load(tiny_encoder("fnet"))
     assert encoder.manner.padding == ()
     batch = encoder.collate(encoder.tokenize(TEXTS))
     mask_BT1 = batch["attention_mask"].unsqueeze(-1)
@@ -94,9 +67,9 @@ def test_gradients_reach_the_weights_through_rows_of_equal_length(make_folder) -
     torch.testing.assert_close(together, encoder.model.embeddings.word_embeddings.weight.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "positions"), [("bert", 512), ("opt", 128), ("roberta", 128)])
-def test_the_positions_that_an_encoder_really_has(make_folder, family: str, positions: int) -> None:
-    folder = make_folder(family)
+@pytest.mark.parametrize(("family", "positions"), [("bert", 256), ("opt", 256), ("roberta", 255)])
+def test_the_positions_that_an_encoder_really_has(tiny_encoder, family: str, positions: int) -> None:
+    folder = tiny_encoder(family)
     encoder = load(folder, max_length=positions)
     assert encoder.manner.positions == positions
     encoder(encoder.collate(encoder.tokenize([TEXTS[1] * 99])))
