@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from gemma_nli.analysis.bootstrap import Metric, PostBootstrap
 from gemma_nli.config import RunConfig
@@ -39,7 +40,10 @@ BY_METRIC: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """What a leaderboard shows of a trial; `place` is its row of the matrices, None where it lacks a fold."""
+    """What a leaderboard shows of a trial; `place` is its row of the matrices, None where it lacks a fold.
+
+    `config` is the trial's as its sweep asks for it: another sweep's names and folders may be in its journal.
+    """
 
     key: str
     sweep: str
@@ -48,6 +52,7 @@ class Trial:
     folds_done: int
     metrics: dict[str, float]
     storage: Place
+    config: RunConfig
     place: int | None = None
     note: str = ""
 
@@ -124,11 +129,11 @@ class Evidence:
 
     def record(self, key: str) -> TrialRecord:
         """A trial's whole journal, for learning curves and how to run it again."""
-        storage = next((trial.storage for trial in self.trials if trial.key == key), self.storage)
-        record = read_trial(storage, key)
+        trial = next(trial for trial in self.trials if trial.key == key)
+        record = read_trial(trial.storage, key)
         if record is None:
-            raise ReportError(f"{storage}: the journal of trial {key} is gone; run the sweep again.")
-        return record
+            raise ReportError(f"{trial.storage}: the journal of trial {key} is gone; run the sweep again.")
+        return dataclasses.replace(record, config=trial.config)
 
     @cached_property
     def winner(self) -> int:
@@ -169,14 +174,15 @@ def gather(
         if record is None:
             continue
         if record.fold_fingerprint != pairs.fingerprint:
-            confirmations.append((dict(settings), record))
+            again = _asked(record, spec, settings)
+            confirmations.append(({**again.flat(), **settings}, dataclasses.replace(record, config=again)))
             continue
         whole = _whole(record, pairs, rows_N) if record.state == "finished" else None
         place = len(probabilities) if whole is not None else None
         if whole is not None:
             probabilities.append(whole)
             thresholds.append([record.folds[fold].threshold for fold in range(1, pairs.num_folds + 1)])
-        trials.append(_trial(record, spec, {**record.config.flat(), **settings}, storage, place))
+        trials.append(_trial(record, spec, settings, storage, place))
     if not probabilities:
         raise ReportError(f"sweep '{spec.name}': no trial has finished all folds yet, so there is nothing to report.")
     return Evidence(
@@ -207,12 +213,26 @@ def _whole(record: TrialRecord, pairs: PairTable, rows_N: NDArray[np.int64]) -> 
     return None if np.isnan(found_N).any() else found_N
 
 
-def _trial(record: TrialRecord, spec: SweepSpec, settings: dict[str, Any], storage: Place, place: int | None) -> Trial:
+def _asked(record: TrialRecord, spec: SweepSpec, settings: Mapping[str, Any]) -> RunConfig:
+    """The trial's configuration as the sweep asks for it."""
+    try:
+        config = spec.space.configure(spec.base, settings)
+    except ValidationError:  # noted by an earlier form of the sweep
+        config = record.config
+    same = config.canonical() == record.config.canonical()
+    return config if same else record.config.asked_by(spec.base, spec.space.keys)
+
+
+def _trial(
+    record: TrialRecord, spec: SweepSpec, settings: Mapping[str, Any], storage: Place, place: int | None
+) -> Trial:
     note = record.reason or (record.error or "").strip().split("\n")[-1][:200]
     if record.state == "finished" and place is None:
         note = "a fold diverged"
-    kept = {key: settings.get(key) for key in spec.space.keys}
-    facts = (record.key, spec.name, kept, record.state, len(record.folds), record.metrics(), storage)
+    config = _asked(record, spec, settings)
+    every = {**config.flat(), **settings}
+    kept = {key: every.get(key) for key in spec.space.keys}
+    facts = (record.key, spec.name, kept, record.state, len(record.folds), record.metrics(), storage, config)
     return Trial(*facts, place, note)
 
 
@@ -241,7 +261,7 @@ def merge(parts: list[Evidence]) -> Evidence:
         for trial in part.trials:
             if trial.key not in seen or seen[trial.key][1].place is None:
                 seen[trial.key] = (part, trial)
-    configs = {key: comparable(part.record(key).config) for key, (part, _) in seen.items()}
+    configs = {key: comparable(trial.config) for key, (_, trial) in seen.items()}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))
     varied = [key for key in keys if len({repr(config.get(key)) for config in configs.values()}) > 1]
     trials: list[Trial] = []

@@ -22,9 +22,10 @@ from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
 from gemma_nli.analysis.selection import Draws, HonestScore, honest_score
 from gemma_nli.analysis.statistics import Difference
-from gemma_nli.trial import TrialRecord
+from gemma_nli.trial import TrialRecord, without_credentials
 
 RARE = 10
+ENDS = ("finished", "pruned", "failed")
 PACKAGES = ("gemma-nli", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
 CURVES_SHOWN = 6
 
@@ -111,7 +112,9 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         warnings=tuple(_warnings(evidence, answer, overall, baselines, effects, mistakes, confirmation)),
         reproduce=_provenance(evidence, record),
         commands=_commands(evidence),
-        config_yaml=yaml.safe_dump(record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        config_yaml=yaml.safe_dump(
+            without_credentials(record.config).model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        ),
     )
 
 
@@ -232,6 +235,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
     honest = findings.honest
     return {
         "winner": findings.winner_key,
+        "trials": {state: sum(t.state == state for t in findings.evidence.trials) for state in ENDS},
         "verdict": findings.answer.verdict,
         "answer": [findings.answer.first, findings.answer.second],
         "honest": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
@@ -80,6 +80,16 @@ class RunConfig(Settings):
         flat = self.flat()
         kept = {k: v for k, v in flat.items() if k.split(".")[0] in ("data", "model", "training", "device")}
         return {k: v for k, v in kept.items() if k not in _PLACES and k not in self._dormant()}
+
+    def asked_by(self, other: RunConfig, varied: Collection[str] = ()) -> RunConfig:
+        """These numbers as `other` asks for them: what is no part of a trial's key is `other`'s.
+
+        Args:
+            varied: settings that stay as they are here, whether they are part of the key or not.
+        """
+        decided, theirs = self.canonical(), other.flat()
+        free = [key for key in self.flat() if key not in decided and key not in varied]
+        return self.with_settings({key: theirs[key] for key in free if key in theirs})
 
     def _dormant(self) -> set[str]:
         model, training = self.model, self.training

@@ -76,7 +76,7 @@ def finalize(
     if tracker is None:
         raise TrackingError("mlflow.enabled is false: there is no registry to finalize into.")
     settings = ready.spec.finalize
-    model_name = _model_name(ready, record)
+    model_name = _model_name(ready)
     found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
     if found is not None:
         aliased = give_alias(tracker, found, settings.alias)
@@ -130,7 +130,7 @@ def start_refit(
     if recorder.tracker is None or _fits_here(record, resources):
         return None
     try:
-        known = find_registered(recorder.tracker, _model_name(ready, record), record.key, record.fold_fingerprint)
+        known = find_registered(recorder.tracker, _model_name(ready), record.key, record.fold_fingerprint)
     except TrackingError as error:
         log.info("no refit begun: %s", error)
         return None
@@ -153,8 +153,8 @@ def _begin(ready: Prepared, record: TrialRecord, resources: TrialResources | Non
     return begun
 
 
-def _model_name(ready: Prepared, record: TrialRecord) -> str:
-    return ready.spec.finalize.model_name or f"gemma_nli_{record.config.output.experiment_name}"
+def _model_name(ready: Prepared) -> str:
+    return ready.spec.finalize.model_name or f"gemma_nli_{ready.spec.base.output.experiment_name}"
 
 
 def _target(ready: Prepared, record: TrialRecord) -> Place:

@@ -83,7 +83,7 @@ class TrialJournal:
         self._append(
             {
                 "event": "started",
-                "config": _without_credentials(config).model_dump(mode="json"),
+                "config": without_credentials(config).model_dump(mode="json"),
                 "fold_fingerprint": fold_fingerprint,
                 "encoder_fingerprint": encoder_fingerprint,
                 "num_folds": num_folds,
@@ -256,7 +256,7 @@ class TrialJournal:
         self.record.append(_checksum(text) + b" " + text)
 
 
-def _without_credentials(config: RunConfig) -> RunConfig:
+def without_credentials(config: RunConfig) -> RunConfig:
     """Where a store's address holds a password, the address stays out: it is no part of what a trial is."""
     stores = {
         "mlflow.tracking_uri": config.mlflow.tracking_uri,
