@@ -123,7 +123,7 @@ def _run_and_tell(spec: Any, as_json: bool, notify: str | None = None) -> None:
         raise
     print_json(as_json, result.to_json())
     if not as_json:
-        show_result(result, spec, progress.board)
+        show_result(result, spec)
     _tell_of(notifier.ended(result) if notifier else None)
     raise typer.Exit(result.exit_status)
 

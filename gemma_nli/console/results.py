@@ -19,28 +19,31 @@ if TYPE_CHECKING:
     from gemma_nli.local.simple import SimpleResult
     from gemma_nli.local.trial import LocalRun
     from gemma_nli.spec.spec import SweepSpec
-    from gemma_nli.sweep.board import Board, CellStatus
     from gemma_nli.sweep.forecast import Forecast
+    from gemma_nli.sweep.outcome import TrialOutcome
     from gemma_nli.sweep.result import SweepResult
     from gemma_nli.tracking.queries import BestTrial
     from gemma_nli.training.results import CvResult
 
 LEADERS = 10
+REASONS = 5
 
 
-def show_result(result: SweepResult, spec: SweepSpec, board: Board | None) -> None:
+def show_result(result: SweepResult, spec: SweepSpec) -> None:
     """Leaderboard, registered model, notes and the next three commands."""
     console = Console()
     if spec.question:
         console.print(Text(spec.question, style="italic"))
-    ranked = board.ranked() if board is not None else []
+    ranked = result.ranked
     if ranked:
         console.print(leaderboard(ranked, spec, result))
-    counts = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count)
+    counts = ", ".join([f"{count} {state}" for state, count in result.trials.items() if count] + waiting_of(result))
     texts = f"{result.texts['encoded']} texts encoded, {result.texts['reused']} reused"
     console.print(
         f"{counts or 'no trials'} ({result.ran} run now); {texts}; {duration(result.seconds['total'])} in all"
     )
+    for line in failure_lines(result, spec):
+        console.print(Text(line, style="red"), soft_wrap=True)
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
         console.print(f"registered [bold]{name}[/bold] version {version}, alias {result.registered['alias']}")
@@ -60,7 +63,27 @@ def show_result(result: SweepResult, spec: SweepSpec, board: Board | None) -> No
             console.print(Text(f"  {command}"), soft_wrap=True)
 
 
-def leaderboard(ranked: Sequence[CellStatus], spec: SweepSpec, result: SweepResult) -> Table:
+def waiting_of(result: SweepResult) -> list[str]:
+    """What is left undone, as in `17 of 20 waiting`; empty where nothing is."""
+    left = [f"{result.waiting} of {result.cells} waiting"] if result.waiting else []
+    again = {state: count for state, count in (result.confirming or {}).items() if count}
+    return left + ([f"confirming: {', '.join(f'{n} {state}' for state, n in again.items())}"] if again else [])
+
+
+def failure_lines(result: SweepResult, spec: SweepSpec) -> list[str]:
+    """Why trials failed, a line for each different reason, and where the whole of it is."""
+    lines = []
+    for failure in result.failures:
+        settings = ", ".join(f"{key.split('.')[-1]} {shown(value)}" for key, value in failure["settings"].items())
+        which = f" ({settings})" if settings else ""
+        count = f"{failure['trials']} trials failed, as one" if failure["trials"] > 1 else "1 trial failed"
+        lines.append(f"{count}{which}: {failure['error']}")
+    more = [f"... and {len(lines) - REASONS} more reasons"] if len(lines) > REASONS else []
+    whole = ["each failed trial's run in MLflow has its whole traceback"] if lines and spec.base.mlflow.enabled else []
+    return lines[:REASONS] + more + whole
+
+
+def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepResult) -> Table:
     """The best ten, with the settings the sweep varied; F1 says the evaluation ratio it was measured at."""
     ratio = spec.base.data.eval_negative_ratio
     title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"

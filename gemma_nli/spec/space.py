@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from gemma_nli.config import RunConfig, read_yaml, set_dotted, validation_lines
 from gemma_nli.errors import Problems, SpecError
 from gemma_nli.spec.conditions import Varied, parse_varied
-from gemma_nli.spec.domain import Domain, Range, same, shown
+from gemma_nli.spec.domain import Domain, Range, plain, same, shown
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -227,6 +227,21 @@ class SearchSpace:
             taken[varied.key] = settings[varied.key]
         return {varied.key: varied.domain.to_param(taken[varied.key]) for varied in self.varied if varied.key in taken}
 
+    def settings_for(self, base: RunConfig, config: RunConfig) -> dict[str, Any] | None:
+        """The varied settings that make of `base` a trial with `config`'s numbers; None where the space has none."""
+        settings: dict[str, Any] = {}
+        for varied in self.varied:
+            if varied.active(settings):
+                value = _value_of(config, varied.key)
+                if not varied.domain.contains(value):
+                    return None
+                settings[varied.key] = value
+        try:
+            same_numbers = self.configure(base, settings).canonical() == config.canonical()
+        except ValidationError:
+            return None
+        return settings if same_numbers else None
+
     def _draw(self, rng: np.random.Generator) -> dict[str, Any]:
         settings: dict[str, Any] = {}
         for varied in self.varied:
@@ -267,6 +282,14 @@ class SearchSpace:
                 "narrow the space, or add a `when`:\n  " + "\n  ".join(problems.lines) + more
             )
         return cells
+
+
+def _value_of(config: RunConfig, key: str) -> Any:
+    """A setting's value as JSON holds it; None where its section is unset."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return plain(value)
 
 
 def _reason(error: ValidationError) -> str:

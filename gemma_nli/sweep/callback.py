@@ -8,7 +8,6 @@ MLflow's sake.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,14 +18,12 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.errors import JournalError
 from gemma_nli.storage import Place
 from gemma_nli.sweep.board import Board
+from gemma_nli.sweep.lost_trials import LostTrials
 from gemma_nli.training.results import summarize
 from gemma_nli.trial import TrialJournal
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
-
-
-log = logging.getLogger(__name__)
 
 
 class Postman(Protocol):
@@ -45,7 +42,8 @@ class LiveSweep:
     post: Postman
     tell_running: bool
     stopped: Callable[[str], str | None]
-    run_again: Callable[[str, int], bool]  # (key, attempts so far) of a trial whose process died and Ray gave up on
+    lost: LostTrials
+    notes: list[str]
 
 
 _LIVE: dict[str, LiveSweep] = {}
@@ -91,7 +89,7 @@ class SweepCallback(MLflowLoggerCallback):
         try:
             self._ended(trial, failed)
         except JournalError as error:  # the disk refuses: one trial's matter, and no end of the sweep
-            log.error("%s", error)
+            self.live.notes.append(f"trial {trial.config['key'][:8]} has no end: {error}")
             self.live.board.update(trial.config["key"], "failed")
         self.live.post(trial.config["key"])
 
@@ -99,15 +97,12 @@ class SweepCallback(MLflowLoggerCallback):
         key, last = trial.config["key"], trial.last_result or {}
         journal = TrialJournal(self.live.storage, key)
         if failed:
-            record = journal.read()
-            if record is None or record.state == "running":
-                if self.live.run_again(key, record.attempts if record is not None else 0):
-                    self.live.board.update(key, "waiting")
-                    return
-                journal.stop("failed", error=f"the trial's process died {trial.num_failures} times: {_cause(trial)}")
-            self.live.board.update(key, "failed")
+            again = not self.live.lost.ended(key) and self.live.lost.lost(key, trial.num_failures, _cause(trial))
+            self.live.board.update(key, "waiting" if again else "failed")
         elif last.get("failed"):
             self.live.board.update(key, "failed")
+            if not self.live.lost.ended(key):
+                self.live.lost.refused(key, str(last.get("error")))
         elif not last.get("done") or last.get("folds_done", 0) < last.get("num_folds", 0):
             self._cut_short(key, journal, last)
         else:

@@ -6,6 +6,8 @@ so they are compared among themselves, never with the sweep's, and are no candid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ray.exceptions import RayError
 
 from gemma_nli.corpus.pairs import build_pairs
@@ -17,6 +19,7 @@ from gemma_nli.sweep.cluster import ray_failed
 from gemma_nli.sweep.encoding import encode_on_nodes
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.outcome import Outcome, TrialOutcome, outcome_of
 from gemma_nli.sweep.prepare import Prepared, feature_requests
 from gemma_nli.sweep.resources import TrialResources
 from gemma_nli.sweep.tuning import Tuning
@@ -26,14 +29,13 @@ _STRIDE = 1000
 """Between fold seeds: a drawing uses the few seeds above its own for the inner splits."""
 
 
-def confirming_rounds(ready: Prepared, board: Board) -> list[Prepared]:
-    """What the leaders' repeats lack: one sweep a repeat, its cells the leaders; empty where all are done."""
+def confirming_rounds(ready: Prepared, ranked: Sequence[TrialOutcome]) -> list[Prepared]:
+    """The leaders' repeats: one sweep per repeat, its cells the leaders; empty where none is asked for."""
     confirm = ready.spec.finalize.confirm
-    if confirm is None:
+    if confirm is None or not ranked:
         return []
-    leaders = [cell.settings for cell in board.ranked()[: confirm.top]]
-    rounds = [_round(ready, leaders, repeat) for repeat in range(1, confirm.repeats + 1)]
-    return [each for each in rounds if each.waiting]
+    leaders = [trial.settings for trial in ranked[: confirm.top]]
+    return [_round(ready, leaders, repeat) for repeat in range(1, confirm.repeats + 1)]
 
 
 def _round(ready: Prepared, leaders: list[dict[str, object]], repeat: int) -> Prepared:
@@ -53,14 +55,26 @@ def _round(ready: Prepared, leaders: list[dict[str, object]], repeat: int) -> Pr
     return again
 
 
+def confirmed(rounds: Sequence[Prepared]) -> Outcome:
+    """How the confirming trials have ended, those of all repeats together."""
+    return Outcome(tuple(trial for ready in rounds for trial in outcome_of(ready).trials))
+
+
 def run_rounds(
-    rounds: list[Prepared], folder: SweepFolder, post: Postman, interrupts: Interrupts, resources: TrialResources
+    rounds: Sequence[Prepared],
+    folder: SweepFolder,
+    post: Postman,
+    interrupts: Interrupts,
+    resources: TrialResources,
+    notes: list[str],
 ) -> None:
-    """Run them one after the other, until done or interrupted."""
+    """Run what waits of them, one after the other, until done or interrupted."""
     for ready in rounds:
         if interrupts.count:
             return
         folder.add_cells({key: cell.settings for key, cell in ready.cells.items()})
+        if not ready.waiting:
+            continue
         board = Board(ready.spec.metric, ready.spec.mode, len(ready.cells))
         for key, cell in ready.waiting.items():
             board.add(key, cell.settings)
@@ -68,4 +82,4 @@ def run_rounds(
             blocks, _ = encode_on_nodes(feature_requests(ready), ready.storage, ready.spec.base.features)
         except RayError as error:
             raise ray_failed(error) from None
-        Tuning(ready, folder, board, post, interrupts, resources).run(blocks)
+        Tuning(ready, folder, board, post, interrupts, resources, notes).run(blocks)

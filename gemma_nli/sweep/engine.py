@@ -13,22 +13,21 @@ from gemma_nli.features import EncodeReport, FeatureRequest
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.cluster import ray_session
-from gemma_nli.sweep.confirming import confirming_rounds, run_rounds
+from gemma_nli.sweep.confirming import confirmed, confirming_rounds, run_rounds
 from gemma_nli.sweep.encoding import Encoding
 from gemma_nli.sweep.finalize import Finalized, finalize, start_refit
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.kept_report import Reported, honest_tags
 from gemma_nli.sweep.nodes import wait_for_nodes
+from gemma_nli.sweep.outcome import outcome_of
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.reporting import try_report
 from gemma_nli.sweep.resources import TrialResources, decide_resources
 from gemma_nli.sweep.result import SweepResult
-from gemma_nli.sweep.searching import pareto_front
 from gemma_nli.sweep.sharing import SharedBlock
 from gemma_nli.sweep.tuning import Tuning
-from gemma_nli.trial import TrialRecord, read_trial
 
 log = logging.getLogger(__name__)
 Display = Callable[[Board], Any]
@@ -50,6 +49,7 @@ def run_sweep(spec: SweepSpec, watch: Callable[[Board], None] | None = None) -> 
     with folder.held(spec.name):
         folder.begin(ready.sweep_id, spec.name, spec.to_yaml(), ready.storage)
         folder.add_cells({key: cell.settings for key, cell in ready.cells.items()})
+        ready.take_up(folder.cells())
         return _Run(ready, folder, watch).go(began)
 
 
@@ -65,6 +65,10 @@ class _Run:
         self.report: Reported | None = None
         self.unreported: str | None = None
         self.interrupts = Interrupts()
+        self.outcome = outcome_of(ready)
+        self.before = dict(ready.records)
+        self.rounds: list[Prepared] = []
+        self.notes: list[str] = []
         if watch is not None:
             watch(self.board)
 
@@ -76,30 +80,26 @@ class _Run:
                 finalized = self._work(recorder, opening.result)
             self.board.enter("recording")
             result = self._result(recorder, finalized, time.monotonic() - began)
-            recorder.close(result, self.board)
+            recorder.close(result, self._ended())
             result.seconds["total"] = round(time.monotonic() - began, 3)
             self.folder.end(result.to_json())
             return result
         except BaseException as error:
-            recorder.cut_off("failed" if isinstance(error, Exception) else "killed", self.board)
+            recorder.cut_off("failed" if isinstance(error, Exception) else "killed")
             raise
         finally:
             recorder.abandon()
 
     def _show_known(self) -> list[str]:
-        """All cells go to the board; the keys of those that are done already."""
+        """All trials go to the board; the keys of those that are done already."""
         done = []
-        for key, cell in self.ready.cells.items():
-            record = self.ready.records.get(key)
-            self.board.add(key, cell.settings, reused=self.ready.is_done(key))
-            if record is not None and self.ready.is_done(key):
-                self._show(record)
-                done.append(key)
+        for trial in self.outcome.trials:
+            is_done = self.ready.is_done(trial.key)
+            self.board.add(trial.key, trial.settings, reused=is_done)
+            if is_done:
+                self.board.update(trial.key, trial.state, trial.metrics, trial.folds_done)
+                done.append(trial.key)
         return done
-
-    def _show(self, record: TrialRecord) -> None:
-        if record.state != "running":
-            self.board.update(record.key, record.state, record.metrics(), len(record.folds))
 
     def _work(self, recorder: Recorder, opened: Callable[[], None]) -> Finalized | None:
         """Encode and tune what waits, then finalize; Ray starts only if something needs it.
@@ -109,7 +109,7 @@ class _Run:
         """
         known = self._show_known()
         done = bool(self.ready.cells) and not self.ready.waiting
-        again = confirming_rounds(self.ready, self.board) if done else []
+        again = [each for each in self._confirming_rounds() if each.waiting] if done else []
         if done and not again:
             self._recording(recorder, opened, known)
             return self._finalize(recorder)
@@ -151,30 +151,36 @@ class _Run:
         self.board.enter("tuning")
         began = time.monotonic()
         try:
-            Tuning(self.ready, self.folder, self.board, recorder.post, self.interrupts, resources).run(blocks)
+            tuning = Tuning(self.ready, self.folder, self.board, recorder.post, self.interrupts, resources, self.notes)
+            tuning.run(blocks)
         finally:
             self.seconds["tune"] = time.monotonic() - began
+        self.outcome = outcome_of(self.ready)
+
+    def _confirming_rounds(self) -> list[Prepared]:
+        self.rounds = confirming_rounds(self.ready, self.outcome.ranked)
+        return self.rounds
 
     def _confirm(self, recorder: Recorder, resources: TrialResources) -> None:
         """The leaders again, each repeat on its own fold drawing; beside the board, as no candidates."""
-        rounds = confirming_rounds(self.ready, self.board)
+        rounds = self._confirming_rounds()
         if not rounds:
             return
         self.board.enter("confirming")
         began = time.monotonic()
         try:
-            run_rounds(rounds, self.folder, recorder.post, self.interrupts, resources)
+            run_rounds(rounds, self.folder, recorder.post, self.interrupts, resources, self.notes)
         finally:
             self.seconds["confirm"] = time.monotonic() - began
 
     def _finalize(self, recorder: Recorder, resources: TrialResources | None = None) -> Finalized | None:
         """Report and register; on Ray the best trial is refitted while the report is written."""
-        best = self.board.best()
+        best = self.outcome.best
         if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
             self._report()
             return None
-        record = read_trial(self.ready.storage, best.key)
-        assert record is not None, "the board shows finished trials only"
+        record = self.ready.read(best.key)
+        assert record is not None, "its journal has just been read"
         refit = start_refit(self.ready, record, recorder, resources)
         self._report()
         self.board.enter("finalizing")
@@ -195,29 +201,34 @@ class _Run:
             self.report, self.unreported = try_report(self.ready, self.folder)
             self.seconds["report"] = time.monotonic() - began
 
+    def _ended(self) -> set[str]:
+        """Keys of the trials, confirming ones too, that have come to an end."""
+        outcomes = (self.outcome, confirmed(self.rounds))
+        return {trial.key for outcome in outcomes for trial in outcome.trials if trial.state != "waiting"}
+
     def _result(self, recorder: Recorder, finalized: Finalized | None, total: float) -> SweepResult:
-        best = self.board.best()
+        outcome, confirming = self.outcome, confirmed(self.rounds)
+        best = outcome.best
+        interrupted = self.interrupts.count > 0
         return SweepResult(
             sweep_id=self.ready.sweep_id,
             sweep_run_id=recorder.sweep_run_id,
             name=self.spec.name,
             experiment=self.spec.base.experiment,
-            trials={
-                "finished": self.board.count("finished"),
-                "pruned": self.board.count("pruned"),
-                "failed": self.board.count("failed"),
-            },
-            ran=sum(
-                not cell.reused and cell.state in ("finished", "pruned", "failed") for cell in self.board.cells.values()
-            ),
+            trials=outcome.counts,
+            waiting=max(outcome.waiting, self.board.total - sum(outcome.counts.values()) if interrupted else 0),
+            confirming={**confirming.counts, "waiting": confirming.waiting} if self.rounds else None,
+            failures=[*outcome.failures(), *confirming.failures()],
+            ranked=outcome.ranked,
+            ran=outcome.run_since(self.before),
             best=best,
             best_run_id=recorder.run_id_of(best.key) if best else None,
             registered=finalized.registered if finalized else None,
             seconds={"total": total, **self.seconds},
             texts={"encoded": sum(r.encoded for r in self.encoded), "reused": sum(r.reused for r in self.encoded)},
-            interrupted=self.interrupts.count > 0,
+            interrupted=interrupted,
             unregistered=self.unregistered,
-            pareto=pareto_front(self.ready),
-            notes=[self.unreported] if self.unreported else [],
+            pareto=outcome.pareto_front(self.spec.objectives),
+            notes=[*self.notes, *([self.unreported] if self.unreported else [])],
             report=self.report.told() if self.report else None,
         )

@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
+from gemma_nli.corpus.redaction import without_posts
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
@@ -17,7 +21,7 @@ from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
 from gemma_nli.training.inputs import feature_request
-from gemma_nli.trial import TrialRecord, read_trials, trial_key
+from gemma_nli.trial import TrialRecord, read_trial, read_trials, trial_key
 
 _PROBES = 64
 _MAX_REQUESTS = 8
@@ -25,7 +29,11 @@ _MAX_REQUESTS = 8
 
 @dataclass
 class Prepared:
-    """A sweep ready to run. `cells` are the configurations of a grid or a random draw; empty where Optuna asks."""
+    """A sweep ready to run.
+
+    `cells` are the configurations of a grid or a random draw, empty where Optuna asks; `proposed` those that its study
+    has proposed, in this run of the command and before. `records` are the trials' journals before anything runs.
+    """
 
     spec: SweepSpec
     corpus: Corpus
@@ -34,6 +42,12 @@ class Prepared:
     folder: Place
     cells: dict[str, Cell]
     records: dict[str, TrialRecord] = field(default_factory=dict)
+    proposed: dict[str, Cell] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> dict[str, Cell]:
+        """The sweep's trials as far as they are known: all of a grid or a random draw, of a study the proposed ones."""
+        return self.cells or self.proposed
 
     @property
     def storage(self) -> Place:
@@ -52,6 +66,33 @@ class Prepared:
 
     def key_of(self, config: RunConfig) -> str:
         return trial_key(config, self.pairs.fingerprint, identify_encoder(config.model).fingerprint)
+
+    def take_up(self, noted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Of a study: what its folder notes and its present space holds are its trials from before."""
+        if self.cells:
+            return
+        for key, settings in asked_for(self.spec, noted).items():
+            config = self.spec.space.configure(self.spec.base, settings)
+            if self.key_of(config) == key:
+                self.proposed[key] = Cell(settings, config)
+        self.records |= read_trials(self.storage, self.proposed)
+
+    def as_asked(self, record: TrialRecord) -> TrialRecord:
+        """The record as this sweep asks for it: names, folders and stores are no part of a trial, and another's may be
+        in its journal. What another was allowed to write down of posts (`data.log_text`) is left out here."""
+        spec, cell = self.spec, self.trials.get(record.key)
+        own = record.config.asked_by(spec.base, spec.space.keys)
+        if cell is not None and cell.config.canonical() == record.config.canonical():
+            own = cell.config
+        error, traceback = record.error, record.traceback
+        if record.config.data.log_text and not own.data.log_text:
+            error, traceback = (text and without_posts(text, self.corpus) for text in (error, traceback))
+        return dataclasses.replace(record, config=own, error=error, traceback=traceback)
+
+    def read(self, key: str, weights: bool = False) -> TrialRecord | None:
+        """The trial of that key as its journal tells it and this sweep asks for it, or None."""
+        record = read_trial(self.storage, key, weights)
+        return self.as_asked(record) if record is not None else None
 
 
 def prepare(spec: SweepSpec) -> Prepared:
@@ -75,6 +116,52 @@ def prepare(spec: SweepSpec) -> Prepared:
             identify_encoder(config.model)
     ready.records = read_trials(ready.storage, ready.cells)
     return ready
+
+
+def asked_for(spec: SweepSpec, noted: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those of the cells noted in a sweep's folder that the sweep asks for now: trial key to settings.
+
+    A grid's are the cells it lists, a study's those that its space holds. Confirming trials, on other folds, are not
+    among them, and neither is what only an earlier form of the sweep asked for.
+    """
+    own = {key: dict(settings) for key, settings in noted.items() if not is_confirming(settings)}
+    if spec.search.algorithm == "optuna":
+        found = {key: _held(spec, settings) for key, settings in own.items()}
+        return {key: settings for key, settings in found.items() if settings is not None}
+    cells = spec.cells()
+    listed = {json.dumps(cell.settings, sort_keys=True) for cell in cells}
+    left = {key: settings for key, settings in own.items() if json.dumps(settings, sort_keys=True) not in listed}
+    if left:
+        same = {json.dumps(cell.config.canonical(), sort_keys=True): cell.settings for cell in cells}
+        for key, settings in left.items():
+            config = _configured(spec, settings)
+            found_settings = same.get(json.dumps(config.canonical(), sort_keys=True)) if config is not None else None
+            if found_settings is None:
+                del own[key]
+            else:
+                own[key] = found_settings
+    return own
+
+
+def is_confirming(settings: Mapping[str, Any]) -> bool:
+    """Whether a cell's settings are a confirming trial's: no space may vary what it changes."""
+    return "data.fold_seed" in settings
+
+
+def _held(spec: SweepSpec, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The settings as the space has them now, None where it does not hold them."""
+    params = spec.space.params_of(settings)
+    if params is not None and params.keys() == settings.keys():
+        return settings
+    config = _configured(spec, settings)
+    return spec.space.settings_for(spec.base, config) if config is not None else None
+
+
+def _configured(spec: SweepSpec, settings: Mapping[str, Any]) -> RunConfig | None:
+    try:
+        return spec.space.configure(spec.base, settings)
+    except ValidationError:
+        return None
 
 
 def identify_sweep(spec: SweepSpec, pairs: PairTable) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.errors import TrackingError
-from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.kept_report import honest_tags, kept_report
 from gemma_nli.sweep.prepare import Prepared
@@ -76,7 +75,7 @@ class Recorder:
     def deliver(self, key: str, unfinished: str = "running") -> str | None:
         """Make the trial's run show its journal now; `unfinished` is what a trial without an end is shown as."""
         assert self.tracker is not None, "only an open recorder delivers"
-        record = read_trial(self.ready.storage, key, weights=True)
+        record = self.ready.read(key, weights=True)
         if record is None:
             return None
         pairs, shared = self._pairs_of(record)
@@ -121,11 +120,15 @@ class Recorder:
                 return False
         return False
 
-    def close(self, result: SweepResult, board: Board) -> None:
-        """Send what is left and close the sweep's run; what could not be sent stays noted for `gemma-nli flush`."""
+    def close(self, result: SweepResult, ended: Collection[str]) -> None:
+        """Send what is left and close the sweep's run; what could not be sent stays noted for `gemma-nli flush`.
+
+        Args:
+            ended: keys of the trials whose journals have been read and have an end.
+        """
         if self.tracker is None or self.outbox is None or self.sweep_run_id is None:
             return
-        self._stop_unfinished(board)
+        self._stop_unfinished(ended)
         drained = self.drain()
         self.outbox.submit(END, partial(self.end, result.to_json()))
         drained = drained and self.drain()
@@ -139,20 +142,20 @@ class Recorder:
                 f"send them with: gemma-nli flush {self.ready.spec.name}"
             )
 
-    def cut_off(self, status: str, board: Board) -> None:
+    def cut_off(self, status: str) -> None:
         """The command ends before the sweep does: leave no run RUNNING, in seconds or not at all."""
         if self.tracker is None or self.outbox is None or self.sweep_run_id is None:
             return
-        self._stop_unfinished(board)
+        self._stop_unfinished({key for key in self.folder.cells() if self.ready.is_done(key)})
         self.outbox.submit(END, partial(self.tracker.end_sweep, self.sweep_run_id, status))
         self.outbox.drain(AWAY_SECONDS)
 
-    def _stop_unfinished(self, board: Board) -> None:
-        """Trials without an end are shown as stopped: those of the board, and those of earlier runs of the sweep."""
+    def _stop_unfinished(self, ended: Collection[str]) -> None:
+        """Trials whose journals have no end are shown as stopped, those of earlier runs of the sweep too."""
         assert self.outbox is not None
         for key in self.folder.cells():
-            cell = board.cells.get(key)
-            if cell is None or cell.state in ("running", "waiting"):
+            record = read_trial(self.ready.storage, key) if key not in ended else None
+            if record is not None and record.state == "running":
                 self.outbox.submit(key, partial(self.deliver, key, "stopped"))
 
     def abandon(self) -> None:
@@ -161,12 +164,18 @@ class Recorder:
             self.outbox.close(0.0)
 
     def end(self, result: Mapping[str, Any]) -> None:
-        """Close the sweep's run as its `result.json` tells; without one the sweep was cut off."""
+        """Close the sweep's run as its `result.json` tells; without one the sweep was cut off.
+
+        The run ends as the command does: FINISHED for exit status 0, FAILED for 1, KILLED for an interrupted sweep.
+        """
         assert self.tracker is not None
         assert self.sweep_run_id is not None
         metric = self.ready.spec.metric
-        status = "finished" if result and not result["interrupted"] else "killed"
-        metrics = {f"sweep/{state}": float(count) for state, count in result.get("trials", {}).items()}
+        ended = "failed" if result.get("exit_status") else "finished"
+        status = ended if result and not result["interrupted"] else "killed"
+        counts = {**result.get("trials", {}), "waiting": result.get("waiting", 0)} if result else {}
+        metrics = {f"sweep/{state}": float(count) for state, count in counts.items()}
+        metrics |= {f"sweep/confirming_{state}": float(n) for state, n in result.get("confirming", {}).items()}
         tags = {"gemma_nli.metric": metric}
         best = result.get("best")
         if best:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gemma_nli import __version__
 from gemma_nli.analysis.evidence import Evidence, gather, merge
@@ -16,10 +17,10 @@ from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.errors import GemmaNliError, ReportError, SweepBusyError
 from gemma_nli.files import write_whole
 from gemma_nli.outgoing import shown_traceback
-from gemma_nli.spec.spec import load_sweep
+from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
 from gemma_nli.sweep.kept_report import FACTS, HTML, MARKDOWN, Reported, kept_report
-from gemma_nli.sweep.prepare import Prepared, prepare
+from gemma_nli.sweep.prepare import Prepared, asked_for, is_confirming, prepare
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.resume import stored_spec
 
@@ -44,7 +45,7 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
         folders.append(kept.path)
         spec = load_sweep(kept.path / "spec.yaml")
         corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
-        cells = kept.cells()
+        cells = reported(spec, kept)
         parts.append(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))
     evidence = merge(parts)
     own = len(parts) == 1 and out is None
@@ -81,7 +82,7 @@ def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
 
     None where no trial has finished. Whatever else goes wrong is raised.
     """
-    cells = folder.cells()
+    cells = reported(ready.spec, folder)
     try:
         evidence = gather(ready.spec, ready.corpus, ready.pairs, ready.storage, cells, ready.sweep_id)
     except ReportError:
@@ -92,6 +93,12 @@ def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
     report = _write(evidence, folder.path, encode=False, note=True)
     folder.push(HTML, MARKDOWN, FACTS)
     return report
+
+
+def reported(spec: SweepSpec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
+    """What a report is about: the trials that the sweep asks for now, and the confirming ones."""
+    noted = folder.cells()
+    return {**asked_for(spec, noted), **{key: found for key, found in noted.items() if is_confirming(found)}}
 
 
 def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, str | None]:

@@ -6,13 +6,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from gemma_nli.sweep.board import CellStatus
+from gemma_nli.sweep.outcome import TrialOutcome
 
 
 @dataclass
 class SweepResult:
     """`seconds`: total, encode, tune, finalize. `texts`: encoded now, reused from the store. `ran`: trials run now.
 
+    `trials`: how many have ended, and how; `waiting`: those without an end; both together are the sweep's cells.
+    `confirming`: the same of the leaders' repeats, None where there are none. `failures`: why trials failed.
     `report`: where it is and what it says. `undelivered`: updates that MLflow has not got; `unregistered`: why the
     best trial is no model version yet.
     """
@@ -23,7 +25,7 @@ class SweepResult:
     experiment: str
     trials: dict[str, int]
     ran: int
-    best: CellStatus | None
+    best: TrialOutcome | None
     best_run_id: str | None
     registered: dict[str, Any] | None
     seconds: dict[str, float]
@@ -34,13 +36,24 @@ class SweepResult:
     notes: list[str] = field(default_factory=list)
     pareto: list[dict[str, Any]] = field(default_factory=list)
     report: dict[str, Any] | None = None
+    waiting: int = 0
+    confirming: dict[str, int] | None = None
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    ranked: list[TrialOutcome] = field(default_factory=list)
+
+    @property
+    def cells(self) -> int:
+        """All trials of the sweep: those that have ended and those that wait."""
+        return sum(self.trials.values()) + self.waiting
 
     @property
     def exit_status(self) -> int:
-        """0: all cells ended well; 1: some failed, or nothing was found; 130: interrupted."""
+        """0: all cells ended well; 1: some failed or have no end, or nothing was found; 130: interrupted."""
         if self.interrupted:
             return 130
-        return 1 if self.trials["failed"] or self.best is None else 0
+        again = self.confirming or {}
+        lost = self.trials["failed"] + self.waiting + again.get("failed", 0) + again.get("waiting", 0)
+        return 1 if lost or self.best is None else 0
 
     def to_json(self) -> dict[str, Any]:
         best = None
@@ -52,7 +65,12 @@ class SweepResult:
             "sweep_run_id": self.sweep_run_id,
             "name": self.name,
             "experiment": self.experiment,
+            "cells": self.cells,
             "trials": self.trials,
+            "waiting": self.waiting,
+            **({"confirming": self.confirming} if self.confirming else {}),
+            "failures": self.failures,
+            "exit_status": self.exit_status,
             "ran": self.ran,
             "best": best,
             "registered": self.registered,

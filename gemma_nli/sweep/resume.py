@@ -11,9 +11,9 @@ from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.finalize import finalize
 from gemma_nli.sweep.folder import SweepFolder, find_sweep
 from gemma_nli.sweep.kept_report import honest_tags, kept_report
+from gemma_nli.sweep.outcome import outcome_of
 from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.recorder import Recorder, flush
-from gemma_nli.trial import read_trial
 
 
 def stored_spec(name: str) -> SweepSpec:
@@ -57,12 +57,13 @@ def flush_sweep(name: str) -> tuple[int, int]:
     ready = prepare(stored_spec(name))
     folder = SweepFolder(ready.folder)
     with folder.held(ready.spec.name):
+        ready.take_up(folder.cells())
         return flush(ready, folder, lambda recorder: _register(ready, folder, recorder))
 
 
 def _register(ready: Prepared, folder: SweepFolder, recorder: Recorder) -> dict[str, Any] | None:
-    best = folder.result()["best"]
-    record = read_trial(ready.storage, best["key"]) if best else None
+    best = outcome_of(ready).best
+    record = ready.read(best.key) if best is not None else None
     if record is None:
         return None
     return finalize(ready, record, recorder, tags=honest_tags(kept_report(folder), record.key)).registered

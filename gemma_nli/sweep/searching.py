@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from gemma_nli.config import check_value
-from gemma_nli.errors import GemmaNliError
 from gemma_nli.search.arms import ArmStudies
 from gemma_nli.search.study import Proposal, SweepStudy, study_url
+from gemma_nli.spec.space import Cell
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.search import CellSearcher, StudySearcher
 from gemma_nli.tracking.queries import finished_runs
 from gemma_nli.trial import read_trial
-
-log = logging.getLogger(__name__)
 
 
 def build_searcher(
@@ -42,6 +39,7 @@ def build_searcher(
     def config_of(proposal: Proposal) -> dict[str, Any]:
         key = ready.key_of(proposal.config)
         folder.add_cells({key: proposal.settings})
+        ready.proposed.setdefault(key, Cell(proposal.settings, proposal.config))
         return {"key": key, "settings": proposal.settings}
 
     return StudySearcher(study, ready.pairs.num_folds, config_of, stopped)
@@ -75,11 +73,14 @@ class _Known:
         self.ready, self.folder, self.board, self.post = ready, folder, board, post
 
     def __call__(self, settings: dict[str, Any]) -> dict[str, float] | None:
-        key = self.ready.key_of(self.ready.spec.base.with_settings(settings))
+        config = self.ready.spec.base.with_settings(settings)
+        key = self.ready.key_of(config)
         record = read_trial(self.ready.storage, key)
         if record is None or record.state != "finished":
             return None
         self.folder.add_cells({key: settings})
+        self.ready.proposed.setdefault(key, Cell(settings, config))
+        self.ready.records.setdefault(key, record)
         self.board.add(key, settings, reused=True)
         self.board.update(key, "finished", record.metrics(), len(record.folds))
         self.post(key)
@@ -99,20 +100,3 @@ def _earlier(ready: Prepared) -> Iterator[tuple[dict[str, Any], list[float]]]:
         if all(name in metrics for name in objectives):
             settings = {key: check_value(key, params[key]) for key in ready.spec.space.keys if key in params}
             yield settings, [metrics[name] for name in objectives]
-
-
-def pareto_front(ready: Prepared) -> list[dict[str, Any]]:
-    """Settings and objective values of the trials that no other beats in every objective; empty with one objective."""
-    objectives = ready.spec.objectives
-    if len(objectives) < 2 or ready.spec.search.algorithm != "optuna":
-        return []
-    try:
-        study = SweepStudy(ready.spec, ready.sweep_id, study_url(ready.spec, ready.folder))
-    except GemmaNliError as error:
-        log.warning("the Pareto front cannot be read: %s", error)
-        return []
-    names = [objective.metric for objective in objectives]
-    return [
-        {"settings": settings, "values": dict(zip(names, values, strict=True))}
-        for settings, values in study.pareto_front()
-    ]

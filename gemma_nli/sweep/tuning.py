@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from ray import tune
 from ray.exceptions import RayError
 
+from gemma_nli.errors import JournalError
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.callback import LiveSweep, Postman, SweepCallback, register_live, unregister_live
 from gemma_nli.sweep.cluster import ray_failed
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
+from gemma_nli.sweep.lost_trials import LostTrials
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.resources import TrialResources
 from gemma_nli.sweep.schedulers import FoldScheduler, build_scheduler
@@ -23,13 +24,12 @@ from gemma_nli.sweep.search import CellSearcher, StudySearcher
 from gemma_nli.sweep.searching import build_searcher
 from gemma_nli.sweep.sharing import SharedBlock, TrialContext
 from gemma_nli.sweep.trainable import CvTrial
-from gemma_nli.trial import read_trial
 from gemma_nli.trial.hardware import environment_tags
 
 
 @dataclass
 class Tuning:
-    """One fleet of trials. `post` is told the key of each trial that has news."""
+    """One fleet of trials. `post` is told the key of each trial that has news, `notes` what the user should know."""
 
     ready: Prepared
     folder: SweepFolder
@@ -37,6 +37,7 @@ class Tuning:
     post: Postman
     interrupts: Interrupts
     resources: TrialResources
+    notes: list[str]
 
     @property
     def spec(self) -> SweepSpec:
@@ -56,11 +57,7 @@ class Tuning:
             blocks=blocks,
             stopping=self.folder.stopping,
         )
-        known = list(self.ready.records.values())
-        if not self.ready.cells:
-            found = [read_trial(self.ready.storage, key) for key in self.folder.cells()]
-            folds = self.ready.pairs.fingerprint
-            known = [record for record in found if record is not None and record.fold_fingerprint == folds]
+        known = [record for key, record in self.ready.records.items() if key in self.ready.trials]
         scheduler = build_scheduler(self.spec, self.ready.storage, self.ready.pairs, known)
 
         def stopped(key: str) -> str | None:
@@ -68,39 +65,39 @@ class Tuning:
             return decision.reason if decision is not None else None
 
         searcher = build_searcher(self.ready, self.folder, self.board, self.post, stopped)
-        again: dict[str, dict[str, Any]] = {}
-
-        def run_again(key: str, attempts: int) -> bool:
-            """Ray gives up on a trial whose process dies while it is still being set up, whatever max_failures says."""
-            before = self.ready.records.get(key)
-            if attempts - (before.attempts if before is not None else 0) > self.spec.resources.max_failures:
-                return False
-            again[key] = self.board.cells[key].settings
-            return True
-
+        lost = LostTrials(self.ready, context.tags)
         slow = (
             any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
             or not self.spec.base.model.freeze_encoder
         )
         register_live(
             self.ready.sweep_id,
-            LiveSweep(self.board, self.ready.storage, self.ready.pairs, self.post, slow, stopped, run_again),
+            LiveSweep(self.board, self.ready.storage, self.ready.pairs, self.post, slow, stopped, lost, self.notes),
         )
         try:
             self._fit(context, searcher, scheduler)
             for _ in range(self.spec.resources.max_failures):
-                left = [{"key": key, "settings": settings} for key, settings in again.items()]
-                if not left or self.interrupts.count or self._time_is_up(began):
+                if not lost.again or self._is_over(began):
                     break
-                again.clear()
-                self._fit(context, CellSearcher(left), scheduler)
+                self._fit(context, CellSearcher(lost.take()), scheduler)
+            if not self._is_over(began):
+                self._give_up(lost)
         finally:
             searcher.close()
             unregister_live(self.ready.sweep_id)
 
-    def _time_is_up(self, began: float) -> bool:
+    def _give_up(self, lost: LostTrials) -> None:
+        try:
+            for key in lost.give_up_all():
+                self.board.update(key, "failed")
+                self.post(key)
+        except JournalError as error:
+            self.notes.append(str(error))
+
+    def _is_over(self, began: float) -> bool:
+        """Whether the user or the time budget has ended it: what has no end then goes on when the sweep does."""
         budget = self.spec.search.time_budget
-        return budget is not None and time.monotonic() - began >= budget
+        return self.interrupts.count > 0 or (budget is not None and time.monotonic() - began >= budget)
 
     def _fit(
         self,

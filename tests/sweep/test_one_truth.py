@@ -1,0 +1,155 @@
+"""Whatever a sweep shows, ranks, registers or ends with comes from its journals, and is the same in every place."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from gemma_nli.errors import JournalError
+from gemma_nli.sweep.engine import run_sweep
+from gemma_nli.sweep.trainable import CvTrial
+from tests.sweep.conftest import spec_of
+from tests.sweep.one_truth import check_one_truth, interrupted
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+RATES = {"training.learning_rate": {"loguniform": ["1e-4", "1e-1"]}}
+POOLING = {"model.pooling_strategy": {"choice": ["mean", "cls"]}}
+TWO = [{"metric": "cv_aggregate/mean_f1", "mode": "max"}, {"metric": "model/trained_parameters", "mode": "min"}]
+OPTUNA = {"algorithm": "optuna", "sampler": "random", "seed": 1, "num_trials": 3}
+
+
+ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "grid": (
+        {"space": {"training.learning_rate": {"grid": ["1e-3", "1e-2", "3e-3"]}}},
+        {"space": {"training.learning_rate": {"grid": ["1e-3", "1e-2", "3e-3", "3e-2"]}}},
+    ),
+    "grid, confirmed": (
+        {
+            "space": {"training.learning_rate": {"grid": ["1e-3", "1e-2", "3e-3"]}},
+            "finalize": {"export_limit_gib": 0, "confirm": {"top": 2, "repeats": 1}},
+        },
+        {"space": {"training.learning_rate": {"grid": ["1e-3", "1e-2", "3e-3", "3e-2"]}}},
+    ),
+    "random": (
+        {"space": RATES, "search": {"algorithm": "random", "num_trials": 3}},
+        {"search": {"algorithm": "random", "num_trials": 4}},
+    ),
+    "optuna": ({"space": {**RATES, **POOLING}, "search": OPTUNA}, {"search": {**OPTUNA, "num_trials": 4}}),
+    "optuna, several objectives": (
+        {"space": {**RATES, **POOLING}, "search": {**OPTUNA, "objectives": TWO}},
+        {"search": {**OPTUNA, "objectives": TWO, "num_trials": 4}},
+    ),
+    "optuna, compared": (
+        {"compare": POOLING, "tune": RATES, "search": {**OPTUNA, "num_trials": 2}},
+        {"search": {**OPTUNA, "num_trials": 3}},
+    ),
+}
+LATER = [pytest.param(name, marks=pytest.mark.slow) for name in ALGORITHMS if name != "optuna"]
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", *LATER])
+def test_every_place_says_the_same_of_a_sweep_interrupted_resumed_run_again_and_extended(sweep_tree, algorithm, capsys):
+    changes, extension = ALGORITHMS[algorithm]
+    tree = {**sweep_tree, **changes, "report": {"enabled": True}}
+    if "compare" in tree:
+        del tree["space"]
+    spec = spec_of(tree)
+    first = interrupted(spec)
+    assert first.exit_status == 130
+    assert 0 < first.waiting < first.cells == spec.total_trials
+    check_one_truth(spec, first, capsys)
+
+    resumed = run_sweep(spec)
+    assert (resumed.exit_status, resumed.waiting, resumed.trials["finished"]) == (0, 0, spec.total_trials)
+    assert resumed.ran == spec.total_trials - first.trials["finished"]
+    check_one_truth(spec, resumed, capsys)
+
+    again = run_sweep(spec)
+    assert (again.exit_status, again.ran, again.trials) == (0, 0, resumed.trials)
+    assert (again.best, again.best_run_id, again.pareto) == (resumed.best, resumed.best_run_id, resumed.pareto)
+    assert again.registered == {**resumed.registered, "created": False}
+    check_one_truth(spec, again, capsys)
+
+    longer = spec_of({**tree, **extension})
+    extended = run_sweep(longer)
+    assert (extended.exit_status, extended.trials["finished"]) == (0, longer.total_trials)
+    assert extended.ran == longer.total_trials - spec.total_trials
+    check_one_truth(longer, extended, capsys)
+
+
+def dying(when: str, **settings: Any) -> type[CvTrial]:
+    """A trial whose process leaves without a word where its settings are these: at the top of its step or setup."""
+
+    class Dying(CvTrial):
+        def setup(self, config: dict[str, Any], context: Any) -> None:
+            if when == "setup" and settings.items() <= config["settings"].items():
+                os._exit(1)
+            super().setup(config, context)
+
+        def step(self) -> dict[str, Any]:
+            if when == "step" and settings.items() <= self.config["settings"].items():
+                os._exit(1)
+            return super().step()
+
+    return Dying
+
+
+@pytest.mark.parametrize("when", ["step", pytest.param("setup", marks=pytest.mark.slow)])
+def test_a_cell_whose_worker_dies_before_its_journal_begins_is_failed_with_its_reason(
+    sweep_tree, monkeypatch, capsys, when
+):
+    sweep_tree["resources"]["max_failures"] = 1
+    spec = spec_of(sweep_tree)
+    doomed = {"model.pooling_strategy": "mean", "training.learning_rate": 1e-3}
+    with monkeypatch.context() as patch:
+        patch.setattr("gemma_nli.sweep.tuning.CvTrial", dying(when, **doomed))
+        result = run_sweep(spec)
+    assert result.trials == {"finished": 3, "pruned": 0, "failed": 1}
+    assert result.exit_status == 1
+    assert [failure["trials"] for failure in result.failures] == [1]
+    assert "died 2 times before the trial began" in result.failures[0]["error"]
+    assert result.failures[0]["settings"] == doomed
+    check_one_truth(spec, result, capsys)
+    client = MlflowClient(spec.base.mlflow.tracking_uri)
+    experiment = client.get_experiment_by_name("little")
+    failed = client.search_runs(
+        [experiment.experiment_id], "attributes.status = 'FAILED' and tags.`gemma_nli.kind` = 'trial'"
+    )
+    assert len(failed) == 1
+    assert "died 2 times" in failed[0].data.tags["gemma_nli.error"]
+
+    mended = run_sweep(spec)
+    assert (mended.exit_status, mended.ran, mended.trials["finished"]) == (0, 1, 4)
+    check_one_truth(spec, mended, capsys)
+
+
+@pytest.mark.parametrize("search", [{}, {**OPTUNA, "num_trials": 2}])
+def test_where_all_workers_die_the_sweep_says_so_once_with_the_count(sweep_tree, monkeypatch, capsys, search):
+    sweep_tree["resources"]["max_failures"] = 0
+    space = {**RATES} if search else {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}
+    spec = spec_of({**sweep_tree, "space": space}, search=search)
+    monkeypatch.setattr("gemma_nli.sweep.tuning.CvTrial", dying("step"))
+    result = run_sweep(spec)
+    assert (result.trials, result.exit_status) == ({"finished": 0, "pruned": 0, "failed": 2}, 1)
+    assert [failure["trials"] for failure in result.failures] == [2]
+    check_one_truth(spec, result, capsys)
+
+
+def test_a_trial_that_fails_before_it_can_write_so_is_failed_with_its_reason(sweep_tree, monkeypatch, capsys):
+    class Refusing(CvTrial):
+        def _step(self) -> dict[str, Any]:
+            if self.config["settings"]["training.learning_rate"] == 1e-3:
+                raise JournalError("http://ann:secret@store/x cannot be claimed")
+            return super()._step()
+
+    spec = spec_of({**sweep_tree, "space": {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}})
+    monkeypatch.setattr("gemma_nli.sweep.tuning.CvTrial", Refusing)
+    result = run_sweep(spec)
+    assert (result.trials, result.exit_status) == ({"finished": 1, "pruned": 0, "failed": 1}, 1)
+    assert "cannot be claimed" in result.failures[0]["error"]
+    assert "secret" not in result.failures[0]["error"]
+    check_one_truth(spec, result, capsys)
