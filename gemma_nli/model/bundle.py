@@ -131,8 +131,13 @@ def _write_encoder(folder: Path, encoder: Encoder, trained: bool) -> None:
     folder.mkdir()
     copied = tokenizer_files(encoder.folder)
     if trained or has_adapters(encoder):
-        save_file(merged_state(encoder), folder / "model.safetensors", metadata={"format": "pt"})
-        encoder.model.config.save_pretrained(str(folder))
+        within = encoder.part if encoder.part.startswith("encoder") else ""
+        state = {f"{within}.{name}".lstrip("."): weight for name, weight in merged_state(encoder).items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        if within:  # an encoder-decoder's: its part has no configuration that transformers could load it by
+            copied += [encoder.folder / "config.json"]
+        else:
+            encoder.model.config.save_pretrained(str(folder))
     else:
         copied += [encoder.folder / "config.json", *weight_files(encoder.folder)]
         copied += [p for p in [encoder.folder / WEIGHTS_INDEX] if p.is_file()]

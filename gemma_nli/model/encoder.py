@@ -5,9 +5,7 @@ Shapes: B rows, T tokens, H hidden.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from gemma_nli.errors import ConfigError, EncoderError
 from gemma_nli.model.attention import sees_ahead, set_attention
 from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
 from gemma_nli.model.manner import SIDES, Manner, find_manner, unchanged
+from gemma_nli.model.network import check_finite, load_network, one_line
 from gemma_nli.model.probe_notes import ProbeNotes
 
 __all__ = [
@@ -59,12 +58,12 @@ class Encoder(nn.Module):
     model: Any
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, max_length: int, identity: EncoderIdentity, folder: Path
+        self, model: nn.Module, tokenizer: Any, max_length: int, identity: EncoderIdentity, folder: Path, part: str = ""
     ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
-        self.max_length, self.identity, self.folder = max_length, identity, folder
+        self.max_length, self.identity, self.folder, self.part = max_length, identity, folder, part
         self.notes: ProbeNotes | None = None
         self.takes = frozenset(inspect.signature(self.model.forward).parameters)
         self._rows = int(self.model.get_input_embeddings().weight.shape[0])
@@ -246,10 +245,12 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     torch_device = resolve_device(device)
     precision = resolve_precision(device, torch_device)
     own_weights_trained = not model.freeze_encoder and model.lora is None
-    network = _load_network(model, folder, torch.float32 if own_weights_trained else precision)
+    found = load_network(model, folder, torch.float32 if own_weights_trained else precision)
+    network = found.module
     tokenizer = _load_tokenizer(model, folder)
-    encoder = Encoder(network.to(torch_device), tokenizer, model.max_length, identity, folder).eval()
-    encoder.notes = _notes(encoder, model)
+    encoder = Encoder(network.to(torch_device), tokenizer, model.max_length, identity, folder, found.part).eval()
+    encoder.notes = notes = _notes(encoder, model)
+    notes.recall("finite weights", lambda: check_finite(model.name, network, folder))
     encoder.manner = _manner(encoder, encoder.notes, "as made")
     positions = encoder.manner.positions
     if positions is not None and model.max_length > positions:
@@ -271,54 +272,6 @@ def _manner(encoder: Encoder, notes: ProbeNotes, attention: str) -> Manner:
     return Manner.from_json(notes.recall(f"manner, {attention}", lambda: find_manner(encoder).to_json()))
 
 
-def _load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Any:
-    from transformers import AutoModel
-    from transformers.utils import logging as hf_logging
-
-    if model.attn_implementation == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise EncoderError(
-            "model.attn_implementation: flash_attention_2 needs the package flash-attn; install it or set auto."
-        )
-    if _read_config(model, folder).get("is_encoder_decoder"):
-        raise EncoderError(
-            f"model.name: {model.name} is an encoder-decoder (T5-like), whose encoder part is not read; "
-            "use an encoder (BERT, DeBERTa, ModernBERT) or a decoder (Gemma)."
-        )
-    attn = None if model.attn_implementation == "auto" else model.attn_implementation
-    had_bars, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
-    hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity_error()  # its report of unused and missing weights; the missing ones are refused below
-    try:
-        network, info = AutoModel.from_pretrained(
-            str(folder), use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=dtype,
-            attn_implementation=attn, output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError, TypeError) as error:
-        raise EncoderError(f"model.name: {model.name} cannot be loaded: {_one_line(error)}") from None
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise EncoderError(f"model.name: {model.name}: damaged weights in {folder}: {_one_line(error)}") from None
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if had_bars:
-            hf_logging.enable_progress_bar()
-    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise EncoderError(
-            f"model.name: {model.name}: its files lack {len(missing)} of its weights, first {missing[0]}."
-        )
-    return getattr(network, "language_model", network)  # the text part of a model that also sees images
-
-
-def _read_config(model: ModelConfig, folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"model.name: {model.name}: config.json cannot be read: {_one_line(error)}") from None
-    return content if isinstance(content, dict) else {}
-
-
 def load_tokenizer(model: ModelConfig) -> Any:
     """The encoder's tokenizer alone, without its weights."""
     return _load_tokenizer(model, encoder_folder(model))
@@ -330,12 +283,7 @@ def _load_tokenizer(model: ModelConfig, folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError) as error:
-        raise EncoderError(f"model.name: the tokenizer of {model.name} cannot be loaded: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{text[:300].rstrip('.')}." if text else f"{type(error).__name__}."
+        raise EncoderError(f"model.name: the tokenizer of {model.name} cannot be loaded: {one_line(error)}") from None
 
 
 def resolve_device(device: DeviceConfig) -> torch.device:

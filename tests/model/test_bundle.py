@@ -60,7 +60,22 @@ CASES = [
     ("tiny_gemma3", {"freeze_encoder": False, "attention": "bidirectional"}),
     ("tiny_gemma3", {"freeze_encoder": False, "attention": "causal", "unfreeze_last_n": 1}),
     ("tiny_gemma2", {"attention": "bidirectional"}),
+    ("tiny_t5", {}),
+    ("tiny_t5", LORA),
+    ("tiny_t5", {"freeze_encoder": False}),
 ]
+
+
+@pytest.fixture(scope="module")
+def tiny_t5(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a two-layer random T5 with its decoder, and a tokenizer."""
+    from transformers import T5Config, T5Model
+
+    folder = Path(shutil.copytree(tiny_bert, tmp_path_factory.mktemp("models") / "tiny_t5"))
+    size = json.loads((tiny_bert / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(7)
+    T5Model(T5Config(vocab_size=size, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)).save_pretrained(folder)
+    return folder
 
 
 def test_a_fresh_process_gives_the_same_logits_without_the_first_folders(

@@ -265,17 +265,6 @@ def test_what_cannot_be_read_safely_or_wholly_is_refused(tiny_bert: Path, tmp_pa
             load(folder)
 
 
-def test_an_encoder_decoder_is_refused_plainly(tiny_bert: Path, tmp_path: Path) -> None:
-    from transformers import T5Config, T5Model
-
-    config = T5Config(vocab_size=99, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)
-    T5Model(config).save_pretrained(str(tmp_path))
-    for path in tiny_bert.glob("tokenizer*"):
-        shutil.copy(path, tmp_path)
-    with pytest.raises(EncoderError, match=r"encoder-decoder \(T5-like\)"):
-        load(tmp_path)
-
-
 def test_kernels_an_encoder_does_not_take_are_refused(tiny_gemma2: Path, tiny_gemma3: Path) -> None:
     assert load(tiny_gemma2).model.config._attn_implementation == "eager"
     assert load(tiny_gemma3).model.config._attn_implementation == "sdpa"
