@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
@@ -38,20 +40,17 @@ _KEYWORD = re.compile(
     rf"|(?<![\w.\-/?&;#=%])({_WORD}=)(?![\s'\"])(?:{_OPEN}[^\s,;)&])+"
 )
 _PATTERNS = (
-    (_QUERY, rf"\1{MASK}"),
-    (_ODBC, rf"\1{MASK}"),
-    (re.compile(r"(?i)(https?://[^\s\"'<>]*?/(?:services|hooks?|webhooks?|webhookb2)/)[^\s\"'<>]+"), rf"\1{MASK}"),
-    (re.compile(r"(?i)(https?://(?:hooks\.[^\s/]+|api\.telegram\.org)/)(?!\*)[^\s\"'<>]*[^\s\"'<>:,.;)/]"), None),
-    (re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?:(?:bearer|basic|token|digest)\s+)?[^\s\"',;]+"), None),
-    (re.compile(r"(?i)(\bbearer\s+)(?=[\w.~+/=-]*[\d.~+/=_-])[\w.~+/=-]{8,}"), rf"\1{MASK}"),
-    (re.compile(r"(?i)(\bSharedAccessSignature\s+)[^\s\"']+"), rf"\1{MASK}"),
-    (re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)", re.DOTALL), rf"\1{MASK}"),
-    (
-        re.compile(
-            r"(?<![\w-])()(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_[A-Za-z0-9]{20,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}"
-            r"|(?:AKIA|ASIA)[0-9A-Z]{16}|sk-[\w-]{20,}|eyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*)"
-        ),
-        rf"\1{MASK}",
+    _QUERY,
+    _ODBC,
+    re.compile(r"(?i)(https?://[^\s\"'<>]{1,300}?/(?:hooks?|webhooks?|webhookb2)/)[^\s\"'<>]+"),
+    re.compile(r"(?i)(https?://(?:hooks\.[^\s/]+|api\.telegram\.org)/)(?!\*)[^\s\"'<>]*[^\s\"'<>:,.;)/]"),
+    re.compile(r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?)(?:(?:bearer|basic|token|digest)\s+)?[^\s\"',;]+"),
+    re.compile(r"(?i)(\bbearer\s+)(?=[\w.~+/=-]*[\d.~+/=_-])[\w.~+/=-]{8,}"),
+    re.compile(r"(?i)(\bSharedAccessSignature\s+)[^\s\"']+"),
+    re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)", re.DOTALL),
+    re.compile(  # tokens of GitHub, Hugging Face, GitLab, Slack, AWS and others; JSON web tokens
+        r"(?<![\w-])()(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_[A-Za-z0-9]{20,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}"
+        r"|(?:AKIA|ASIA)[0-9A-Z]{16}|sk-[\w-]{20,}|eyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*)"
     ),
 )
 _SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_KEY)$|^PGPASSWORD$")
@@ -67,8 +66,8 @@ def mask_credentials(text: str) -> str:
     text = _without_environment(text)
     if "://" in text:
         text = _without_userinfo(text)
-    for pattern, mask in _PATTERNS:
-        text = pattern.sub(mask or rf"\1{MASK}", text)
+    for pattern in _PATTERNS:
+        text = pattern.sub(rf"\1{MASK}", text)
     return _KEYWORD.sub(lambda found: f"{found[1] or found[3]}{found[2] or ''}{MASK}{found[2] or ''}", text)
 
 
@@ -84,6 +83,15 @@ def mask_address(value: str) -> str:
         rest = f"{MASK}{rest[at:]}"
     rest = re.sub(rf"(?i)((?:[?&#]|%3F|%26|%23){_KEY}(?:=|%3D))[^&]*", rf"\1{MASK}", rest)
     return mask_credentials(scheme + rest)
+
+
+def mask_tree(value: Any) -> Any:
+    """The same of every text in a JSON value."""
+    if isinstance(value, dict):
+        return {name: mask_tree(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [mask_tree(inner) for inner in value]
+    return mask_address(value) if isinstance(value, str) else value
 
 
 def _without_userinfo(text: str) -> str:
@@ -149,10 +157,15 @@ def _without_environment(text: str) -> str:
     return text
 
 
+@lru_cache(1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
 def _secrets() -> Iterator[str]:
     """Values that are secrets by their variable's name, as they are and as a URL or a repr() would have them."""
     for name, value in os.environ.items():
-        found = [value.strip()] if _SECRET_NAME.search(name) else []
+        found = [value.strip()] if _is_secret(name) else []
         if name in _ADDRESSES:
             userinfo = value.partition("://")[2].rpartition("@")[0]
             found = [password for password in (userinfo.partition(":")[2],) if password]

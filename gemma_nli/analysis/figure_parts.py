@@ -8,6 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from gemma_nli.masking import mask_credentials
+
 COLORS = ("#2f7fc1", "#d9822b", "#3a9d5d", "#b8529f", "#c44e4e", "#7c6bc4", "#8c8c3b", "#3aa6a6")
 WINNER = "#d9822b"
 
@@ -26,7 +28,7 @@ class Figure:
 
 def label(text: Any) -> str:
     """A user's word as plotly shows it: its labels read HTML."""
-    return html.escape(str(text))
+    return html.escape(mask_credentials(str(text)))
 
 
 def color(index: int, alpha: float = 1.0) -> str:

@@ -8,6 +8,7 @@ from gemma_nli.analysis.figure_parts import Figure
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.sections import Code, Facts, Section, sections
 from gemma_nli.analysis.tables import TableOf
+from gemma_nli.masking import mask_credentials
 
 MAX_ROWS = 30
 
@@ -32,7 +33,7 @@ def markdown(findings: Findings, figures: dict[str, Figure]) -> str:
 
 def esc(text: str) -> str:
     """A user's words as text: no markup, no table bars, one line."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(mask_credentials(text).split()))
 
 
 def _section(part: Section, figures: dict[str, Figure]) -> list[str]:

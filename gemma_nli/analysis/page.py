@@ -12,6 +12,7 @@ from gemma_nli.analysis.figure_parts import Figure
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.sections import Section, sections
 from gemma_nli.analysis.tables import TableOf
+from gemma_nli.masking import mask_credentials
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:; "
@@ -24,7 +25,7 @@ WIDE = ("parallel", "effects", "scatter", "curves")
 
 
 def esc(text: object) -> str:
-    return html.escape(str(text), quote=True)
+    return html.escape(mask_credentials(str(text)), quote=True)
 
 
 def page(findings: Findings, figures: dict[str, Figure]) -> str:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from gemma_nli import __version__
 from gemma_nli.errors import ConfigError
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_tree
 from gemma_nli.outgoing import shown
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def common(
 
 def print_json(as_json: bool, value: Any, text: str | None = None) -> None:
     if as_json:
-        typer.echo(json.dumps(_masked(value), indent=1, allow_nan=False, default=str))
+        typer.echo(json.dumps(mask_tree(value), indent=1, allow_nan=False, default=str))
     elif text is not None:
         say(text)
 
@@ -92,15 +92,6 @@ def print_json(as_json: bool, value: Any, text: str | None = None) -> None:
 def say(text: str, err: bool = False, end: str = "\n") -> None:
     """Print a line or lines, as far as they may be shown."""
     typer.echo(shown(text) + end, err=err, nl=False)
-
-
-def _masked(value: Any) -> Any:
-    """The same JSON value without credentials in any text of it."""
-    if isinstance(value, dict):
-        return {name: _masked(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_masked(inner) for inner in value]
-    return mask_credentials(value) if isinstance(value, str) else value
 
 
 def parse_tags(words: list[str] | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gemma_nli.console.words import duration, short, shown
+from gemma_nli.masking import mask_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +110,7 @@ def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
     experiment = shlex.quote(result.experiment)
     uri = spec.base.mlflow.tracking_uri
     ask = f"gemma-nli best --experiment {experiment}" + (
-        f" --tracking-uri {shlex.quote(uri)}" if uri and "@" not in uri else ""
+        f" --tracking-uri {shlex.quote(uri)}" if uri and mask_address(uri) == uri else ""
     )
     commands = [ask, f"gemma-nli resume {shlex.quote(result.name)}"]
     if spec.base.mlflow.enabled:

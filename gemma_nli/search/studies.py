@@ -12,7 +12,7 @@ from optuna.study import StudyDirection
 
 from gemma_nli.config import database_uri
 from gemma_nli.errors import SweepError
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_address, mask_credentials
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 
@@ -41,7 +41,7 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
     except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
         cause = mask_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
         raise SweepError(
-            f"the Optuna study cannot be opened at {mask_credentials(url)}: {cause}; "
+            f"the Optuna study cannot be opened at {mask_address(url)}: {cause}; "
             "set search.storage to a database that answers (and whose driver is installed), or leave it out."
         ) from None
     if list(study.directions) != directions:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_val
 
 from gemma_nli.config import RunConfig, Settings, home, parse_overrides, read_yaml
 from gemma_nli.errors import SpecError
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_tree
 from gemma_nli.spec.settings import (
     F1,
     FinalizeSettings,
@@ -160,7 +160,7 @@ class SweepSpec(Settings):
             tree |= {"tune": {key: domain for key, domain in space.items() if key not in compared}}
         else:
             tree["space"] = space
-        return yaml.safe_dump(_mask_tree(tree) if masked else tree, sort_keys=False, allow_unicode=True, width=100)
+        return yaml.safe_dump(mask_tree(tree) if masked else tree, sort_keys=False, allow_unicode=True, width=100)
 
 
 def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -176,11 +176,3 @@ def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
     """
     source = os.fspath(path)
     return SweepSpec.from_mapping(read_yaml(Path(source)), source, overrides)
-
-
-def _mask_tree(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _mask_tree(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_mask_tree(item) for item in value]
-    return mask_credentials(value) if isinstance(value, str) else value

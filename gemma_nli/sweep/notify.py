@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from gemma_nli.errors import GemmaNliError, SweepError
+from gemma_nli.masking import mask_tree
 from gemma_nli.outgoing import shown
 from gemma_nli.sweep.result import SweepResult
 
@@ -78,7 +79,7 @@ class Notifier:
         return f"{self.shown} could not be notified: {why}" if why else None
 
     def _post(self, body: dict[str, Any]) -> str | None:
-        data = json.dumps(body, allow_nan=False, default=str).encode()
+        data = json.dumps(mask_tree(body), allow_nan=False, default=str).encode()
         request = urllib.request.Request(self._url, data, self._headers, method="POST")  # noqa: S310 - http(s), checked
         try:
             with urllib.request.urlopen(request, timeout=self.seconds):  # noqa: S310  # nosec B310 - as above

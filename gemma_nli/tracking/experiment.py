@@ -172,7 +172,7 @@ class ExperimentTracker:
         experiment = tracker.experiment_id
         with talking(tracker.store, "open a run"):
             tags = {**TASK, KIND: "single", STATE: "running"}  # no trial: it has no folds to be ranked by
-            run = tracker.client.create_run(experiment, tags=tags, run_name=name)
+            run = tracker.client.create_run(experiment, tags=tags, run_name=mask_credentials(name) if name else None)
             return KnownRun.of(run, detailed=True)
 
     def _send(

@@ -17,7 +17,7 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.files import write_whole
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_address
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.tracking.projection import DatasetFacts, MetricPoint, TrialProjection
 from gemma_nli.trial import TrialRecord
@@ -196,7 +196,7 @@ def config_yaml(config: RunConfig) -> str:
     for name in ("tracking_uri", "artifact_location"):
         value = tree["mlflow"][name]
         if value is not None:
-            masked = mask_credentials(value)
+            masked = mask_address(value)
             tree["mlflow"][name] = value if masked == value else None
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 

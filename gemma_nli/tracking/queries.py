@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import MlflowConfig, RunConfig, build_config, home, read_yaml
 from gemma_nli.errors import TrackingError, did_you_mean
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_address
 from gemma_nli.tracking.projection import FOLD_FINGERPRINT, KIND, STATE, SWEEP_ID, TRIAL_KEY, safe_name
 from gemma_nli.tracking.runs import search, tags_filter
 from gemma_nli.tracking.store import Store, connect_existing, get_run, resolve_store, talking
@@ -261,7 +261,7 @@ def _unknown_metric(place: _Place, query: str, metric: str) -> TrackingError:
 def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
     """The run's config.yaml, read back, and where it lies on this machine."""
     if "config.yaml" not in [file.path for file in client.list_artifacts(run.info.run_id)]:
-        place = mask_credentials(run.info.artifact_uri or "")
+        place = mask_address(run.info.artifact_uri or "")
         raise TrackingError(
             f"run {run.info.run_id}: no config.yaml among its artifacts at {place}; `gemma-nli flush` sends what is "
             "still missing. A folder of another machine cannot be read here: that store needs a server."

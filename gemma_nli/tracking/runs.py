@@ -15,7 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.errors import TrackingError
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_address, mask_credentials
 from gemma_nli.tracking import projection as shape
 from gemma_nli.tracking.projection import CREATED, DELIVERED, TRIAL_KEY, DatasetFacts, MetricPoint
 
@@ -136,7 +136,7 @@ def log_news(
     tags: Mapping[str, str],
 ) -> None:
     """Sends params not there yet, points and changed tags; a param with another value becomes a `changed/` tag."""
-    wanted = {k: shape.cut(mask_credentials(shape.param_text(v)), shape.MAX_PARAM) for k, v in params.items()}
+    wanted = {k: shape.cut(mask_address(shape.param_text(v)), shape.MAX_PARAM) for k, v in params.items()}
     names = shape.safe_names(wanted)
     wanted = {names[name]: value for name, value in wanted.items()}
     changed = {shape.CHANGED + k: v for k, v in wanted.items() if k in run.params and run.params[k] != v}
@@ -159,7 +159,7 @@ def log_dataset(client: MlflowClient, run: KnownRun, facts: DatasetFacts | None)
     """The corpus as the run's dataset input, once; its digest is the fingerprint cut to MLflow's length."""
     if facts is None or (facts.name, facts.digest) in run.datasets:
         return
-    source = json.dumps({"uri": mask_credentials(facts.source), "fingerprint": facts.fingerprint})
+    source = json.dumps({"uri": mask_address(facts.source), "fingerprint": facts.fingerprint})
     profile = json.dumps(dict(facts.profile))
     dataset = Dataset(facts.name, facts.digest, source_type="local", source=source, profile=profile)
     client.log_inputs(run.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])

@@ -24,7 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import MlflowConfig, database_uri, home
 from gemma_nli.errors import TrackingError
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_address, mask_credentials
 
 # Read by MLflow at call time. A dead server costs seconds, not the four minutes of MLflow's seven retries; a user's own
 # setting wins. Run URLs stay unprinted: they would carry the credentials of the tracking URI.
@@ -53,7 +53,7 @@ class Store:
 
     @property
     def shown(self) -> str:
-        return mask_credentials(self.uri)
+        return mask_address(self.uri)
 
     @property
     def is_server(self) -> bool:
@@ -107,7 +107,7 @@ def resolve_store(config: MlflowConfig) -> Store:
 
 def _file_store(uri: str) -> str:
     """What to do about a `./mlruns`: two lines that keep its runs, where it has any."""
-    told = f"mlflow.tracking_uri: '{mask_credentials(uri)}' is a file store, which MLflow no longer takes; "
+    told = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer takes; "
     folder = Path(unquote(uri.removeprefix("file://").removeprefix("file:"))).expanduser().absolute()
     if not folder.is_dir():
         return told + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."

@@ -214,7 +214,8 @@ class MlflowTracker:
         return keep_earliest(self._client, list(search(self._client, self._experiment_id, tags_filter(identity))))
 
     def _create(self, name: str, started_ms: int | None, tags: dict[str, str]) -> None:
-        self._client.create_run(self._experiment_id, started_ms, {**tags, shape.CREATED: str(now_ms())}, name)
+        made = {**tag_texts(tags), shape.CREATED: str(now_ms())}
+        self._client.create_run(self._experiment_id, started_ms, made, mask_credentials(name))
 
     # --- the connection
 

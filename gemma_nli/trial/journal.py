@@ -28,7 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig, build_config
-from gemma_nli.masking import mask_credentials
+from gemma_nli.masking import mask_address
 from gemma_nli.outgoing import shown
 from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
@@ -262,7 +262,7 @@ def without_credentials(config: RunConfig) -> RunConfig:
         "mlflow.tracking_uri": config.mlflow.tracking_uri,
         "mlflow.artifact_location": config.mlflow.artifact_location,
     }
-    hidden = {name: None for name, uri in stores.items() if uri is not None and mask_credentials(uri) != uri}
+    hidden = {name: None for name, uri in stores.items() if uri is not None and mask_address(uri) != uri}
     return config.with_settings(hidden) if hidden else config
 
 
