@@ -34,6 +34,7 @@ _MACHINE = re.compile(r"localhost|host|\d+(?:\.\d+){3}|\[.*\]", re.IGNORECASE)
 """What stands before a port and is nobody's name, so that `127.0.0.1:8080/path@version` is a path."""
 _OPEN = rf"(?![\"'`>]{_CLOSES})"
 _QUERY = re.compile(rf"(?i)((?:[?&#]|%3F|%26|%23){_KEY}(?:=|%3D))(?:{_OPEN}[^&\s])*(?: [^&\n\"'<>:?]*(?=&[\w.-]+=))?")
+_WHOLE_QUERY = re.compile(rf"(?i)((?:[?&#]|%3F|%26|%23){_KEY}(?:=|%3D))[^&]*")
 _ODBC = re.compile(rf"(?i)((?:[;?]|%3B|=|%3D){_KEY}(?:=|%3D))(?:\{{[^}}]*\}}|%7B.*?%7D|(?:(?!%3B){_OPEN}[^&;\s])+)")
 _KEYWORD = re.compile(
     rf"(?i)(?<![\w.\-/?&;#=%])({_WORD}[\"']?\s*[=:]\s*)(['\"])(?:(?!\2)[^\\\n]|\\.)*\2"
@@ -77,12 +78,15 @@ def mask_address(value: str) -> str:
     if start is None or "\n" in value:
         return mask_credentials(value)
     value = _without_environment(value)
-    scheme, rest = value[: start.end()], value[start.end() :]
+    return mask_credentials(value[: start.end()] + _masked(value[start.end() :]))
+
+
+def _masked(rest: str) -> str:
+    """What stands after the `//` of an address, and is nothing but that, without userinfo and secrets of its query."""
     at = _userinfo_end(rest, whole=True)
     if at is not None:
         rest = f"{MASK}{rest[at:]}"
-    rest = re.sub(rf"(?i)((?:[?&#]|%3F|%26|%23){_KEY}(?:=|%3D))[^&]*", rf"\1{MASK}", rest)
-    return mask_credentials(scheme + rest)
+    return _WHOLE_QUERY.sub(rf"\1{MASK}", rest)
 
 
 def mask_tree(value: Any) -> Any:
@@ -104,7 +108,11 @@ def _without_userinfo(text: str) -> str:
         rest = text[start.end() : end].partition("\n")[0]
         mark = text[start.start() - 1] if start.start() else ""
         closed = _closing(rest, mark)
-        at = _userinfo_end(rest[:closed] if closed is not None else rest, whole=closed is not None)
+        if closed is not None:
+            parts += [text[kept : start.end()], _masked(rest[:closed])]
+            kept = start.end() + closed
+            continue
+        at = _userinfo_end(rest, whole=False)
         if at is not None:
             parts += [text[kept : start.end()], MASK]
             kept = start.end() + at
