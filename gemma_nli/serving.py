@@ -1,7 +1,8 @@
-"""A bundle at work: (premise, hypothesis) in, probability and label out; or posts in, a probability a criterion out."""
+"""A bundle at work: pairs in, probability and label out; or posts in, a probability and a label per criterion out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gemma_nli.model.bundle import LoadedBundle, load_bundle
 from gemma_nli.model.encoder import resolve_precision
 
 COLUMNS = ("premise", "hypothesis")
+ADDED = ("probability", "label")
 
 
 class PairScorer:
@@ -32,7 +34,7 @@ class PairScorer:
         return cls(load_bundle(folder, device))
 
     def score(self, pairs: pd.DataFrame) -> pd.DataFrame:
-        """One row a pair, in the given order and under the given index.
+        """One row per pair, in the given order and under the given index.
 
         Args:
             pairs: columns `premise` (post) and `hypothesis` (criterion), text in each; other columns are ignored.
@@ -56,10 +58,13 @@ class PairScorer:
         return _criteria(self.bundle.metadata.get("criteria"))
 
     def score_posts(self, posts: pd.DataFrame) -> pd.DataFrame:
-        """Every criterion for each post: a row a post, a column (float64 probability) a criterion.
+        """Every criterion for each post: a row per post.
 
         Args:
             posts: column `premise`, text; other columns are ignored.
+        Returns:
+            Per criterion a float64 column of its id, the probability, and an int64 column `ID_label`, 1 at or above the
+            bundle's threshold; then that threshold, once (`post_columns` names them).
         Raises:
             ConfigError: no such column, a value is no text, or the model does not say its criteria.
         """
@@ -72,12 +77,35 @@ class PairScorer:
                 "hypothesis": [text for _ in range(len(posts)) for text in criteria.values()],
             }
         )
-        scores = self.score(crossed)["probability"].to_numpy().reshape(len(posts), len(criteria))
-        return pd.DataFrame(scores, columns=list(criteria), index=posts.index)
+        scores = self.score(crossed)
+        columns: list[Any] = []
+        for place in range(len(criteria)):
+            columns += [scores[name].to_numpy()[place :: len(criteria)] for name in ADDED]
+        columns.append(np.full(len(posts), self.bundle.threshold))
+        return pd.DataFrame(dict(zip(self.post_columns, columns, strict=True)), index=posts.index)
+
+    @property
+    def post_columns(self) -> list[str]:
+        """The columns of `score_posts`; a name that a criterion has already gets underscores."""
+        taken, names = set(self.criteria), list[str]()
+        for criterion in self.criteria:
+            names += [criterion, _free(f"{criterion}_label", taken)]
+        return [*names, _free("threshold", taken)]
 
     def answer(self, table: pd.DataFrame) -> pd.DataFrame:
         """`score` where there is a column `hypothesis`, else `score_posts`."""
         return self.score(table) if "hypothesis" in table.columns else self.score_posts(table)
+
+    def answer_columns(self, columns: Iterable[str]) -> list[str]:
+        """What `answer` gives for a table of these columns."""
+        return list(ADDED) if "hypothesis" in columns else self.post_columns
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
 
 
 def _criteria(known: Any) -> dict[str, str]:
@@ -99,5 +127,11 @@ def _texts(pairs: pd.DataFrame) -> tuple[list[str], list[str]]:
             raise ConfigError(
                 f"pairs: column '{column}' must hold text, but {len(odd)} of {len(pairs)} values do not; "
                 f"the first is row {odd[0]} ({kind}). Fill or drop them."
+            )
+        empty = [row for row, value in enumerate(pairs[column]) if not value.strip()]
+        if empty:
+            raise ConfigError(
+                f"pairs: column '{column}' is empty in {len(empty)} of {len(pairs)} rows, first in row {empty[0]}; "
+                "fill or drop them."
             )
     return pairs["premise"].tolist(), pairs["hypothesis"].tolist()

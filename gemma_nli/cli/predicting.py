@@ -15,7 +15,9 @@ from gemma_nli.cli.stores import Uri
 def predict(
     model: Annotated[str, typer.Option(help="models:/NAME@production, models:/NAME/3, or a bundle's folder")],
     source: Annotated[Path, typer.Option("--input", help="CSV with premise and hypothesis, or with premise alone")],
-    output: Annotated[Path, typer.Option(help="the same rows with probability and label")],
+    output: Annotated[
+        Path, typer.Option(help="the same rows with probability and label (per criterion, for posts alone)")
+    ],
     batch_rows: Annotated[int, typer.Option(min=1, help="rows in memory at a time")] = 2000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     replace: Annotated[bool, typer.Option("--replace", help="write over a file that is there")] = False,
@@ -27,7 +29,7 @@ def predict(
     from gemma_nli.local.predict import count_rows, predict_file
     from gemma_nli.tracking.models import load_scorer
 
-    total = count_rows(source) if source.is_file() else 0
+    total = count_rows(source)  # refuses a bad file before a model is fetched
     scorer = load_scorer(model, tracking_uri, device)
     with RowProgress(total, enabled=not as_json) as progress:
         done = predict_file(scorer, source, output, batch_rows, progress.told, replace)

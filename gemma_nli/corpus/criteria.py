@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.corpus.tables import FileProblems, named, read_text
+from gemma_nli.corpus.file_problems import FileProblems, named
+from gemma_nli.corpus.tables import read_text
 from gemma_nli.errors import did_you_mean
 
 FORM = 'expected a list of {"id": "...", "text": "..."}'

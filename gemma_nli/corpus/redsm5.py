@@ -5,7 +5,6 @@ A post's text is private: errors name files, lines and ids, never text.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -15,7 +14,9 @@ from pathlib import Path
 
 from gemma_nli.corpus import redaction
 from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
-from gemma_nli.corpus.tables import FileProblems, Record, Table, named, read_table
+from gemma_nli.corpus.csv_files import csv_line
+from gemma_nli.corpus.file_problems import FileProblems, named
+from gemma_nli.corpus.tables import Record, Table, read_table
 from gemma_nli.errors import CorpusError, did_you_mean
 
 POSTS_FILE = "redsm5_posts.csv"
@@ -23,7 +24,6 @@ ANNOTATIONS_FILE = "redsm5_annotations.csv"
 CRITERIA_FILE = "criteria.json"
 POST_COLUMNS = ("post_id", "text")
 ANNOTATION_COLUMNS = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status", "explanation")
-SHOWN_A_FILE = 50
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     DSM-5 criteria of the package are the known symptoms.
 
     Raises:
-        CorpusError: every problem of all files with file and line (long lists cut, with a count of the rest).
+        CorpusError: every problem of all files with file and line; equal ones are one line with a count.
     """
     folder = Path(data_dir).expanduser()
     if not folder.is_dir():
@@ -80,7 +80,7 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     reader = _AnnotationReader(
         # What could not be read whole cannot say that an id is unknown.
         posts=known_posts if post_table.whole else None,
-        criteria=list(criteria) if not of_criteria.lines else None,
+        criteria=list(criteria) if not of_criteria.count else None,
         problems=of_annotations,
     )
     annotations = tuple(a for a in map(reader.read, table.records) if a is not None)
@@ -94,9 +94,9 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
 
 
 def _raise_if_any(folder: Path, files: tuple[FileProblems, ...]) -> None:
-    count = sum(len(problems.lines) for problems in files)
+    count = sum(problems.count for problems in files)
     if count:
-        lines = [line for problems in files for line in problems.shown(SHOWN_A_FILE)]
+        lines = [line for problems in files for line in problems.shown()]
         head = f"{folder}: {count} problem{'s' if count != 1 else ''}"
         raise CorpusError("\n".join([head, *(f"  {line}" for line in lines)]))
 
@@ -111,11 +111,15 @@ def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], 
             problems.add(record.line, "post_id is empty.")
             continue
         if post_id in first_lines:
-            problems.add(record.line, f"duplicate post_id {named(post_id)}, first at line {first_lines[post_id]}.")
+            problems.add(
+                record.line,
+                f"duplicate post_id {named(post_id)}, first at line {first_lines[post_id]}.",
+                "duplicate post_id",
+            )
             continue
         first_lines[post_id] = record.line
         if not text.strip():
-            problems.add(record.line, f"post_id {named(post_id)}: text is empty.")
+            problems.add(record.line, f"post_id {named(post_id)}: text is empty.", "text is empty")
         posts[post_id] = text
     if table.whole and not table.records:
         problems.add(1, "has a header but no posts.")
@@ -130,22 +134,22 @@ class _AnnotationReader:
 
     def read(self, record: Record) -> Annotation | None:
         """The annotation of a record, or None with its problems told."""
-        before = len(self.problems.lines)
+        before = self.problems.count
         values = {k: v if k in ("sentence_text", "explanation") else v.strip() for k, v in record.values.items()}
         post_id, symptom, status = values["post_id"], values["DSM5_symptom"], values["status"]
         if not post_id:
             self.problems.add(record.line, "post_id is empty.")
         elif self.posts is not None and post_id not in self.posts:
-            self.problems.add(record.line, f"post_id {named(post_id)} is not in {POSTS_FILE}.")
+            self.problems.add(record.line, f"post_id {named(post_id)} is not in {POSTS_FILE}.", "unknown post_id")
         if not symptom:
             self.problems.add(record.line, "DSM5_symptom is empty.")
         elif self.criteria is not None and symptom not in self.criteria:
             near = did_you_mean(symptom[:64], self.criteria)
-            self.problems.add(record.line, f"unknown symptom {named(symptom)}{near}")
+            self.problems.add(record.line, f"unknown symptom {named(symptom)}{near}", "unknown symptom")
         if status not in ("0", "1"):
             got = f"a value {named(status)}" if status else "nothing"
-            self.problems.add(record.line, f"status must be 0 or 1, got {got}.")
-        if len(self.problems.lines) > before:
+            self.problems.add(record.line, f"status must be 0 or 1, got {got}.", "status is not 0 or 1")
+        if self.problems.count > before:
             return None
         return Annotation(
             post_id, values["sentence_id"], values["sentence_text"], symptom, int(status), values["explanation"]
@@ -169,6 +173,4 @@ def write_corpus(corpus: Corpus, folder: str | Path) -> None:
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\r\n")  # RFC 4180; with \n alone a lone \r would go unquoted
-        writer.writerow(columns)
-        writer.writerows(rows)
+        file.writelines(csv_line(row) for row in [columns, *rows])

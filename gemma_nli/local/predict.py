@@ -1,18 +1,25 @@
-"""`gemma-nli predict`: a CSV of pairs, or of posts alone, scored batch by batch in bounded memory."""
+"""`gemma-nli predict`: a CSV of pairs, or of posts alone, scored batch by batch in bounded memory.
+
+The file is read by the corpora's own strict reader (`corpus/csv_files.py`): what is scored is what the row holds, or
+the file is refused with every line that is not in order.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from gemma_nli.errors import ConfigError, CorpusError, did_you_mean
+from gemma_nli.corpus.csv_files import CsvHeader, csv_line, missing_column, read_header, read_rows
+from gemma_nli.corpus.file_problems import FileProblems
+from gemma_nli.errors import ConfigError, CorpusError
 from gemma_nli.serving import COLUMNS, PairScorer
 
 ALIASES = {"text": "premise", "post": "premise", "criterion": "hypothesis", "criterion_text": "hypothesis"}
+KNOWN = (*COLUMNS, *ALIASES)
 CHUNK = 2000  # rows held at a time
 
 
@@ -32,79 +39,100 @@ def predict_file(
 ) -> Predicted:
     """Write `source` with its scores to `target`, whole or not at all; rows keep their order, other columns stay.
 
-    With `premise` and `hypothesis` (or `text`, `criterion`) a row gets `probability` and `label`; with `premise` alone
-    it gets a probability for each criterion the model knows.
+    With `premise` and `hypothesis` (or `text`, `criterion`; in any case) a row gets `probability` and `label`; with
+    `premise` alone it gets a probability and a label for each criterion that the model knows, and the threshold. The
+    output has the input's separator, and is read back equal.
 
     Args:
         chunk: rows in memory at a time.
         told: called with the rows done so far.
         replace: write over a file that is there.
     Raises:
-        ConfigError: a file or column is missing, a value is no text, or the target is there.
-        CorpusError: the file is no CSV. No message holds a text.
+        ConfigError: the file is missing, the target is there, or a column has the name of a score.
+        CorpusError: every line of the file that is not strict CSV or lacks a text. No message holds a text.
     """
     if target.exists() and not replace:
         raise ConfigError(f"--output: {target} is there already; name another file, or --replace it.")
-    if not source.is_file():
-        raise ConfigError(f"--input: {source}: no such file.")
-    names = _header(source)
+    problems = FileProblems(source.name)
+    header, places = _columns(source, problems)
+    added = scorer.answer_columns(places)
+    clash = [name for name in added if name.casefold() in header.folded]
+    if clash:
+        raise ConfigError(f"--input: {source} has a column '{clash[0]}' already; rename it.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    rows, added = 0, tuple[str, ...]()
+    part, done = target.with_name(f".{target.name}.part"), 0
     try:
         with part.open("w", encoding="utf-8", newline="") as out:
-            for table in _chunks(source, chunk):
-                scores = _score(scorer, table.rename(columns=names), rows)
-                clash = sorted(set(scores.columns) & set(table.columns))
-                if clash:
-                    raise ConfigError(f"--input: {source} has a column '{clash[0]}' already; rename it.")
-                pd.concat([table, scores], axis=1).to_csv(out, header=rows == 0, index=False)
-                rows, added = rows + len(table), tuple(map(str, scores.columns))
+            out.write(csv_line([*header.names, *added], header.separator, "\n"))
+            for rows in _batched(_sound_rows(source, header, places, problems), chunk):
+                if problems.count:
+                    continue  # only read on, for the other problems
+                scores = scorer.answer(pd.DataFrame({name: [row[at] for row in rows] for name, at in places.items()}))
+                cells = zip(*(map(str, scores[name].tolist()) for name in added), strict=True)
+                out.writelines(
+                    csv_line([*row, *more], header.separator, "\n") for row, more in zip(rows, cells, strict=True)
+                )
+                done += len(rows)
                 if told is not None:
-                    told(rows)
-        if not rows:
-            raise ConfigError(f"--input: {source} has a header but no rows.")
+                    told(done)
+        _refuse_any(source, problems, done)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return Predicted(rows, added)
+    return Predicted(done, tuple(added))
 
 
 def count_rows(source: Path) -> int:
-    """Records of a CSV file, its header left out; a quoted field may hold line breaks."""
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as lines:
-            csv.field_size_limit(2**31 - 1)
-            return max(0, sum(1 for _ in csv.reader(lines)) - 1)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{source}: cannot be read as CSV ({type(error).__name__}).") from None
+    """How many rows will be scored; the whole file is read and checked.
+
+    Raises:
+        ConfigError, CorpusError: as in `predict_file`.
+    """
+    problems = FileProblems(source.name)
+    header, places = _columns(source, problems)
+    rows = sum(1 for _ in _sound_rows(source, header, places, problems))
+    _refuse_any(source, problems, rows)
+    return rows
 
 
-def _header(source: Path) -> dict[str, str]:
-    """Names in the file to ours; raises ConfigError where there is no post."""
-    try:
-        names = list(pd.read_csv(source, nrows=0, encoding="utf-8-sig").columns)
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise CorpusError(f"{source}: cannot be read as CSV ({type(error).__name__}).") from None
-    mapping = {name: ALIASES[name] for name in names if name in ALIASES and ALIASES[name] not in names}
-    if len(set(mapping.values())) < len(mapping):
-        raise ConfigError(f"--input: {source}: columns {', '.join(mapping)} mean the same; keep one of them.")
-    if "premise" not in {mapping.get(name, name) for name in names}:
-        hint = did_you_mean("premise", names)
-        raise ConfigError(f"--input: {source}: needs a column premise (and hypothesis, unless for all criteria){hint}")
-    return mapping
+def _columns(source: Path, problems: FileProblems) -> tuple[CsvHeader, dict[str, int]]:
+    """The header, and where `premise` (and `hypothesis`, if it is there) stand in a row."""
+    if not source.is_file():
+        raise ConfigError(f"--input: {source}: no such file.")
+    header = read_header(source, KNOWN, problems)
+    places: dict[str, int] = {}
+    for column in COLUMNS:
+        names = header.folded if header is not None else []
+        found = [column] if column in names else [name for name in names if ALIASES.get(name) == column]
+        if len(found) > 1:
+            problems.add(1, f"columns {', '.join(found)} mean the same; keep one of them.")
+        elif found:
+            places[column] = names.index(found[0])
+    if header is not None and "premise" not in places and not problems.count:
+        what = missing_column("premise", header, KNOWN)
+        problems.add(header.line, f"{what} A file needs premise (and hypothesis, unless for all criteria).")
+    _refuse_any(source, problems)
+    assert header is not None
+    return header, places
 
 
-def _chunks(source: Path, chunk: int) -> Iterator[pd.DataFrame]:
-    try:
-        with pd.read_csv(source, chunksize=chunk, dtype=str, keep_default_na=False, encoding="utf-8-sig") as reader:
-            yield from (table.reset_index(drop=True) for table in reader)
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{source}: cannot be read as CSV ({type(error).__name__}).") from None
+def _sound_rows(source: Path, header: CsvHeader, places: dict[str, int], problems: FileProblems) -> Iterator[list[str]]:
+    for line, row in read_rows(source, header, problems):
+        empty = [name for name, at in places.items() if not row[at].strip()]
+        for name in empty:
+            problems.add(line, f"has an empty {name}; fill it or drop the row.")
+        if not empty:
+            yield row
 
 
-def _score(scorer: PairScorer, table: pd.DataFrame, before: int) -> pd.DataFrame:
-    empty = table.index[table["premise"].str.strip() == ""]
-    if len(empty):
-        raise ConfigError(f"--input: row {before + int(empty[0]) + 1} has an empty premise; fill it or drop the row.")
-    return scorer.answer(table[[name for name in COLUMNS if name in table.columns]])
+def _batched(rows: Iterator[list[str]], size: int) -> Iterator[Sequence[list[str]]]:
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
+
+
+def _refuse_any(source: Path, problems: FileProblems, rows: int | None = None) -> None:
+    if rows == 0 and not problems.count:
+        problems.add(1, "has a header but no rows.")
+    if problems.count:
+        head = f"--input: {source}: {problems.count} problem{'s' if problems.count != 1 else ''}"
+        raise CorpusError("\n".join([head, *(f"  {line}" for line in problems.shown())]))

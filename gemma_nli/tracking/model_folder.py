@@ -26,7 +26,7 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "PyYAML", "safetensors"
 SIGNATURE = ModelSignature(
     inputs=Schema(
         [ColSpec(DataType.string, "premise"), ColSpec(DataType.string, "hypothesis", required=False)]
-    ),  # without a hypothesis: a probability for each criterion
+    ),  # without a hypothesis: a probability and a label for each criterion
     outputs=Schema([ColSpec(DataType.double, "probability"), ColSpec(DataType.long, "label")]),
 )
 EXAMPLE = pd.DataFrame(  # invented: no post of a corpus leaves it this way

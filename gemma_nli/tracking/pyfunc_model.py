@@ -16,7 +16,7 @@ from gemma_nli.serving import PairScorer
 
 
 class CriteriaMatcher(PythonModel):
-    """(premise, hypothesis) in, (probability, label) out; without a hypothesis, a probability a criterion."""
+    """Pairs in, (probability, label) out; posts alone in, both per criterion out, and the threshold."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.scorer = PairScorer.from_bundle(context.artifacts["bundle"])

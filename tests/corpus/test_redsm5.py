@@ -159,11 +159,21 @@ def test_a_posts_text_never_stands_in_an_error(folder, files):
     assert "somebody" not in text
 
 
-def test_a_very_long_list_of_problems_is_cut_and_the_rest_counted(folder):
+def test_equal_problems_are_one_line_with_a_count_and_the_first_places(folder):
     text = refusal(folder(annotations=HEADER + "p1,s,x,FATIGUE,7,\n" * 1234))
-    assert "1234 problems" in text
-    assert "... and 1184 more" in text
-    assert len(text.splitlines()) == 52
+    assert text.splitlines()[0].endswith(": 1234 problems")
+    assert text.splitlines()[1:] == [
+        "  redsm5_annotations.csv:2: status must be 0 or 1, got a value '7'. (1234 times: lines 2, 3, 4, 5, 6, ...)"
+    ]
+
+
+def test_of_problems_that_differ_in_a_name_three_are_shown_and_the_others_counted(folder):
+    rows = "".join(f"q{number},s,x,FATIGUE,1,\n" for number in range(40))
+    lines = refusal(folder(annotations=HEADER + rows)).splitlines()
+    assert lines[0].endswith(": 40 problems")
+    assert len(lines) == 5
+    assert lines[3] == "  redsm5_annotations.csv:4: post_id 'q2' is not in redsm5_posts.csv."
+    assert lines[4] == "  redsm5_annotations.csv:5: ... and 37 more: unknown post_id (lines 5, 6, 7, 8, 9, ...)"
 
 
 def test_a_post_longer_than_the_csv_modules_limit_is_read_whole(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,8 @@ import pandas as pd
 import pytest
 
 from gemma_nli.config import DeviceConfig
+from gemma_nli.corpus.csv_files import csv_line, read_header, read_rows
+from gemma_nli.corpus.file_problems import FileProblems
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.local.predict import count_rows, predict_file
 from gemma_nli.serving import PairScorer
@@ -55,14 +58,38 @@ def test_rows_keep_order_columns_and_text_whatever_the_batch(scorer, pairs_csv, 
     assert [int(r["label"]) for r in written] == expected["label"].tolist()
 
 
-def test_posts_alone_get_a_column_a_criterion(scorer, tmp_path):
+def test_posts_alone_get_a_probability_and_a_label_per_criterion_and_the_threshold(scorer, tmp_path):
     pd.DataFrame({"post_id": ["x", "y"], "text": ["so tired", "fine"]}).to_csv(tmp_path / "posts.csv", index=False)
     done = predict_file(scorer, tmp_path / "posts.csv", tmp_path / "out.csv")
-    assert done.columns == tuple(CRITERIA)
+    names = [name for criterion in CRITERIA for name in (criterion, f"{criterion}_label")]
+    assert done.columns == (*names, "threshold")
     written = pd.read_csv(tmp_path / "out.csv")
-    assert list(written.columns) == ["post_id", "text", *CRITERIA]
+    assert list(written.columns) == ["post_id", "text", *names, "threshold"]
     expected = scorer.score_posts(pd.DataFrame({"premise": ["so tired", "fine"]}))
-    np.testing.assert_allclose(written[list(CRITERIA)], expected, atol=1e-6)
+    np.testing.assert_array_equal(written[names], expected[names])
+    assert (written["threshold"] == scorer.bundle.threshold).all()
+    for criterion, text in CRITERIA.items():
+        pairs = pd.DataFrame({"premise": ["so tired", "fine"], "hypothesis": text})
+        alone = scorer.score(pairs)
+        np.testing.assert_allclose(written[criterion], alone["probability"], atol=1e-6)
+        assert written[f"{criterion}_label"].tolist() == alone["label"].tolist()
+
+
+def test_labels_of_posts_alone_follow_the_models_threshold_not_a_half(scorer):
+    posts = pd.DataFrame({"premise": ["so tired", "fine"]})
+    likely = scorer.score_posts(posts)[list(CRITERIA)].to_numpy()
+    for threshold, label in ((likely.min() / 2, 1), ((1 + likely.max()) / 2, 0)):
+        moved = PairScorer(dataclasses.replace(scorer.bundle, threshold=float(threshold))).score_posts(posts)
+        assert (moved[[f"{name}_label" for name in CRITERIA]] == label).all(axis=None)
+        assert (moved["threshold"] == threshold).all()
+
+
+def test_a_criterion_that_has_the_name_of_a_score_keeps_it(scorer):
+    criteria = {"A": "first", "A_label": "second", "threshold": "third"}
+    metadata = {**scorer.bundle.metadata, "criteria": criteria}
+    crossed = PairScorer(dataclasses.replace(scorer.bundle, metadata=metadata))
+    columns = ["A", "A_label_", "A_label", "A_label_label", "threshold", "threshold_label", "threshold_"]
+    assert list(crossed.score_posts(pd.DataFrame({"premise": ["fine"]})).columns) == columns
 
 
 def test_the_command_names_its_output(bundle, pairs_csv, tmp_path, capsys):
@@ -80,10 +107,22 @@ def test_the_command_names_its_output(bundle, pairs_csv, tmp_path, capsys):
         ("premis,hypothesis\nprivate words,b\n", "did you mean 'premis'"),
         ("premise,hypothesis\n", "no rows"),
         ("premise,hypothesis,label\nprivate words,b,1\n", "'label' already"),
-        ("premise,hypothesis\nprivate words,b\n  ,c\n", "row 2 has an empty premise"),
+        ("premise,hypothesis,Label\nprivate words,b,1\n", "'label' already"),
+        ("premise,hypothesis\nprivate words,b\n  ,c\n", "in.csv:3: has an empty premise"),
+        ("premise,hypothesis\nprivate words,b\nprivate words,\n", "in.csv:3: has an empty hypothesis"),
+        ("premise\nprivate words\n\nmore\n", "in.csv:3: has an empty premise"),
+        ("premise,hypothesis\nprivate words,b\nprivate words\n", "in.csv:3: has 1 field, the header has 2"),
+        ("post_id,text\n1,private words,\n2,more,\n", r"in.csv:2: has 3 fields, .*\(2 times: lines 2, 3\)"),
+        ("premise\nprivate words, and tired\n", "in.csv:2: has 2 fields, the header has 1"),
+        ('premise,hypothesis\n"private" words,b\n', "in.csv:2: broken quoting"),
+        ('premise,hypothesis\nmy "private" words,b\n', "in.csv:2: broken quoting"),
+        ("premise,hypothesis\nprivate\rwords,b\n", "in.csv:2: broken quoting, or a line break"),
+        ("premise,hypothesis\nprivate\0words,b\n", "in.csv:2: holds a NUL"),
+        ("premise,Premise\nprivate words,b\n", "column 'premise' is there 2 times"),
         ("text,post\nprivate words,b\n", "mean the same"),
-        ('premise,hypothesis\n"private words,b\n', "cannot be read as CSV"),
-        ("", "cannot be read as CSV"),
+        ('premise,hypothesis\n"private words,b\n', "in.csv:2: a quote is never closed"),
+        ("private words of mine;fine\nprivate words;b\n", "column 'premise' is missing"),
+        ("", "in.csv:1: is empty"),
     ],
 )
 def test_a_bad_file_is_told_without_its_text_and_leaves_no_output(scorer, tmp_path, content, told):
@@ -92,6 +131,46 @@ def test_a_bad_file_is_told_without_its_text_and_leaves_no_output(scorer, tmp_pa
         predict_file(scorer, tmp_path / "in.csv", tmp_path / "out.csv")
     assert "private" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir() if "out.csv" in path.name] == []
+
+
+def test_every_problem_comes_at_once_and_before_a_row_is_scored(tmp_path):
+    rows = ["fine,b"] * 10 + [",b", "one", "fine,b,c", 'a "b",c'] + ["fine,b"] * 10
+    (tmp_path / "in.csv").write_bytes(("premise,hypothesis\n" + "\n".join(rows)).encode() + b"\ncaf\xe9,b\n")
+    with pytest.raises(GemmaNliError) as caught:
+        count_rows(tmp_path / "in.csv")
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("in.csv: 5 problems")
+    assert [line.split(":")[1] for line in lines[1:]] == ["12", "13", "14", "15", "26"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("names", [("ID", " Premise ", "HYPOTHESIS"), ("id", "Text", "Criterion")])
+def test_what_is_written_is_read_back_equal_whatever_the_names_case_or_the_separator(
+    scorer, tmp_path, names, separator
+):
+    rows = [
+        ("\ufeffa", "lone\rreturn", 'quo"te'),
+        (" b ", "semi;colon\tand, comma", "two\r\nlines\n"),
+        ("", "\ufeffmark", "'x'"),
+    ]
+    (tmp_path / "in.csv").write_bytes("".join(csv_line(row, separator) for row in [names, *rows]).encode("utf-8-sig"))
+    done = predict_file(scorer, tmp_path / "in.csv", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as lines:
+        header, *written = list(csv.reader(lines, delimiter=separator, strict=True))
+    assert header == [*(name.strip() for name in names), "probability", "label"]
+    assert [tuple(row[:3]) for row in written] == rows
+    expected = scorer.score(pd.DataFrame(rows, columns=["id", "premise", "hypothesis"]))
+    np.testing.assert_array_equal([float(row[3]) for row in written], expected["probability"])
+    header = read_header(tmp_path / "out.csv", ["id"], FileProblems("out.csv"))
+    assert header is not None
+    again = [tuple(row[:3]) for _, row in read_rows(tmp_path / "out.csv", header, FileProblems("out.csv"))]
+    assert (again, done.rows) == (rows, 3)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n\n", "\r\n\r\n"])
+def test_a_file_may_end_with_or_without_a_line_end_or_with_empty_lines(tmp_path, end):
+    (tmp_path / "in.csv").write_bytes(f"premise\nfine\nso tired{end}".encode())
+    assert count_rows(tmp_path / "in.csv") == 2
 
 
 def test_rows_are_records_not_lines(pairs_csv):

@@ -80,3 +80,5 @@ def test_a_post_of_pairs_and_a_post_of_posts_get_the_same_numbers(served):
     wide = scorer.score_posts(pd.DataFrame({"premise": ["i feel so sad", "fine"]}))
     for name in CRITERIA:
         assert [row[name] for row in rows] == pytest.approx(wide[name].tolist(), abs=1e-6)
+        assert [row[f"{name}_label"] for row in rows] == wide[f"{name}_label"].tolist()
+    assert {row["threshold"] for row in rows} == {scorer.bundle.threshold}

@@ -1,0 +1,212 @@
+"""CSV as RFC 4180 writes it: read strictly, record by record, in bounded memory; what is written is read back equal.
+
+One reader for corpora and for `gemma-nli predict`. UTF-8, with or without a byte order mark; lines end in CRLF or LF
+(or all in CR alone); semicolons, tabs and bars are taken where the header names its columns only so. Anything that two
+readers could read in two ways is a problem with its line. No field's text is ever quoted in a problem.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemma_nli.corpus.file_problems import FileProblems, looks_like_an_id
+from gemma_nli.errors import did_you_mean
+
+SEPARATORS = (",", ";", "\t", "|")
+BOM = "\ufeff"
+_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_UNREADABLE = "broken quoting, or a line break outside quotes; write a quote in a field as two, and quote that field."
+_UNCLOSED = "a quote is never closed; write a quote in a field as two. The file was not read past this record."
+_AFTER_QUOTE = (
+    "broken quoting: text follows a closing quote; write a quote in a field as two. "
+    "The file was not read past this record."
+)
+
+
+@dataclass(frozen=True)
+class CsvHeader:
+    """A file's first record: its column names as written (outer blanks off), and what separates them."""
+
+    line: int
+    names: tuple[str, ...]
+    separator: str
+
+    @property
+    def folded(self) -> list[str]:
+        """The names as they are compared: in any case."""
+        return [name.casefold() for name in self.names]
+
+
+def read_header(path: Path, known: Sequence[str], problems: FileProblems) -> CsvHeader | None:
+    """The header, by the separator under which most of the `known` names (lower case) are there; a comma in doubt.
+
+    None, with the reason in `problems`, where the file cannot be read, is empty, or names a column twice.
+    """
+    if not is_there(path, problems):
+        return None
+    found: list[CsvHeader] = []
+    for separator in SEPARATORS:
+        records = (record for record in _records(path, separator, FileProblems(path.name)) if record[1] != [])
+        line, names = next(records, (1, []))
+        if names is not None:
+            found.append(CsvHeader(line, tuple(name.strip().strip(BOM).strip() for name in names), separator))
+    if not found:
+        next(_records(path, ",", problems), None)  # says what is wrong with the first record
+        return None
+    best = max(found, key=lambda header: len(set(known) & set(header.folded)))
+    if not any(best.names):
+        what = "the first record names no column" if best.names else "is empty"
+        problems.add(best.line, f"{what}; expected the columns {', '.join(known)}.")
+        return None
+    for name in dict.fromkeys(best.folded):
+        if name and best.folded.count(name) > 1:
+            shown = f"'{name}'" if looks_like_an_id(name) else f"of {len(name)} characters"
+            problems.add(best.line, f"column {shown} is there {best.folded.count(name)} times; keep one.")
+    return best if not problems.count else None
+
+
+def read_rows(path: Path, header: CsvHeader, problems: FileProblems) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each sound record after the header; the others go to `problems`.
+
+    Blank lines are left out. In a file of one column a blank line before the last record is that column, empty.
+    """
+    width, blank = len(header.names), list[int]()
+    for line, fields in _records(path, header.separator, problems):
+        if line <= header.line or fields is None:
+            continue
+        if not fields:
+            if width == 1:
+                blank.append(line)
+            continue
+        yield from ((earlier, [""]) for earlier in blank)
+        blank.clear()
+        if len(fields) != width:
+            count = f"has {len(fields)} field{'s' if len(fields) != 1 else ''}, the header has {width}"
+            problems.add(
+                line,
+                f"{count}; a field with a separator, quote or line break must be quoted.",
+                "another number of fields",
+            )
+        else:
+            yield line, fields
+
+
+def missing_column(column: str, header: CsvHeader, known: Sequence[str]) -> str:
+    """The sentence for a column that is not there, with the nearest name that is."""
+    others = [name for name in header.names if looks_like_an_id(name) and name.casefold() not in known]
+    near = did_you_mean(column, others)
+    return f"column '{column}' is missing{near if near.startswith('; did') else '.'}"
+
+
+def csv_line(fields: Sequence[str], separator: str = ",", end: str = "\r\n") -> str:
+    """A record that every RFC 4180 reader reads back equal, a lone CR and a leading byte order mark included."""
+    special = (separator, '"', "\r", "\n")
+    parts = [
+        '"' + value.replace('"', '""') + '"'
+        if any(mark in value for mark in special) or value.startswith(BOM) or value != value.strip()
+        else value
+        for value in fields
+    ]
+    return (separator.join(parts) if parts != [""] else '""') + end
+
+
+def is_there(path: Path, problems: FileProblems) -> bool:
+    """Whether the file can be opened and is not UTF-16; the reason goes to `problems`."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.iterdir() if p.suffix == path.suffix] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, siblings)
+        problems.add(0, f"no such file{near if near.startswith('; did') else '.'}")
+        return False
+    except OSError as error:
+        problems.add(0, f"cannot be read: {error.strerror}.")
+        return False
+    if start in _WIDE_BOMS:
+        problems.add(1, "not UTF-8 (this is UTF-16); save it again as UTF-8.")
+        return False
+    return True
+
+
+def _lines(path: Path, problems: FileProblems) -> Iterator[str]:
+    """Physical lines with their ends; bad bytes and NULs are problems, and replaced so that the rest can be checked."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(_split(file), start=1):
+            data = raw.removeprefix(BOM.encode()) if number == 1 else raw
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"0x{data[error.start]:02x} at byte {error.start + 1} of the line"
+                problems.add(number, f"not UTF-8 ({byte}); save it again as UTF-8.", "not UTF-8")
+                text = data.decode("utf-8", errors="replace")
+            if "\0" in text:
+                problems.add(number, "holds a NUL character; the file is damaged or not text.")
+            yield text
+
+
+def _split(file: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines end at LF, as editors count them; in a file that knows only CR, at CR."""
+    first = next(file, b"")
+    if first and not first.endswith(b"\n") and b"\r" in first:
+        yield from (line + b"\r" for line in first.split(b"\r"))
+    elif first:
+        yield from itertools.chain([first], file)
+
+
+def _records(path: Path, separator: str, problems: FileProblems) -> Iterator[tuple[int, list[str] | None]]:
+    """(first line, fields) of each record, [] of a blank line, None of one that breaks RFC 4180.
+
+    Text after a closing quote ends the reading: what follows cannot be told apart from text.
+    """
+    lines, number = _lines(path, problems), 0
+    for line in lines:
+        number += 1
+        start, body = number, _body(line)
+        if '"' not in body and "\r" not in body:
+            yield start, body.split(separator) if body else []
+            continue
+        fields, place, sound = list[str](), 0, True
+        while True:
+            if body.startswith('"', place):
+                parts, place = list[str](), place + 1
+                while (quote := body.find('"', place)) < 0 or body.startswith('"', quote + 1):
+                    if quote >= 0:
+                        parts.append(body[place : quote + 1])
+                        place = quote + 2
+                        continue
+                    parts.append(line[place:])
+                    following = next(lines, None)
+                    if following is None:
+                        problems.add(start, _UNCLOSED)
+                        yield start, None
+                        return
+                    number, line, place = number + 1, following, 0
+                    body = _body(line)
+                parts.append(body[place:quote])
+                place = quote + 1
+                if place < len(body) and body[place] != separator:
+                    problems.add(start, _AFTER_QUOTE)
+                    yield start, None
+                    return
+                fields.append("".join(parts))
+            else:
+                stop = body.find(separator, place)
+                stop = len(body) if stop < 0 else stop
+                sound = sound and not ('"' in body[place:stop] or "\r" in body[place:stop])
+                fields.append(body[place:stop])
+                place = stop
+            if place >= len(body):
+                break
+            place += 1
+        if not sound:
+            problems.add(start, _UNREADABLE)
+        yield start, fields if sound else None
+
+
+def _body(line: str) -> str:
+    """The line without its end: CRLF, LF, or CR where the file knows no other (or ends in half a CRLF)."""
+    return line.removesuffix("\n").removesuffix("\r")
