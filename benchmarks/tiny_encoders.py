@@ -30,7 +30,8 @@ _EXPERTS |= {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
 _MAMBA2: dict[str, Any] = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1}
 _DELTA: dict[str, Any] = {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
 _DELTA |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"]}
-_ALL_HEADS: dict[str, Any] = {"num_key_value_heads": None}
+_ZAMBA: dict[str, Any] = {"n_mamba_heads": 4, "mamba_d_state": 8, "mamba_headdim": 16, "mamba_ngroups": 1}
+_ZAMBA |= {"adapter_rank": 4, "head_dim": None}
 
 BOTH_WAYS: dict[str, dict[str, Any]] = {
     "albert": {"embedding_size": 16},
@@ -69,10 +70,10 @@ BOTH_WAYS: dict[str, dict[str, Any]] = {
     "ibert": {},
     "jina_embeddings_v3": {},
     "layoutlm": {"max_2d_position_embeddings": 64},
-    "lilt": {"channel_shrink_ratio": 2, "max_2d_position_embeddings": 64},
+    "lilt": {"channel_shrink_ratio": 2, "head_dim": None},
     "longformer": {"attention_window": 8},
     "luke": {"entity_vocab_size": 20, "entity_emb_size": 16},
-    "markuplm": {"max_xpath_tag_unit_embeddings": 8, "max_xpath_subs_unit_embeddings": 8, "xpath_unit_hidden_size": 8},
+    "markuplm": {"head_dim": None},
     "megatron-bert": {},
     "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32},
     "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2},
@@ -192,13 +193,7 @@ BACKWARDS: dict[str, dict[str, Any]] = {
     "starcoder2": {"sliding_window": 8},
     "vaultgemma": {**_WINDOW, "query_pre_attn_scalar": 16},
     "xglm": {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 2},
-    "zamba2": {
-        "layer_types": ["mamba", "hybrid"],
-        "n_mamba_heads": 4,
-        "mamba_d_state": 8,
-        "mamba_headdim": 16,
-        "mamba_ngroups": 1,
-    },
+    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"], "num_hidden_layers": 4, **_ZAMBA},
 }
 """Families that see backwards as they are made, with a tokenizer that pads on the left."""
 
@@ -219,7 +214,10 @@ FAMILIES = {**BOTH_WAYS, **BACKWARDS, **OTHERS}
 
 
 def write_encoder(folder: Path, family: str, **settings: Any) -> Path:
-    """Make `folder` with a family's random encoder and its tokenizer, as save_pretrained writes them."""
+    """Make `folder` with a family's random encoder and its tokenizer, as save_pretrained writes them.
+
+    What a new model has at 0 or 1 (padding's embedding, biases, norms) is drawn too: trained weights differ there.
+    """
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -229,5 +227,13 @@ def write_encoder(folder: Path, family: str, **settings: Any) -> Path:
     config = AutoConfig.for_model(family.split(",")[0], **{k: v for k, v in asked.items() if v is not None})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        AutoModel.from_config(config).eval().save_pretrained(str(folder))
+        model = AutoModel.from_config(config).eval()
+        words = model.get_input_embeddings().weight if family != "canine" else None
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.ndim < 2 or weight is words:
+                    rows = weight if weight is words else weight.view(1, -1)
+                    constant = (rows == rows[:, :1]).all(1, keepdim=True)
+                    weight.add_((torch.randn(rows.shape) * 0.1 * constant).view(weight.shape))
+        model.save_pretrained(str(folder))
     return folder

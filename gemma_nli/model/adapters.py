@@ -20,6 +20,10 @@ _AUTO_TARGETS = (
     ("Wqkv",),  # ModernBERT
     ("qkv_proj",),  # Phi
     ("c_attn",),  # GPT-2
+    ("q_head", "v_head"),  # Funnel
+    ("Wq", "Wv"),  # CTRL
+    ("query_key_value",),  # Falcon, BLOOM, GPT-NeoX
+    ("in_proj",),  # DeBERTa's query, key and value; what Mamba's running state is fed
 )
 
 
@@ -73,6 +77,8 @@ def _targets(model: nn.Module, lora: LoraConfig) -> list[str]:
         if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and "pooler" not in name
     ]
     leaves = {name.rsplit(".", 1)[-1] for name in linear}
+    if not leaves:
+        raise EncoderError("model.lora: this encoder has no linear maps that adapters can be put on; train all of it.")
     if lora.target_modules == "all-linear":
         return linear
     wanted: tuple[str, ...] = ()

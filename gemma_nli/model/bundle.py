@@ -26,7 +26,14 @@ from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
 from gemma_nli.model.heads import Head
-from gemma_nli.model.identity import WEIGHTS_INDEX, file_digest, identify_folder, tokenizer_files, weight_files
+from gemma_nli.model.identity import (
+    WEIGHTS_INDEX,
+    file_digest,
+    identify_folder,
+    is_of_an_earlier_encoding,
+    tokenizer_files,
+    weight_files,
+)
 from gemma_nli.model.pooling import Pooler
 
 FORMAT = 1
@@ -162,6 +169,11 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
     device = device or _here(saved.device)
     config = saved.with_settings({"model.name": str(folder / "encoder"), "model.revision": None})
     encoder = load_encoder(config.model, device)
+    if is_of_an_earlier_encoding(folder / "encoder", str(was.get("fingerprint"))):
+        raise EncoderError(
+            f"{folder}: was trained by a version that gave this kind of encoder other states (positions, segments or "
+            "what stood beside a text); train it again."
+        )
     if encoder.identity.fingerprint != was.get("fingerprint"):
         raise EncoderError(f"{folder / 'encoder'}: its files are not those that were saved; copy the bundle again.")
     if ("causal" if encoder.is_causal else "bidirectional") != was.get("attention"):

@@ -21,7 +21,7 @@ from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.errors import ConfigError, EncoderError
 from gemma_nli.model.attention import sees_ahead, set_attention
 from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
-from gemma_nli.model.manner import SIDES, Manner, find_manner, unchanged
+from gemma_nli.model.manner import FAILURES, SIDES, Manner, find_manner, unchanged
 from gemma_nli.model.network import check_finite, load_network, one_line
 from gemma_nli.model.probe_notes import ProbeNotes
 
@@ -66,7 +66,13 @@ class Encoder(nn.Module):
         self.max_length, self.identity, self.folder, self.part = max_length, identity, folder, part
         self.notes: ProbeNotes | None = None
         self.takes = frozenset(inspect.signature(self.model.forward).parameters)
-        self._rows = int(self.model.get_input_embeddings().weight.shape[0])
+        try:
+            self._rows = int(self.model.get_input_embeddings().weight.shape[0])
+        except (NotImplementedError, AttributeError):
+            raise EncoderError(
+                f"model.name: {identity.name} has no table of token embeddings (CANINE reads characters); take an "
+                "encoder of tokens."
+            ) from None
         self.pad_id = next(
             i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None and i < self._rows
         )
@@ -99,6 +105,11 @@ class Encoder(nn.Module):
         try:
             with torch.no_grad():
                 return not sees_ahead(lambda i, m: self({"input_ids": i, "attention_mask": m}), self.ordinary_ids())
+        except FAILURES as error:
+            name, kind = self.identity.name, type(error).__name__
+            raise EncoderError(
+                f"model.attention: {name} cannot be run with the attention that is asked: {kind}: {one_line(error)}"
+            ) from None
         finally:
             self.train(was_training)
 

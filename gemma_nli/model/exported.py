@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gemma_nli.errors import EncoderError
 from gemma_nli.model.classifier import PairClassifier
 
 _EXAMPLES = (["a long night without sleep", "fine"], ["sleeps too little, nearly every day", "mood"])
@@ -51,8 +52,19 @@ class SeparateTensors(nn.Module):
 
 
 def exportable(classifier: PairClassifier) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The module to export and example inputs by name: two pairs of invented text, all int64 of shape (2, length)."""
+    """The module to export and example inputs by name: two pairs of invented text, all int64 of shape (2, length).
+
+    Raises:
+        EncoderError: the encoder takes only rows of equal length, or remembers earlier ones: a program of tensors in
+            and logits out would give a text other logits in other company.
+    """
     encoder, (premises, hypotheses) = classifier.encoder, _EXAMPLES
+    manner = encoder.manner
+    if "right" not in manner.padding or manner.put_back:
+        raise EncoderError(
+            f"{encoder.identity.name} gives a text other states beside longer ones or after others, which a program "
+            "that takes any batch cannot mend; serve the bundle"
+        )
     if not classifier.separate:
         batch = encoder.collate(encoder.tokenize(premises, hypotheses))
         typed = "token_type_ids" in batch

@@ -16,6 +16,14 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = re.compile(
     r"(tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)|merges\.txt|.*\.(model|spm)|chat_template.*)"
 )
+_ENCODED_AS_EVER = {
+    "albert", "bert", "camembert", "cohere", "cohere2", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
+    "eurobert", "gemma", "gemma2", "gemma3", "gemma3_text", "glm", "glm4", "granite", "llama", "ministral",
+    "mistral", "mixtral", "modernbert", "modernbert-decoder", "mpnet", "nomic_bert", "olmo", "olmo2", "phi", "phi3",
+    "qwen2", "qwen3", "rembert", "roberta", "smollm3", "stablelm", "starcoder2", "xlm-roberta",
+}  # fmt: skip
+"""Kinds of encoder whose states versions before the probe had right, measured: `python -m benchmarks families`."""
+_ROPE_BY_LENGTH = re.compile(r'"(rope_)?type": "(dynamic|longrope|su)"')
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
 
@@ -41,12 +49,34 @@ def identify_encoder(model: ModelConfig) -> EncoderIdentity:
 
 
 def identify_folder(name: str, folder: Path) -> EncoderIdentity:
-    files = [folder / "config.json", *weight_files(folder), *tokenizer_files(folder)]
-    total = hashlib.sha256()
-    for path in sorted(files):
-        total.update(f"{path.name}\0{file_digest(path)}\n".encode())
+    total = _files_hash(folder)
+    if not _encoded_as_ever(folder):
+        total.update(b"encoded as transformers does it alone\n")
     commit = folder.name if folder.parent.name == "snapshots" else None
     return EncoderIdentity(name=name, revision=commit, fingerprint=total.hexdigest())
+
+
+def is_of_an_earlier_encoding(folder: Path, fingerprint: str) -> bool:
+    """Whether a fingerprint is of this folder's files, by a version that gave them other states than now."""
+    return not _encoded_as_ever(folder) and _files_hash(folder).hexdigest() == fingerprint
+
+
+def _files_hash(folder: Path) -> hashlib._Hash:
+    total = hashlib.sha256()
+    for path in sorted([folder / "config.json", *weight_files(folder), *tokenizer_files(folder)]):
+        total.update(f"{path.name}\0{file_digest(path)}\n".encode())
+    return total
+
+
+def _encoded_as_ever(folder: Path) -> bool:
+    """Whether versions before the probe gave this kind of encoder the states that it has now: then what was stored of
+    it is still right. Others got positions, segments or company that changed their states."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = content.get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return True  # refused in a sentence when it is loaded
+    return kind in _ENCODED_AS_EVER and not _ROPE_BY_LENGTH.search(json.dumps(content))
 
 
 def file_digest(path: Path) -> str:

@@ -17,6 +17,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import gemma_nli
 from gemma_nli.config import DeviceConfig
+from gemma_nli.errors import EncoderError
 from gemma_nli.model.bundle import load_bundle
 from gemma_nli.model.exported import exportable
 
@@ -71,7 +72,11 @@ def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:
     if size > limit_gib:
         return Model(), f"not exported: {size:.2g} GiB of weights, finalize.export_limit_gib is {limit_gib:g}"
     model = Model()
-    module, inputs = exportable(load_bundle(bundle, DeviceConfig(device="cpu", mixed_precision="none")).classifier)
+    classifier = load_bundle(bundle, DeviceConfig(device="cpu", mixed_precision="none")).classifier
+    try:
+        module, inputs = exportable(classifier)
+    except EncoderError as error:
+        return Model(), f"not exported: {error}"
     shapes = Schema([TensorSpec(np.dtype(np.int64), (-1, -1), name) for name in inputs])
     try:
         with warnings.catch_warnings():

@@ -111,6 +111,11 @@ def _prepared_encoder(config: RunConfig) -> Encoder:
     """An encoder as the settings train it; adapters start from the seed alone, the same for each fold."""
     encoder = trainable_encoder(load_encoder(config.model, config.device), config.model, config.training.seed)
     if config.device.gradient_checkpointing:
+        if encoder.manner.put_back:  # what a pass leaves in the model is undone before the backward pass
+            raise TrainingError(
+                f"device.gradient_checkpointing: {config.model.name} computes otherwise after some texts, so a pass "
+                "cannot be repeated; set it to false and raise training.gradient_accumulation instead."
+            )
         try:
             encoder.model.activation_checkpointing_enable({"use_reentrant": False})
             encoder.model.disable_input_require_grads()  # else frozen lower layers are differentiated, too

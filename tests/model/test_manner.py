@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from gemma_nli.config import DeviceConfig, ModelConfig
+from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
 from gemma_nli.errors import EncoderError
 from gemma_nli.model import encoder as encoder_module
-from gemma_nli.model.encoder import Encoder, load_encoder
+from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.classifier import PairClassifier
+from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
 
 CPU = DeviceConfig(device="cpu")
 TEXTS = ["sad", "i feel so tired and sad every day nothing is fun anymore", "work was fine but the nights are long"]
@@ -104,3 +107,35 @@ def test_notes_that_are_damaged_or_cannot_be_kept_cost_the_probe_again(tiny_bert
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "file"))
     assert load(tiny_bert).manner == first.manner
+
+
+def of_the_files(folder: Path) -> str:
+    """The fingerprint that versions before the probe gave a folder."""
+    names = sorted(["config.json", "model.safetensors", *(path.name for path in folder.glob("tokenizer*.json"))])
+    lines = [f"{name}\0{hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def fingerprint_of(folder: Path) -> str:
+    return identify_encoder(ModelConfig(name=str(folder))).fingerprint
+
+
+def test_what_was_stored_of_an_encoder_is_read_again_only_where_it_was_right(tiny_encoder) -> None:
+    for family in ("bert", "gemma3_text", "llama"):
+        assert fingerprint_of(tiny_encoder(family)) == of_the_files(tiny_encoder(family))
+    for family in ("fnet", "big_bird", "falcon_h1", "llama, longrope"):
+        assert fingerprint_of(tiny_encoder(family)) != of_the_files(tiny_encoder(family))
+
+
+def test_a_bundle_trained_on_other_states_is_not_served(tiny_encoder, tmp_path) -> None:
+    model = {"model.name": str(tiny_encoder("nystromformer")), "model.max_length": 64}
+    config = RunConfig().with_settings({**model, "device.device": "cpu"})
+    classifier = PairClassifier(load_encoder(config.model, CPU), config.model)
+    classifier.reset(torch.Generator().manual_seed(0))
+    folder = save_bundle(tmp_path / "b", config, classifier.encoder, classifier.pooler, classifier.head, 0.5, {})
+    load_bundle(folder)
+    record = json.loads((folder / "bundle.json").read_text())
+    record["encoder"]["fingerprint"] = of_the_files(folder / "encoder")
+    (folder / "bundle.json").write_text(json.dumps(record))
+    with pytest.raises(EncoderError, match=r"gave this kind of encoder other states .*; train it again\.$"):
+        load_bundle(folder)

@@ -15,6 +15,7 @@ from gemma_nli.model.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.model.exported import exportable
+from gemma_nli.serving import PairScorer
 from gemma_nli.tracking.model_folder import PT2, save_model_folder
 from gemma_nli.tracking.models import load_model
 from gemma_nli.tracking.promotion import promote
@@ -60,6 +61,15 @@ KINDS = [
     ("tiny_bert", {"pooling_strategy": "max"}),
     ("minilm", {"pair_encoding": "separate", "max_length": 128}),
 ]
+
+
+def test_an_encoder_of_rows_of_equal_length_is_not_exported_and_its_bundle_serves(tiny_encoder, tmp_path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", tiny_encoder("fnet"), max_length=64)
+    told = save_model_folder(bundle, tmp_path / "model", None, 1.0)
+    assert told.startswith("not exported: ")
+    assert "gives a text other states beside longer ones" in told
+    both, alone = PairScorer.from_bundle(bundle).score(PAIRS), PairScorer.from_bundle(bundle).score(PAIRS[1:])
+    assert both["probability"][1] == pytest.approx(alone["probability"][1], abs=1e-6)
 
 
 @pytest.mark.slow

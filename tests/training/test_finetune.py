@@ -147,6 +147,24 @@ def test_checkpointing_does_recompute(tiny_bert: Path) -> None:
         assert len(calls) == 1 + on
 
 
+@pytest.mark.parametrize("family", ["fnet", "nystromformer", "convbert"])
+@pytest.mark.parametrize("encoding", ["joint", "separate"])
+def test_what_stands_beside_a_text_in_a_batch_trains_nothing(tiny_encoder, family: str, encoding: str) -> None:
+    """These encoders let a longer text change a shorter one; alone (a row at a time) nothing can."""
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = trial(tiny_encoder(family, **quiet), **NO_DROPOUT, **{"model.pair_encoding": encoding})
+    batches = run_fold(config.with_settings({"training.num_epochs": 1}))
+    rows = {"training.num_epochs": 1, "training.gradient_accumulation": 16, "features.batch_tokens": 64}
+    alone = run_fold(config.with_settings(rows))
+    np.testing.assert_allclose(alone.history["train_loss"], batches.history["train_loss"], atol=1e-5)
+    np.testing.assert_allclose(alone.probabilities, batches.probabilities, atol=1e-4)
+
+
+def test_a_pass_that_cannot_be_repeated_is_not_checkpointed(tiny_encoder) -> None:
+    with pytest.raises(TrainingError, match=r"gradient_checkpointing: .* cannot be repeated; set it to false"):
+        run_fold(trial(tiny_encoder("big_bird"), **{"device.gradient_checkpointing": True}))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
 def test_half_precision_trains_on_a_gpu(tiny_gemma3: Path, precision: str) -> None:
