@@ -76,7 +76,7 @@ mlflow-ui: $(READY)  ## MLflow's pages on http://127.0.0.1:5000
 	$(NLI) ui $(ARGS)
 
 mlflow-ui-custom: $(READY)  ## the same on PORT=
-	$(NLI) ui --port $(PORT) $(ARGS)
+	$(if $(PORT),,$(error which port? make mlflow-ui-custom PORT=5001))$(NLI) ui --port $(PORT) $(ARGS)
 
 mlflow-list: $(READY)  ## experiments
 	$(NLI) experiments $(ARGS)
@@ -94,7 +94,7 @@ mlflow-backup: $(READY)  ## one archive of database and artifacts, here or as FI
 	$(NLI) backup $(FILE) $(ARGS)
 
 mlflow-restore: $(READY)  ## bring FILE= back
-	$(NLI) restore $(FILE) $(ARGS)
+	$(if $(FILE),,$(error which archive? make mlflow-restore FILE=mlflow-backup.tar.gz))$(NLI) restore $(FILE) $(ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -41,7 +41,7 @@ def test_port_in_use(sqlite_uri, capsys):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert run_command("ui", "--port", str(taken.getsockname()[1]), "--tracking-uri", sqlite_uri) == 2
-    assert "the next free one: gemma-nli ui --port" in capsys.readouterr().err
+    assert re.search(r"the next free one: \S*gemma-nli ui --port \d+ --tracking-uri sqlite", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("words", [["runs"], ["experiments"], ["models"], ["best", "--experiment", "x"]])
@@ -157,9 +157,7 @@ def test_a_folder_mlruns_is_met_with_two_lines_that_migrate_it(tmp_path, capsys)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     assert run_command("runs", "--tracking-uri", str(old)) == 2
     first, second = [line.strip() for line in capsys.readouterr().err.splitlines()[1:]]
-    words = shlex.split(first)
-    assert words[0] == "mlflow"
-    subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True)
+    subprocess.run(first, shell=True, check=True, capture_output=True, env={"PATH": "/usr/bin:/bin"})
     uri = shlex.split(second)[1].partition("=")[2]
     assert run_command("runs", "--tracking-uri", uri, "--kind", "all", "--csv") == 0
     assert "metrics.a" in capsys.readouterr().out

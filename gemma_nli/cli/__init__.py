@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 
+from gemma_nli.advice import install_line
 from gemma_nli.cli import features, jobs, predicting, registry, report, settings, stores, sweeps, trials
 from gemma_nli.cli.app import app
 from gemma_nli.cli.streams import prepare_streams
@@ -62,7 +63,7 @@ def main() -> None:
             sys.stderr.write(shown_traceback(error))
             sys.exit(1)
         sys.stderr.write(
-            f"{package} is not installed in {sys.prefix}; pip install {package}, or install gemma-nli anew.\n"
+            f"{package} is not installed in {sys.prefix}; {install_line(package)} (or install this package anew)\n"
         )
         sys.exit(2)
     finally:

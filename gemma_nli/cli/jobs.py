@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gemma_nli.advice import command_line
 from gemma_nli.cli.app import AsJson, Overrides, app, print_json, say
 from gemma_nli.errors import ConfigError
 
@@ -40,9 +41,11 @@ def submit(
     job = jobs.submit(
         file, overrides or [], working_dir, _variables(env or []), exclude or [], 600.0 if check else None
     )
-    print_json(as_json, {"job": job}, f"queued {job}\n  gemma-nli logs -f {job}\n  gemma-nli stop {job}")
+    print_json(
+        as_json, {"job": job}, f"queued {job}\n  {_line('logs', '-f', job, address)}\n  {_line('stop', job, address)}"
+    )
     if follow:
-        _follow(jobs, job)
+        _follow(jobs, job, address)
 
 
 @app.command("jobs")
@@ -65,7 +68,7 @@ def logs(
     """What a job has printed."""
     jobs = _jobs(address)
     if follow:
-        _follow(jobs, job)
+        _follow(jobs, job, address)
     say(jobs.logs(job), end="")
 
 
@@ -95,16 +98,23 @@ def _jobs(address: str) -> Jobs:
     return Jobs(address)
 
 
-def _follow(jobs: Jobs, job: str) -> None:
+def _follow(jobs: Jobs, job: str, address: str) -> None:
     try:
         for chunk in jobs.follow(job):
             say(chunk, end="")
     except KeyboardInterrupt:
-        say(f"\nthe job goes on; end it with: gemma-nli stop {job}", err=True)
+        say(f"\nthe job goes on; end it with: {_line('stop', job, address)}", err=True)
         raise typer.Exit(130) from None
     ended = jobs.wait(job, 30)
     say(f"{ended.id} {ended.status.lower()}", err=True)
     raise typer.Exit(ended.exit_status)
+
+
+def _line(*words: str) -> str:
+    """A command about a job; the last word is the cluster's address, named where a shell would not find it itself."""
+    *told, address = words
+    known = address == os.environ.get("RAY_API_SERVER_ADDRESS", HERE)
+    return command_line("gemma-nli", *told, *(() if known else ("--address", address)))
 
 
 def _variables(words: list[str]) -> dict[str, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gemma_nli.advice import command_line
 from gemma_nli.console.words import duration, short, shown
 from gemma_nli.masking import mask_address
 
@@ -106,20 +106,16 @@ def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepRe
 
 
 def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
-    """What to type next, as it works from any folder."""
-    experiment = shlex.quote(result.experiment)
-    uri = spec.base.mlflow.tracking_uri
-    ask = f"gemma-nli best --experiment {experiment}" + (
-        f" --tracking-uri {shlex.quote(uri)}" if uri and mask_address(uri) == uri else ""
-    )
-    commands = [ask, f"gemma-nli resume {shlex.quote(result.name)}"]
-    if spec.base.mlflow.enabled:
-        from gemma_nli.tracking.store import resolve_store
+    """What to type next: each line works as it stands, in the folder where it is printed."""
+    kept = mask_address(spec.search.storage or "") == (spec.search.storage or "")  # no sweep keeps a password
+    again = [command_line("gemma-nli", "resume", result.name)] if kept else []
+    if not spec.base.mlflow.enabled:
+        return [*again, command_line("gemma-nli", "report", result.name)]
+    from gemma_nli.tracking.store import resolve_store
 
-        store = resolve_store(spec.base.mlflow)
-        if not store.is_server:
-            commands.append(f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(store.shown)}")
-    return commands
+    store = resolve_store(spec.base.mlflow)
+    best = store.line("best", "--experiment", result.experiment)
+    return [best, *(line + store.remark for line in again), store.line("ui")]
 
 
 def show_report(report: dict[str, Any], unsent: str | None = None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
+from gemma_nli.advice import install_line
 from gemma_nli.config import database_uri
 from gemma_nli.errors import SweepError
 from gemma_nli.masking import mask_address, mask_credentials
@@ -61,7 +62,8 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.Ba
     needs = {"cmaes": ["cmaes"], "gp": ["torch", "scipy"]}.get(spec.search.sampler, [])
     lacking = [package for package in needs if importlib.util.find_spec(package) is None]
     if lacking:
-        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: pip install {' '.join(lacking)}.")
+        wanted = "; ".join(install_line(package) for package in lacking)
+        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: {wanted}")
     if spec.search.sampler == "random":
         return samplers.RandomSampler(seed=seed)
     if spec.search.sampler == "cmaes":

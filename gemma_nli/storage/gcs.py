@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from gemma_nli.advice import install_line
 from gemma_nli.errors import StorageError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.storage.bucket import Bucket, Changed, Seen
@@ -36,7 +37,7 @@ class GcsBucket(Bucket):
             from google.cloud.storage.retry import DEFAULT_RETRY
         except ImportError:
             raise StorageError(
-                f"{self}: needs google-cloud-storage: pip install 'gemma-nli[gcs]' on every node."
+                f"{self}: needs google-cloud-storage on every node: {install_line('gemma-nli[gcs]')}"
             ) from None
         from requests.adapters import HTTPAdapter
 

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from gemma_nli.advice import install_line
 from gemma_nli.errors import StorageError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.storage.bucket import Bucket, Changed, Seen
@@ -37,7 +38,7 @@ class S3Bucket(Bucket):
             import boto3
             from botocore.config import Config
         except ImportError:
-            raise StorageError(f"{self}: needs boto3: pip install 'gemma-nli[s3]' on every node.") from None
+            raise StorageError(f"{self}: needs boto3 on every node: {install_line('gemma-nli[s3]')}") from None
         tries = int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))
         patience = {"mode": "standard", "total_max_attempts": tries}
         with self._told():

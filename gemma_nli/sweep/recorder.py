@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gemma_nli.advice import command_line
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.errors import TrackingError
 from gemma_nli.sweep.folder import SweepFolder
@@ -134,12 +135,13 @@ class Recorder:
         drained = drained and self.drain()
         self.outbox.close(0.0)
         result.undelivered = self.outbox.pending
+        flush_line = command_line("gemma-nli", "flush", self.ready.spec.name)
         if result.unregistered:
-            result.notes.append(f"{result.unregistered}; register it with: gemma-nli flush {self.ready.spec.name}")
+            result.notes.append(f"{result.unregistered}; register it with: {flush_line}")
         if not drained:
             result.notes.append(
                 f"MLflow has not got {self.outbox.pending} updates yet ({self.outbox.last_error}); "
-                f"send them with: gemma-nli flush {self.ready.spec.name}"
+                f"send them with: {flush_line}"
             )
 
     def cut_off(self, status: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_nli import __version__
+from gemma_nli.advice import command_line
 from gemma_nli.analysis.evidence import Evidence, gather, merge
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
@@ -112,7 +113,8 @@ def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, s
         return None, f"no report: {error}"
     except Exception as error:  # noqa: BLE001 - logged, as far as it may be shown
         log.error("the report failed: %s", shown_traceback(error))
-        return None, f"no report: {type(error).__name__}; see it with: gemma-nli --verbose report {ready.spec.name}"
+        line = command_line("gemma-nli", "--verbose", "report", ready.spec.name)
+        return None, f"no report: {type(error).__name__}; see it with: {line}"
     log.info("report in %.1f s", time.monotonic() - began)
     return found, None
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient, JobType
 
+from gemma_nli.advice import install_line
 from gemma_nli.errors import SweepError, did_you_mean
 from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.spec import load_sweep
@@ -225,7 +226,7 @@ class Jobs:
         try:
             yield
         except ImportError as error:
-            raise SweepError(f"jobs need Ray's job client: pip install 'gemma-nli[cluster]' ({error}).") from None
+            raise SweepError(f"jobs need Ray's job client ({error}): {install_line('gemma-nli[cluster]')}") from None
         except RayError:  # its AuthenticationError says in 20 lines what ours does in one
             raise SweepError(f"{self.address}: {_AUTH}") from None
         except (RuntimeError, ConnectionError, OSError, ValueError) as error:
@@ -233,7 +234,7 @@ class Jobs:
             if "401" in told or "403" in told:
                 raise SweepError(f"{self.address}: {_AUTH}") from None
             if "ray[default]" in told:
-                raise SweepError("jobs need Ray's job client: pip install 'gemma-nli[cluster]'.") from None
+                raise SweepError(f"jobs need Ray's job client: {install_line('gemma-nli[cluster]')}") from None
             if "exceeds" in told or "too large" in told.lower():
                 told += " (leave folders out with --exclude; data belong on the shared storage)"
             raise SweepError(f"{self.address}: {told[:600]}") from None

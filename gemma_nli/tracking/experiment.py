@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from gemma_nli.advice import install_line
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_credentials
@@ -194,10 +195,10 @@ def _open_wandb(project: str, name: str | None) -> Any:
     try:
         import wandb
     except ModuleNotFoundError:
-        raise TrackingError("W&B is not installed; install the extra: pip install 'gemma-nli[wandb]'.") from None
+        raise TrackingError(f"W&B is not installed; install the extra: {install_line('gemma-nli[wandb]')}") from None
     legal = re.sub(r"[/\\#?%:]", "_", project)[:128]
     try:
         return wandb.init(project=legal, name=name, settings=wandb.Settings(silent=True, console="off"))
     except wandb.errors.Error as error:
         why = mask_credentials(" ".join(str(error).split()))[:300]
-        raise TrackingError(f"W&B: {why}; WANDB_MODE=offline needs no account, `wandb sync` sends it later.") from None
+        raise TrackingError(f"W&B: {why}; WANDB_MODE=offline needs no account.") from None

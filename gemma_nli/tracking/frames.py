@@ -19,7 +19,7 @@ from gemma_nli.errors import TrackingError, did_you_mean
 from gemma_nli.tracking.models import registered_versions
 from gemma_nli.tracking.projection import KIND, STATE
 from gemma_nli.tracking.queries import METRIC
-from gemma_nli.tracking.store import Store, connect_existing, get_run, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, deleted_experiment, get_run, resolve_store, talking
 
 PAGE = 200
 _UNITS = {"h": 3600, "d": 86400, "w": 604800, "m": 60}
@@ -130,9 +130,9 @@ def compare_runs(run_ids: Sequence[str], tracking_uri: str | None = None) -> Com
     Raises:
         TrackingError: fewer than two runs, an unknown run, or the store cannot be reached.
     """
-    if len(set(run_ids)) < 2:
-        raise TrackingError("compare: name two runs at least, as `gemma-nli runs` lists them.")
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    if len(set(run_ids)) < 2:
+        raise TrackingError(f"compare: name two runs at least; they are listed by: {store.line('runs')}")
     with talking(store, "compare runs"):
         client = connect_existing(store)
         found = [get_run(client, store, run_id) for run_id in dict.fromkeys(run_ids)]
@@ -181,6 +181,9 @@ def experiments_named(client: MlflowClient, store: Store, wanted: str | None) ->
         return there
     chosen = {number: name for number, name in there.items() if name == wanted}
     if not chosen:
+        deleted = client.get_experiment_by_name(wanted)
+        if deleted is not None and deleted.lifecycle_stage != "active":
+            raise deleted_experiment(store, deleted)
         hint = did_you_mean(wanted, [n for n in there.values() if n != "Default"]) or "; it has no experiment yet."
         raise TrackingError(f"{store.shown}: no experiment '{wanted}'{hint}")
     return chosen

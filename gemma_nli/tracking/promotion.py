@@ -67,7 +67,7 @@ def promote(store: Store, name: str, version: int, role: Role) -> Decision:
             if differ:
                 raise TrackingError(
                     f"model '{name}': version {version} is not put in the place of version {holder.version}: {differ}. "
-                    f"To begin anew: gemma-nli demote {name} --from {role}"
+                    f"To begin anew: {store.line('demote', name, '--from', role)}"
                 )
         why = "by hand"
         _move(client, new, holder, role, f"{why}{_in_place_of(holder, new)}")

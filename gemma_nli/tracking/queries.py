@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +12,13 @@ from urllib.parse import unquote
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.advice import command_line
 from gemma_nli.config import MlflowConfig, RunConfig, build_config, home, read_yaml
 from gemma_nli.errors import TrackingError, did_you_mean
-from gemma_nli.masking import mask_address
+from gemma_nli.masking import MASK, mask_address
 from gemma_nli.tracking.projection import FOLD_FINGERPRINT, KIND, STATE, SWEEP_ID, TRIAL_KEY, safe_name
 from gemma_nli.tracking.runs import search, tags_filter
-from gemma_nli.tracking.store import Store, connect_existing, get_run, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, deleted_experiment, get_run, resolve_store, talking
 
 METRIC = "cv_aggregate/mean_f1"
 FINISHED = "attributes.status = 'FINISHED'"
@@ -174,7 +174,9 @@ def recorded_run(run_id: str, tracking_uri: str | None = None) -> RecordedRun:
         client = connect_existing(store)
         run = get_run(client, store, run_id)
         if run.data.tags.get(KIND) == "sweep":
-            raise TrackingError(f"run {run_id} is a sweep; name one of its trials, as `gemma-nli runs` lists them.")
+            raise TrackingError(
+                f"run {run_id} is a sweep; name one of its trials; they are listed by: {store.line('runs')}"
+            )
         config, _ = _config_of(client, run)
     return RecordedRun(run_id, run.info.run_name, config, dict(run.data.metrics), dict(run.data.tags))
 
@@ -216,7 +218,9 @@ def _row(run: Run) -> TrialRow:
 def _open(store: Store, experiment: str) -> _Place:
     client = connect_existing(store)
     found = client.get_experiment_by_name(experiment)
-    if found is None or found.lifecycle_stage != "active":
+    if found is not None and found.lifecycle_stage != "active":
+        raise deleted_experiment(store, found)
+    if found is None:
         names = [other.name for other in client.search_experiments() if other.name != "Default"]
         hint = did_you_mean(experiment, names) or "; it has no experiment yet."
         raise TrackingError(f"{store.shown}: no experiment '{experiment}'{hint}")
@@ -262,9 +266,10 @@ def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
     """The run's config.yaml, read back, and where it lies on this machine."""
     if "config.yaml" not in [file.path for file in client.list_artifacts(run.info.run_id)]:
         place = mask_address(run.info.artifact_uri or "")
+        sent_by = command_line("gemma-nli", "flush", run.data.tags.get(SWEEP_ID, "SWEEP"))
         raise TrackingError(
-            f"run {run.info.run_id}: no config.yaml among its artifacts at {place}; `gemma-nli flush` sends what is "
-            "still missing. A folder of another machine cannot be read here: that store needs a server."
+            f"run {run.info.run_id}: no config.yaml among its artifacts at {place}. What MLflow could not be given yet "
+            f"is sent by: {sent_by}\nA folder of another machine cannot be read here: that store needs a server."
         )
     artifacts = run.info.artifact_uri or ""
     if not artifacts.startswith(("/", "file:")):
@@ -279,10 +284,8 @@ def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
 
 def _command(config: RunConfig, path: Path) -> str:
     """The shell line; a tracking URI whose credentials were masked gives way to the environment's."""
-    words = ["gemma-nli", "train", "--config", str(path)]
-    if "***" in (config.mlflow.tracking_uri or ""):
-        words.append("mlflow.tracking_uri=null")
-    return shlex.join(words)
+    masked = MASK in (config.mlflow.tracking_uri or "")
+    return command_line("gemma-nli", "train", "--config", path, *(["mlflow.tracking_uri=null"] if masked else []))
 
 
 def finished_runs(

@@ -12,31 +12,50 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import mlflow.store.db.utils
 import sqlalchemy.exc
 from filelock import FileLock, Timeout
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.advice import command_line, install_line
 from gemma_nli.config import MlflowConfig, database_uri, home
 from gemma_nli.errors import TrackingError
-from gemma_nli.masking import mask_address, mask_credentials
+from gemma_nli.masking import mask_address
+from gemma_nli.tracking.database import check_database
+from gemma_nli.tracking.refusals import reason_of
 
 # Read by MLflow at call time. A dead server costs seconds, not the four minutes of MLflow's seven retries; a user's own
 # setting wins. Run URLs stay unprinted: they would carry the credentials of the tracking URI.
 BOUNDS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "PGCONNECT_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+LOCK_SECONDS = 60  # for another process to make a store's tables
 CONNECT_ATTEMPTS = 3  # of MLflow to a database; its own 10 take 100 seconds
 
+_DATABASE_LOG = logging.getLogger("mlflow.store.db.utils")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_REMOTE = ("http", "https", "databricks", "databricks-uc", "uc")
+DRIVERS = {
+    "psycopg2": "gemma-nli[postgres]",
+    "psycopg": "psycopg[binary]",
+    "pg8000": "pg8000",
+    "MySQLdb": "mysqlclient",
+    "pymysql": "pymysql",
+    "mysql": "mysql-connector-python",
+    "pyodbc": "pyodbc",
+    "pymssql": "pymssql",
+}
+"""Module to package."""
 
 
 ARTIFACT_URI = 200
@@ -58,6 +77,36 @@ class Store:
     @property
     def is_server(self) -> bool:
         return urlsplit(self.uri).scheme in ("http", "https")
+
+    @property
+    def argument(self) -> str:
+        """The address as a word of a shell line; one with a password comes from the environment."""
+        return shlex.quote(self.uri) if self.shown == self.uri else '"$MLFLOW_TRACKING_URI"'
+
+    @property
+    def remark(self) -> str:
+        """What a line that talks to this store needs first, as a shell's comment; empty where that is nothing."""
+        if self.shown == self.uri or self._is_default:
+            return ""
+        return f"  # after: export MLFLOW_TRACKING_URI='{self.shown}', with the password in it"
+
+    @property
+    def _is_default(self) -> bool:
+        """Whether a command without --tracking-uri would take this store."""
+        try:
+            return resolve_store(MlflowConfig()).uri == self.uri
+        except TrackingError:
+            return False
+
+    def line(self, *words: object) -> str:
+        """`gemma-nli words` that asks this store, as it works in a shell."""
+        named = not self._is_default and self.shown == self.uri
+        return command_line("gemma-nli", *words, *(("--tracking-uri", self.uri) if named else ())) + self.remark
+
+    def mlflow_line(self, *words: object) -> str:
+        """The same for MLflow's own command, whose default store is a file in the working folder."""
+        named = f"MLFLOW_TRACKING_URI={self.argument} " if self.shown == self.uri else ""
+        return f"{named}{command_line('mlflow', *words)}{self.remark}"
 
     @property
     def database(self) -> Path | None:
@@ -90,6 +139,7 @@ def resolve_store(config: MlflowConfig) -> Store:
     default = f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
     uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
     scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
+    _check_scheme(scheme)
     if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
         raise TrackingError(_file_store(uri))
     if scheme == "sqlite":
@@ -105,6 +155,16 @@ def resolve_store(config: MlflowConfig) -> Store:
     return Store(uri, root, config.artifact_location)
 
 
+def _check_scheme(scheme: str) -> None:
+    known = ("", "file", *_DATABASES, *_REMOTE)
+    if scheme in known or scheme in {point.name for point in entry_points(group="mlflow.tracking_store")}:
+        return
+    raise TrackingError(
+        f"mlflow.tracking_uri: '{mask_address(scheme)}:' is no kind of MLflow store; write "
+        "sqlite:///path/to/mlflow.db, postgresql://USER@HOST/DATABASE, or http://HOST:PORT."
+    )
+
+
 def _file_store(uri: str) -> str:
     """What to do about a `./mlruns`: two lines that keep its runs, where it has any."""
     told = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer takes; "
@@ -113,32 +173,44 @@ def _file_store(uri: str) -> str:
         return told + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
     names = ("mlflow.db", *(f"mlflow-migrated{n or ''}.db" for n in range(100)))
     target = next(path for name in names if not (path := folder.parent / name).exists())
+    address = f"sqlite:///{target}"
     return (
         f"{told}to keep its runs (its artifacts stay where they are):\n"
-        f"  mlflow migrate-filestore --source {shlex.quote(str(folder))} --target sqlite:///{shlex.quote(str(target))}\n"
-        f"  export MLFLOW_TRACKING_URI=sqlite:///{shlex.quote(str(target))}"
+        f"  {command_line('mlflow', 'migrate-filestore', '--source', folder, '--target', address)}\n"
+        f"  export MLFLOW_TRACKING_URI={shlex.quote(address)}"
     )
 
 
 def connect(store: Store) -> MlflowClient:
-    """A client whose store exists; call it within `bounded()`.
+    """A client whose store exists; call it within `talking`.
 
     A fresh SQLite store is made under a lock, since two processes that create its tables at once spoil it, and beside
     its place: MLflow makes tables step by step, and one killed in between would leave what it cannot open again.
+
+    Raises:
+        TrackingError: another program's database, or another MLflow's, or none; nothing is then written to it.
     """
-    database = store.database
-    if database is None:
-        return _client(store)
-    try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{database}.lock", timeout=60):
-            sqlite3.connect(database).close()  # says at once what MLflow would try for 100 seconds
-            if not database.stat().st_size:
-                _make(database)
+    with _opening(store):
+        if store.is_server or check_database(store):
             return _client(store)
+        database = store.database
+        if database is None:
+            return _client(store)
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+            if not check_database(store):
+                _make(database)
+        return _client(store)
+
+
+@contextmanager
+def _opening(store: Store) -> Iterator[None]:
+    try:
+        yield
     except (OSError, sqlite3.Error, Timeout) as error:
-        why = mask_credentials(str(error))
-        raise TrackingError(f"{store.shown}: the MLflow store cannot be opened: {why}.") from None
+        if store.is_server:
+            raise
+        raise TrackingError(f"{store.shown}: the MLflow store cannot be opened: {reason_of(store, error)}") from None
 
 
 def _make(database: Path) -> None:
@@ -152,10 +224,10 @@ def _make(database: Path) -> None:
 
 def connect_existing(store: Store) -> MlflowClient:
     """A client of a store that is there: asking must not create one. Call it within `talking`."""
-    database = store.database
-    if database is not None and not database.is_file():
-        raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
-    return connect(store)
+    with _opening(store):
+        if store.is_server or check_database(store):
+            return _client(store)
+    raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
 
 
 def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
@@ -165,13 +237,20 @@ def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise TrackingError(f"{store.shown}: no run '{run_id}'; `gemma-nli runs` lists them.") from None
+        raise TrackingError(f"{store.shown}: no run '{run_id}'; they are listed by: {store.line('runs')}") from None
+
+
+def deleted_experiment(store: Store, experiment: Experiment) -> TrackingError:
+    """What to say of an experiment that lies in MLflow's bin."""
+    line = store.mlflow_line("experiments", "restore", "--experiment-id", experiment.experiment_id)
+    return TrackingError(
+        f"{store.shown}: experiment '{experiment.name}' was deleted; use another name, or restore it with:\n  {line}"
+    )
 
 
 def _client(store: Store) -> MlflowClient:
     client = MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
     if not store.is_server:
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial tables"
         client.search_experiments(max_results=1)  # creates the tables
     return client
 
@@ -183,6 +262,7 @@ class _Bounds:
     held = 0
     ours: tuple[str, ...] = ()
     attempts = 0
+    level = logging.NOTSET
 
 
 @contextmanager
@@ -199,6 +279,8 @@ def bounded(artifact_root: str | None = None, seconds: int | None = None) -> Ite
         if _Bounds.held == 0:
             _Bounds.ours = tuple(name for name in wanted if name not in os.environ)
             _Bounds.attempts = mlflow.store.db.utils.MAX_RETRY_COUNT
+            _Bounds.level = _DATABASE_LOG.level
+            _DATABASE_LOG.setLevel(logging.CRITICAL)  # it logs each refusal with its stack; we say it in a sentence
             os.environ.update({name: wanted[name] for name in _Bounds.ours})
             mlflow.store.db.utils.MAX_RETRY_COUNT = CONNECT_ATTEMPTS
         _Bounds.held += 1
@@ -209,6 +291,7 @@ def bounded(artifact_root: str | None = None, seconds: int | None = None) -> Ite
             _Bounds.held -= 1
             if _Bounds.held == 0:
                 mlflow.store.db.utils.MAX_RETRY_COUNT = _Bounds.attempts
+                _DATABASE_LOG.setLevel(_Bounds.level)
                 for name in _Bounds.ours:
                     os.environ.pop(name, None)
 
@@ -222,24 +305,11 @@ def talking(store: Store, doing: str, seconds: int | None = None) -> Iterator[No
     try:
         with bounded(store.artifact_root, seconds):
             yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-        why = " ".join(mask_credentials(str(error)).partition("[SQL:")[0].split())  # the statement holds our values
-        raise TrackingError(f"{store.shown}: cannot {doing}: {_mended(store, why)}") from None
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, OSError, Timeout) as error:
+        raise TrackingError(f"{store.shown}: cannot {doing}: {reason_of(store, error)}") from None
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("psycopg2", "psycopg", "pymysql", "MySQLdb"):
+        name = (error.name or "").partition(".")[0]
+        if name not in DRIVERS:
             raise
-        raise TrackingError(
-            f"{store.shown}: needs the database driver {error.name}: pip install 'gemma-nli[postgres]' for PostgreSQL."
-        ) from None
-
-
-def _mended(store: Store, why: str) -> str:
-    """The reason, and where it is a known one what to do about it instead of MLflow's own wording."""
-    if store.is_server and any(sign in why for sign in ("Max retries exceeded", "Connection refused", "timed out")):
-        return (
-            f"the server does not answer ({why[-120:]}). Start it, name another with mlflow.tracking_uri= (or "
-            "--tracking-uri, or $MLFLOW_TRACKING_URI), or train without it: mlflow.enabled=false."
-        )
-    if store.is_server and "404" in why and ("registered-models" in why or "model-versions" in why):
-        return "the server has no model registry; MLflow's own server has one where its store is a database."
-    return why[:500]
+        package = DRIVERS[name]
+        raise TrackingError(f"{store.shown}: needs the database driver {error.name}: {install_line(package)}") from None

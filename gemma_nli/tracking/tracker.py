@@ -29,7 +29,7 @@ from gemma_nli.tracking.runs import (
     unique_trials,
     upload_news,
 )
-from gemma_nli.tracking.store import connect, resolve_store, talking
+from gemma_nli.tracking.store import connect, deleted_experiment, resolve_store, talking
 
 STANDALONE = "standalone"  # the sweep_id tag of a run of `gemma-nli train`
 TASK = {"task": "nli_binary_classification", "mlflow.source.name": "gemma-nli", "mlflow.source.type": "LOCAL"}
@@ -254,10 +254,7 @@ class MlflowTracker:
                 if experiment is None:
                     raise
         if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise TrackingError(
-                f"{self.store.shown}: experiment '{self.experiment}' was deleted; restore it with "
-                f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or use another name."
-            )
+            raise deleted_experiment(self.store, experiment)
         return str(experiment.experiment_id)
 
     def _sweep_id(self, sweep_run_id: str | None) -> str:

@@ -103,7 +103,9 @@ def _gc(command: list[str], environment: dict[str, str], plan: CleanPlan) -> Non
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GC_SECONDS)  # noqa: S603
     if done.returncode:
         why = mask_credentials(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given")
-        raise TrackingError(f"{plan.store.shown}: runs are marked as deleted, but mlflow gc failed: {why}")
+        raise TrackingError(
+            f"{plan.store.shown}: runs are marked as deleted, but MLflow's garbage collection failed: {why}"
+        )
 
 
 def _used_runs(client: MlflowClient) -> dict[str, str]:

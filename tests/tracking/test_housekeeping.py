@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import shutil
-import socket
 import sqlite3
 import tarfile
 import threading
@@ -25,7 +24,6 @@ from gemma_nli.tracking.backup import backup, restore
 from gemma_nli.tracking.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
 from gemma_nli.tracking.projection import MetricPoint
 from gemma_nli.tracking.tracker import MlflowTracker
-from gemma_nli.tracking.ui import check_port
 from gemma_nli.tracking.upkeep import clean, export_experiment, plan_clean
 from tests.commands import run_command
 from tests.tracking.conftest import a_sweep, a_trial
@@ -330,22 +328,6 @@ def test_an_export_holds_every_point_and_file(store, tmp_path):
         export_experiment("pooling", tmp_path / "out", store)
     with pytest.raises(TrackingError, match="did you mean 'pooling'"):
         export_experiment("poling", tmp_path / "else", store)
-
-
-def test_a_port_in_use_is_told_with_the_next_free_one(sqlite_store, capsys):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert run_command("ui", "--port", str(port), "--tracking-uri", sqlite_store) == 2
-        told = capsys.readouterr().err
-        assert f"port {port} is in use; the next free one: gemma-nli ui --port" in told
-        check_port(int(told.rsplit(" ", 1)[1]))
-
-
-def test_the_ui_of_a_server_is_the_server(capsys):
-    assert run_command("ui", "--tracking-uri", "http://127.0.0.1:5999") == 0
-    assert "open http://127.0.0.1:5999" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""Commands in messages: each works in a shell as it is printed, whether or not its environment was activated."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+MODULES = {"gemma-nli": "gemma_nli"}
+"""Programs whose module has another name; the others are run by their own."""
+
+
+def command_line(program: str, *words: object) -> str:
+    """`program words`, quoted for a shell.
+
+    A program of this environment that the PATH does not lead to (.venv/bin/gemma-nli after `make demo`) is named by
+    its path: from the working folder where it lies under it, else from the root.
+
+    >>> command_line("gemma-nli", "best", "--experiment", "my sweep")
+    "gemma-nli best --experiment 'my sweep'"
+    """
+    return " ".join([*map(shlex.quote, _program(program)), *(shlex.quote(str(word)) for word in words)])
+
+
+def install_line(requirement: str) -> str:
+    """What installs a package or an extra into this environment, not into the one that `pip` happens to be of."""
+    return f"{shlex.quote(_shortest(Path(sys.executable)))} -m pip install {shlex.quote(requirement)}"
+
+
+def _program(name: str) -> list[str]:
+    own, found = Path(sys.executable).with_name(name), shutil.which(name)
+    if own.is_file():
+        return [name if found is not None and os.path.samefile(found, own) else _shortest(own)]
+    if found is not None:
+        return [name]
+    return [_shortest(Path(sys.executable)), "-m", MODULES.get(name, name)]
+
+
+def _shortest(path: Path) -> str:
+    try:
+        inside = path.relative_to(Path.cwd())
+    except (ValueError, OSError):  # elsewhere, or the working folder is gone
+        return str(path)
+    return str(inside) if len(inside.parts) > 1 else f"./{inside}"
