@@ -108,15 +108,21 @@ def clean(
 @app.command()
 def backup(
     file: Annotated[Path | None, typer.Argument(help="the archive; else mlflow-backup-DATE.tar.gz here")] = None,
+    without: Annotated[
+        str | None, typer.Option(help="leave out what can be made again: weights, exports, models (comma-separated)")
+    ] = None,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write database and artifacts of a SQLite store, in use or not, to one archive."""
+    """Write database and artifacts of a SQLite store, in use or not, to one archive; files of equal content once."""
     from gemma_nli.tracking.backup import backup as pack
 
-    archive = pack(file, tracking_uri)
+    archive = pack(file, tracking_uri, [name.strip() for name in without.split(",")] if without else ())
     facts = {"file": str(archive.path), "runs": archive.runs, "files": archive.files, "megabytes": archive.megabytes}
+    facts |= {"left_out": archive.left_out}
     told = f"{archive.path}: {archive.runs} runs, {archive.files} files, {archive.megabytes:.1f} MB"
+    for name, part in archive.left_out.items():
+        told += f"\nleft out: {name}, {part['files']:.0f} files, {part['megabytes']:.1f} MB"
     print_json(as_json, facts, told)
 
 
@@ -127,9 +133,15 @@ def restore(
     tracking_uri: Uri = None,
 ) -> None:
     """Bring a backup back, equal to what it was taken from."""
-    from gemma_nli.tracking.backup import restore as unpack
+    from gemma_nli.config import sqlite_address
+    from gemma_nli.tracking.restore import restore_archive
 
-    say(f"restored to sqlite:///{unpack(file, tracking_uri, replace)}")
+    done = restore_archive(file, tracking_uri, replace)
+    say(f"restored to {sqlite_address(done.database)}")
+    for path in done.moved_aside:
+        say(f"moved aside: {path}")
+    for name, what in done.left_out.items():
+        say(f"not in this backup: {name}, {what}")
 
 
 @app.command()

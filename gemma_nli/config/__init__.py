@@ -1,5 +1,6 @@
 """Settings: what a run can be told (sections.py), fitted together (run.py), read from files and words (reading.py)."""
 
+from gemma_nli.config.databases import database_uri, quoted_path, same_database, sqlite_address, sqlite_file
 from gemma_nli.config.reading import load_config, parse_overrides, parse_yaml, read_yaml
 from gemma_nli.config.run import (
     RunConfig,
@@ -21,7 +22,6 @@ from gemma_nli.config.sections import (
     OutputConfig,
     Settings,
     TrainingConfig,
-    database_uri,
     home,
 )
 
@@ -45,8 +45,12 @@ __all__ = [
     "load_config",
     "parse_overrides",
     "parse_yaml",
+    "quoted_path",
     "read_yaml",
+    "same_database",
     "set_dotted",
     "setting_names",
+    "sqlite_address",
+    "sqlite_file",
     "validation_lines",
 ]

@@ -15,13 +15,6 @@ def home() -> Path:
     return Path(os.environ.get("GEMMA_NLI_HOME") or Path.home() / ".gemma_nli").absolute()
 
 
-def database_uri(uri: str) -> str:
-    """A database's address with the driver that we bring: SQLAlchemy 2.1 would take psycopg 3 for a plain
-    `postgresql://`, and the extra `postgres` has psycopg2."""
-    plain = "postgresql://"
-    return f"postgresql+psycopg2://{uri.removeprefix(plain)}" if uri.startswith(plain) else uri
-
-
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 

@@ -1,10 +1,7 @@
-"""A store and its artifacts as one archive, taken while it is in use, and brought back equal.
+"""A store and its artifacts as one archive (see archive.py), taken while it is in use.
 
-    manifest.json      format, versions, the store's folders, a checksum of each file
-    mlflow.db          a snapshot by SQLite's own online backup
-    artifacts/N/...    the files of artifact root N
-
-The database is copied first: what it names was uploaded before, so the artifacts copied after it are all there.
+The database is copied first: what it names was uploaded before, so the artifacts copied after it are all there. Files
+of equal content, such as the encoder of each registered version, are packed once.
 """
 
 from __future__ import annotations
@@ -12,32 +9,35 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
+import os
+import re
 import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import gemma_nli
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
+from gemma_nli.errors import TrackingError, did_you_mean
+from gemma_nli.tracking.archive import DATABASE, FORMAT, MANIFEST, MANIFEST_BYTES, shown, unsafe_name, unsafe_path
+from gemma_nli.tracking.archived_database import addresses
+from gemma_nli.tracking.exchange import is_unsettled, settle_exchange, store_lock
+from gemma_nli.tracking.places import is_elsewhere, local_folder
+from gemma_nli.tracking.restore import restore as restore
 from gemma_nli.tracking.store import Store, resolve_store
-from gemma_nli.tracking.upkeep import local_folder
 
-FORMAT = 1
-_PLACES = {
-    "experiments": ("artifact_location",),
-    "runs": ("artifact_uri",),
-    "model_versions": ("source", "storage_location"),
-    "logged_models": ("artifact_location",),
-    "trace_tags": ("value",),
+PARTS = {
+    "weights": "weights of each fold (fold_K_best.safetensors): trained again by running the trial again",
+    "exports": "pt2 programs of models: for mlflow.pytorch alone, exported again when the model is registered again",
+    "models": "all files of models, exports included: their versions cannot be loaded from the restored store",
 }
-"""Columns that hold addresses of artifacts; a store restored to another place has them rewritten."""
+"""What `--without` leaves out on request."""
+_WEIGHTS = re.compile(r"(fold_\d+_)?best\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -46,81 +46,40 @@ class Archive:
     runs: int
     files: int
     megabytes: float
+    left_out: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def backup(target: Path | None = None, tracking_uri: str | None = None) -> Archive:
+def backup(target: Path | None = None, tracking_uri: str | None = None, without: Collection[str] = ()) -> Archive:
     """Write an archive of a live SQLite store and all of its artifacts.
 
+    Args:
+        without: names of PARTS to leave out.
     Raises:
         TrackingError: no SQLite store (with what to use instead), artifacts that lie elsewhere, an existing file.
     """
+    for name in without:
+        if name not in PARTS:
+            raise TrackingError(f"--without: unknown part '{name}'{did_you_mean(name, PARTS)}")
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
     database = _database_of(store)
     if target is None:
         target = Path(f"mlflow-backup-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if target.exists():
         raise TrackingError(f"{target}: is there already; name another file.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".mlflow_backup_", dir=target.parent) as folder:
-            copy = Path(folder) / "mlflow.db"
+            copy = Path(folder) / DATABASE
             _snapshot(database, copy)
-            archive = _pack(store, database, copy, part)
+            manifest = _pack(store, database, copy, part, without)
         part.rename(target)
+    except OSError as error:
+        raise TrackingError(f"{target}: cannot be written: {error.strerror or error}; no backup was made.") from None
     finally:
         part.unlink(missing_ok=True)
-    return Archive(target, archive["runs"], len(archive["sha256"]), target.stat().st_size / 1e6)
-
-
-def restore(source: Path, tracking_uri: str | None = None, replace: bool = False) -> Path:
-    """Bring an archive back; gives the database's path.
-
-    A process that has the store open goes on with the file moved aside: end servers and notebooks first.
-
-    Args:
-        tracking_uri: where to, else the default store. At another place than the archive was taken from, the addresses
-            of artifacts are rewritten.
-        replace: put it in the place of a store that is there; that store is moved aside, not deleted.
-    Raises:
-        TrackingError: no archive of ours, a damaged one, or a store that is there already.
-    """
-    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
-    if store.database is None:
-        raise TrackingError(
-            f"{store.shown}: a backup is restored to a SQLite store; name one: sqlite:///path/to/mlflow.db."
-        )
-    database = store.database
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mlflow_restore_", dir=database.parent) as folder:
-        work = Path(folder)
-        manifest = _unpack(source, work)
-        homes = _homes(manifest, database)
-        taken = [
-            path for path in (database, *homes.values()) if path.exists() and (path.is_file() or any(path.iterdir()))
-        ]
-        if taken and not replace:
-            raise TrackingError(
-                f"{taken[0]}: is there already; --replace moves it aside, or name another --tracking-uri sqlite:///..."
-            )
-        aside = f".before-restore-{time.strftime('%Y%m%d-%H%M%S')}"
-        for path in taken:
-            path.rename(path.with_name(path.name + aside))
-        for suffix in ("-wal", "-shm"):  # they belong to the database moved aside
-            if Path(f"{database}{suffix}").exists():
-                Path(f"{database}{suffix}").rename(f"{database}{aside}{suffix}")
-        _rewrite(work / "mlflow.db", {root: str(homes[number]) for number, root in enumerate(manifest["roots"])})
-        for number, home in homes.items():
-            packed = work / "artifacts" / str(number)
-            home.parent.mkdir(parents=True, exist_ok=True)
-            if packed.is_dir():
-                if home.is_dir():
-                    home.rmdir()  # an empty one
-                shutil.move(packed, home)
-            else:
-                home.mkdir(exist_ok=True)
-        shutil.move(work / "mlflow.db", database)
-    return database
+    size = target.stat().st_size / 1e6
+    return Archive(target, manifest["runs"], len(manifest["sha256"]), size, manifest["left_out"])
 
 
 def _database_of(store: Store) -> Path:
@@ -134,6 +93,9 @@ def _database_of(store: Store) -> Path:
             f"{store.shown}: a server's store is backed up where it runs: gemma-nli backup --tracking-uri "
             "sqlite:///path/to/mlflow.db there."
         )
+    if is_unsettled(store.database):
+        with store_lock(store.database):
+            settle_exchange(store.database)
     if not store.database.is_file():
         raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
     return store.database
@@ -142,7 +104,7 @@ def _database_of(store: Store) -> Path:
 def _snapshot(database: Path, copy: Path) -> None:
     """SQLite's online backup: writers go on meanwhile, the copy is of one moment."""
     try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as live:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as live:
             with closing(sqlite3.connect(copy)) as target:
                 live.backup(target)
             count = live.execute("SELECT COUNT(*) FROM runs").fetchone()
@@ -151,48 +113,86 @@ def _snapshot(database: Path, copy: Path) -> None:
         raise TrackingError(f"{database}: cannot be copied: {error}.") from None
 
 
-def _pack(store: Store, database: Path, copy: Path, part: Path) -> dict[str, Any]:
+def _pack(store: Store, database: Path, copy: Path, part: Path, without: Collection[str]) -> dict[str, Any]:
     roots = _roots(store, copy)
     with closing(sqlite3.connect(copy)) as snapshot:
         runs = int(snapshot.execute("SELECT COUNT(*) FROM runs").fetchone()[0])
-    manifest: dict[str, Any] = {"format": FORMAT, "gemma_nli": gemma_nli.__version__, "database": str(database)}
-    manifest |= {"runs": runs, "roots": [str(root) for root in roots], "sha256": {}}
+    sums: dict[str, str] = {}
+    left_out = {name: {"files": 0, "megabytes": 0.0} for name in sorted(without)}
+    manifest = {"format": FORMAT, "gemma_nli": gemma_nli.__version__, "database": str(database), "runs": runs}
+    manifest |= {"roots": [str(root) for root in roots], "left_out": left_out, "sha256": sums}
     with tarfile.open(part, "w:gz", compresslevel=1) as archive:
-        manifest["sha256"]["mlflow.db"] = _add(archive, copy, "mlflow.db")
+        packed: set[str] = set()
+        sums[DATABASE] = _add(archive, copy, DATABASE, packed)
         for number, root in enumerate(roots):
+            models = [path.parent for path in root.rglob("MLmodel")]
             for path in sorted(p for p in root.rglob("*") if p.is_file()):
                 name = f"artifacts/{number}/{path.relative_to(root).as_posix()}"
+                kind = _part(path, models, without)
                 try:
-                    manifest["sha256"][name] = _add(archive, path, name)
+                    if kind is not None:
+                        left_out[kind]["files"] += 1
+                        left_out[kind]["megabytes"] += path.stat().st_size / 1e6
+                    elif unsafe_name(name):
+                        raise TrackingError(f"{root}: {shown(name)} is no name for an archive; rename that file.")
+                    else:
+                        sums[name] = _add(archive, path, name, packed)
                 except FileNotFoundError:  # deleted by a live store since it was listed
                     continue
         text = json.dumps(manifest, indent=1).encode()
-        entry = tarfile.TarInfo("manifest.json")
+        if len(text) > MANIFEST_BYTES:
+            raise TrackingError(f"{store.shown}: {len(sums):,} files are too many for one archive; copy the folder.")
+        entry = tarfile.TarInfo(MANIFEST)
         entry.size = len(text)
         archive.addfile(entry, io.BytesIO(text))
     return manifest
 
 
-def _add(archive: tarfile.TarFile, path: Path, name: str) -> str:
-    """Put one file in and give its checksum; a file that grows meanwhile is taken as long as it was."""
+def _part(path: Path, models: list[Path], without: Collection[str]) -> str | None:
+    """Which of the parts to leave out a file belongs to."""
+    if "exports" in without and path.suffix == ".pt2":
+        return "exports"
+    if "models" in without and any(path.is_relative_to(model) for model in models):
+        return "models"
+    if "weights" in without and _WEIGHTS.fullmatch(path.name):
+        return "weights"
+    return None
+
+
+class _Hashed:
+    """A file as it is read into the archive, with the checksum of what was read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.digest = stream, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        self.digest.update(data)
+        return data
+
+
+def _add(archive: tarfile.TarFile, path: Path, name: str, packed: set[str]) -> str:
+    """Put one file in, unless its content is there; gives its checksum. A file that grows is taken as it was."""
     with path.open("rb") as stream:
-        data = stream.read() if path.stat().st_size < 2**26 else None
-        if data is not None:
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mtime = len(data), int(path.stat().st_mtime)
-            archive.addfile(entry, io.BytesIO(data))
-            return hashlib.sha256(data).hexdigest()
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        archive.add(path, name, recursive=False)
-        return digest
+        if digest in packed:
+            return digest
+        stream.seek(0)
+        entry, status = tarfile.TarInfo(name), os.fstat(stream.fileno())
+        entry.size, entry.mtime = status.st_size, int(status.st_mtime)
+        hashed = _Hashed(stream)
+        archive.addfile(entry, cast(Any, hashed))
+        packed.add(hashed.digest.hexdigest())
+        return hashed.digest.hexdigest()
 
 
 def _roots(store: Store, database: Path) -> list[Path]:
     """Folders that hold the store's artifacts, none inside another."""
+    own = local_folder(store.artifact_root or "")
+    folders = {own} if own is not None else set()
     with closing(sqlite3.connect(database)) as snapshot:
-        places = {str(row[0]) for row in snapshot.execute("SELECT artifact_location FROM experiments") if row[0]}
-    folders = {Path(store.artifact_root)} if store.artifact_root else set()
-    for place in places:
+        found = [(table, str(address)) for table, _, _, address in addresses(snapshot)]
+    for _, place in (entry for entry in found if entry[0] == "experiments"):
         folder = local_folder(place)
         if folder is None:
             raise TrackingError(
@@ -203,65 +203,15 @@ def _roots(store: Store, database: Path) -> list[Path]:
                 f"{store.shown}: lies inside its artifact folder {folder}; move the database out first."
             )
         folders.add(folder)
+    for table, place in found:
+        folder = local_folder(place)
+        if (folder is None and is_elsewhere(place)) or any(folder and folder.is_relative_to(f) for f in folders):
+            continue
+        # a model's folder that lies outside, or a row whose files are gone
+        if folder is None or unsafe_path(str(folder)) or (folder.exists() and not (folder / "MLmodel").is_file()):
+            raise TrackingError(
+                f"{store.shown}: {table} name files at {place}, in no experiment's folder, so that they would not be "
+                "backed up. Move them there, or delete that row."
+            )
+        folders.add(folder)
     return sorted(f for f in folders if not any(other != f and f.is_relative_to(other) for other in folders))
-
-
-def _unpack(source: Path, work: Path) -> dict[str, Any]:
-    """Everything into `work`, checked against the manifest."""
-    try:
-        with tarfile.open(source, "r:gz") as archive:
-            archive.extractall(work, filter="data")
-        manifest: dict[str, Any] = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
-        sums: dict[str, str] = manifest["sha256"]
-        if manifest["format"] != FORMAT:
-            raise TrackingError(f"{source}: format {manifest['format']}, this version reads {FORMAT}.")
-    except FileNotFoundError:
-        raise TrackingError(f"{source}: no such file, or no backup of gemma-nli.") from None
-    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        raise TrackingError(f"{source}: no backup of gemma-nli, or a damaged one ({type(error).__name__}).") from None
-    for name, expected in sums.items():
-        path = work / PurePosixPath(name)
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        if found != expected:
-            raise TrackingError(f"{source}: damaged: {name} is not what was packed; nothing was restored.")
-    return manifest
-
-
-def _homes(manifest: dict[str, Any], database: Path) -> dict[int, Path]:
-    """Where each artifact root goes: where it was, or under the new database's folder."""
-    same = str(database) == manifest["database"]
-    old = Path(manifest["database"]).parent
-    homes = {}
-    for number, root in enumerate(manifest["roots"]):
-        path = Path(root)
-        if not same:
-            path = database.parent / (path.relative_to(old) if path.is_relative_to(old) else f"artifacts-{number}")
-        homes[number] = path
-    return homes
-
-
-def _rewrite(database: Path, moved: dict[str, str]) -> None:
-    moved = {old: new for old, new in moved.items() if old != new}
-    if not moved:
-        return
-    with closing(sqlite3.connect(database)) as store, store:
-        for table, column in _columns(store):
-            for old, new in moved.items():
-                for scheme in ("", "file://"):
-                    store.execute(
-                        f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) '  # noqa: S608 - names of ours
-                        f'WHERE "{column}" = ? OR "{column}" LIKE ? ESCAPE ?',
-                        (scheme + new, len(scheme + old) + 1, scheme + old, _like(scheme + old) + "/%", "!"),
-                    )
-
-
-def _columns(store: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    for table, columns in _PLACES.items():
-        there = {row[1] for row in store.execute(f'PRAGMA table_info("{table}")')}
-        yield from ((table, column) for column in columns if column in there)
-
-
-def _like(text: str) -> str:
-    for sign in ("!", "%", "_"):
-        text = text.replace(sign, f"!{sign}")
-    return text

@@ -19,6 +19,7 @@ from mlflow.store.db.utils import _get_alembic_config, create_sqlalchemy_engine
 from mlflow.version import VERSION
 
 from gemma_nli.advice import command_line, install_line
+from gemma_nli.config import sqlite_address
 from gemma_nli.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -120,4 +121,4 @@ def _another(store: Store) -> str:
 
 
 def _address(path: Path) -> str:
-    return shlex.quote(f"sqlite:///{path}")
+    return shlex.quote(sqlite_address(path))

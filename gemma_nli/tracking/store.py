@@ -18,16 +18,17 @@ from urllib.parse import unquote, urlsplit
 
 import mlflow.store.db.utils
 import sqlalchemy.exc
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.advice import command_line, install_line
-from gemma_nli.config import MlflowConfig, database_uri, home
+from gemma_nli.config import MlflowConfig, database_uri, home, quoted_path, sqlite_address, sqlite_file
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_address
 from gemma_nli.tracking.database import check_database
+from gemma_nli.tracking.exchange import is_unsettled, settle_exchange, store_lock
 from gemma_nli.tracking.refusals import reason_of
 
 # Read by MLflow at call time. A dead server costs seconds, not the four minutes of MLflow's seven retries; a user's own
@@ -39,7 +40,6 @@ BOUNDS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-LOCK_SECONDS = 60  # for another process to make a store's tables
 CONNECT_ATTEMPTS = 3  # of MLflow to a database; its own 10 take 100 seconds
 
 _DATABASE_LOG = logging.getLogger("mlflow.store.db.utils")
@@ -111,8 +111,7 @@ class Store:
     @property
     def database(self) -> Path | None:
         """The file of a SQLite store."""
-        scheme, _, path = self.uri.partition(":///")
-        return Path(unquote(path.partition("?")[0])) if scheme.startswith("sqlite") else None
+        return sqlite_file(self.uri)
 
     def location(self, experiment: str) -> str | None:
         """Where a new experiment's artifacts go: the user's place, else a folder of its own under our root."""
@@ -136,22 +135,21 @@ def resolve_store(config: MlflowConfig) -> Store:
     Raises:
         TrackingError: a file store, which MLflow refuses, or a database that lives in memory only.
     """
-    default = f"sqlite:///{home() / 'mlflow' / 'mlflow.db'}"
+    default = sqlite_address(home() / "mlflow" / "mlflow.db")
     uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
-    scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
+    scheme = uri.partition(":")[0].partition("+")[0].lower() if ":" in uri else ""
     _check_scheme(scheme)
     if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
         raise TrackingError(_file_store(uri))
     if scheme == "sqlite":
-        driver, separator, path = uri.partition(":///")
-        if not separator or not path or path.startswith((":memory:", "?")):
+        file = sqlite_file(uri)
+        if file is None:
             raise TrackingError("mlflow.tracking_uri: a SQLite store needs a file: sqlite:///path/to/mlflow.db.")
-        file = Path(path.partition("?")[0]).expanduser().absolute()
-        uri = f"{driver}:///{file}{path[len(path.partition('?')[0]) :]}"
-        root: str | None = str(file.parent / "artifacts")
+        uri = database_uri(uri)
+        root: str | None = quoted_path(file.parent / "artifacts")
     else:
         uri = database_uri(uri)
-        root = str(home() / "mlflow" / "artifacts") if scheme in _DATABASES else None
+        root = quoted_path(home() / "mlflow" / "artifacts") if scheme in _DATABASES else None
     return Store(uri, root, config.artifact_location)
 
 
@@ -173,7 +171,7 @@ def _file_store(uri: str) -> str:
         return told + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
     names = ("mlflow.db", *(f"mlflow-migrated{n or ''}.db" for n in range(100)))
     target = next(path for name in names if not (path := folder.parent / name).exists())
-    address = f"sqlite:///{target}"
+    address = sqlite_address(target)
     return (
         f"{told}to keep its runs (its artifacts stay where they are):\n"
         f"  {command_line('mlflow', 'migrate-filestore', '--source', folder, '--target', address)}\n"
@@ -197,7 +195,8 @@ def connect(store: Store) -> MlflowClient:
         if database is None:
             return _client(store)
         database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+        with store_lock(database):
+            settle_exchange(database)
             if not check_database(store):
                 _make(database)
         return _client(store)
@@ -205,7 +204,11 @@ def connect(store: Store) -> MlflowClient:
 
 @contextmanager
 def _opening(store: Store) -> Iterator[None]:
+    database = store.database
     try:
+        if database is not None and is_unsettled(database):
+            with store_lock(database):
+                settle_exchange(database)
         yield
     except (OSError, sqlite3.Error, Timeout) as error:
         if store.is_server:
@@ -218,7 +221,7 @@ def _make(database: Path) -> None:
     fresh = database.with_name(f".{database.name}.new")
     for left in database.parent.glob(f"{fresh.name}*"):  # of a process that was killed
         left.unlink()
-    _client(Store(f"sqlite:///{fresh}", None, None))
+    _client(Store(sqlite_address(fresh), None, None))
     os.replace(fresh, database)
 
 

@@ -11,7 +11,6 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pandas as pd
 from mlflow.entities import Run, ViewType
@@ -21,6 +20,7 @@ from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_credentials
 from gemma_nli.tracking.frames import experiments_named, pages
+from gemma_nli.tracking.places import local_folder
 from gemma_nli.tracking.store import Store, connect_existing, resolve_store, talking
 
 GC_SECONDS = 3600
@@ -124,13 +124,6 @@ def _size(run: Run) -> float:
     if folder is None or not folder.is_dir():
         return 0.0
     return float(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
-
-
-def local_folder(uri: str) -> Path | None:
-    """The folder of a local artifact address, None for one that is elsewhere."""
-    if uri.startswith("file:"):
-        return Path(unquote(uri.removeprefix("file://").removeprefix("file:")))
-    return Path(uri) if uri.startswith("/") else None
 
 
 def export_experiment(experiment: str, target: Path, tracking_uri: str | None = None) -> int:
