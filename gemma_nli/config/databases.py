@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from gemma_nli.errors import ConfigError
 
-_MEANT = re.compile(r"[%?#{}\\\x00-\x1f\x7f]")  # what one of the readers would take for something else than a letter
+_MEANT = re.compile(r"[%?#{}'\"\\\x00-\x1f\x7f]")  # what one of the readers would take for something else than a letter
 _SQLITE_OPTIONS = ("uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KINDS = {"postgres": "postgresql", "mariadb": "mysql"}

@@ -11,7 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 
 from gemma_nli.advice import install_line
-from gemma_nli.config import database_uri
+from gemma_nli.config import database_uri, sqlite_address, sqlite_file
 from gemma_nli.errors import SweepError
 from gemma_nli.masking import mask_address, mask_credentials
 from gemma_nli.spec.spec import SweepSpec
@@ -20,7 +20,7 @@ from gemma_nli.storage import Place
 
 def study_url(spec: SweepSpec, folder: Place) -> str:
     """Where the sweep's study is: `search.storage`, which a sweep in a bucket must have, else `optuna.db` beside it."""
-    return database_uri(spec.search.storage or f"sqlite:///{folder / 'optuna.db'}")
+    return database_uri(spec.search.storage or sqlite_address(str(folder / "optuna.db")))
 
 
 def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
@@ -32,8 +32,9 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        if url.startswith("sqlite:///"):
-            with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60) as database:
+        file = sqlite_file(url)
+        if file is not None:
+            with sqlite3.connect(file, timeout=60) as database:
                 database.execute("PRAGMA journal_mode=WAL")
             database.close()
         storage = optuna.storages.RDBStorage(url, engine_kwargs=options)

@@ -165,7 +165,7 @@ def _check_whole(spec: SweepSpec, problems: Problems) -> None:
         if spec.scheduler.grace_folds >= spec.base.data.num_folds:
             what = f"{spec.scheduler.grace_folds} with base.data.num_folds {spec.base.data.num_folds} stops nothing; "
             problems.add("scheduler.grace_folds", what + f"at most {spec.base.data.num_folds - 1} makes sense.")
-    own_file = spec.search.storage is None or spec.search.storage.startswith("sqlite")
+    own_file = spec.search.storage is None or spec.search.storage.lower().startswith("sqlite")
     if spec.search.algorithm == "optuna" and spec.kept_in_bucket and own_file:
         what = "an Optuna study is a database, and none can live in a bucket, SQLite's file least; "
         problems.add("search.storage", what + "name a server's, postgresql://..., or keep the sweep in a folder.")

@@ -111,11 +111,22 @@ def prepare(spec: SweepSpec) -> Prepared:
     ready = Prepared(spec, corpus, pairs, sweep_id, storage / "sweeps" / sweep_id, {})
     for cell in cells:
         ready.cells.setdefault(ready.key_of(cell.config), cell)
+    if spec.search.algorithm == "optuna":
+        _check_study(spec, ready.folder)
     if not cells:
         for config in _probe_configs(spec):
             identify_encoder(config.model)
     ready.records = read_trials(ready.storage, ready.cells)
     return ready
+
+
+def _check_study(spec: SweepSpec, folder: Place) -> None:
+    from gemma_nli.search.studies import study_url
+    from gemma_nli.search.study_database import check_study_database
+    from gemma_nli.tracking.store import resolve_store
+
+    uri = resolve_store(spec.base.mlflow).uri if spec.base.mlflow.enabled else None
+    check_study_database(study_url(spec, folder), uri)
 
 
 def asked_for(spec: SweepSpec, noted: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

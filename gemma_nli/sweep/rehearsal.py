@@ -11,7 +11,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from gemma_nli.config import RunConfig
+from gemma_nli.config import RunConfig, sqlite_address
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.errors import SweepError
 from gemma_nli.spec.spec import SweepSpec
@@ -58,7 +58,7 @@ def _little(spec: SweepSpec, config: RunConfig, folder: Path, storage: Place) ->
             "data.data_dir": str(folder / "data"),
             "training.num_epochs": 1,
             "training.patience": None,
-            "mlflow.tracking_uri": f"sqlite:///{folder / 'mlflow.db'}",
+            "mlflow.tracking_uri": sqlite_address(folder / "mlflow.db"),
             "mlflow.artifact_location": None,
         }
     )

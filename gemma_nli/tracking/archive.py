@@ -112,15 +112,19 @@ class Unpacked:
 
 def unsafe_name(name: str) -> bool:
     """Whether a name in an archive could mean anything but a file below `artifacts/N/`."""
-    return not _NAME.fullmatch(name) or _unsafe_text(name) or _unsafe_parts(name.split("/"))
+    return not _NAME.fullmatch(name) or unsafe_text(name) or _unsafe_parts(name.split("/"))
 
 
 def unsafe_path(path: str) -> bool:
-    """Whether a folder that an archive says it was taken from is not a plain absolute path."""
-    return not path.startswith("/") or len(path) > 4096 or _unsafe_text(path) or _unsafe_parts(path.split("/")[1:])
+    """Whether a folder that an archive says it was taken from is not a plain absolute path.
+
+    It is looked for in addresses and never opened, so the letters of its name do not matter.
+    """
+    return not path.startswith("/") or len(path) > 4096 or "\0" in path or _unsafe_parts(path.split("/")[1:])
 
 
-def _unsafe_text(text: str) -> bool:
+def unsafe_text(text: str) -> bool:
+    """Whether a terminal or another system would read more than letters in a name."""
     return any(ord(letter) < 32 or ord(letter) == 127 or letter == "\\" for letter in text)
 
 

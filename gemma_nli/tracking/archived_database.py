@@ -61,6 +61,18 @@ def _is_harmless(table: str, sql: str) -> bool:
     return table == "secrets" and _HARMLESS_TRIGGER.search(sql) is not None
 
 
+def is_other_program(path: Path) -> bool:
+    """Whether a whole SQLite database is there that holds tables and none of MLflow's, such as an Optuna study."""
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60)) as database:
+            rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    except sqlite3.Error:
+        return False
+    return bool(rows) and not {str(row[0]) for row in rows} & {"experiments", "runs"}
+
+
 def known_revisions() -> set[str]:
     """Every schema that this MLflow knows."""
     from alembic.script import ScriptDirectory

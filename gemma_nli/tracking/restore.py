@@ -11,8 +11,8 @@ from pathlib import Path
 
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.archive import DATABASE, Manifest, Unpacked, unpack
-from gemma_nli.tracking.archived_database import addresses, check_database, move_addresses
+from gemma_nli.tracking.archive import DATABASE, Manifest, Unpacked, unpack, unsafe_text
+from gemma_nli.tracking.archived_database import addresses, check_database, is_other_program, move_addresses
 from gemma_nli.tracking.exchange import Moves, exchange, is_unsettled, settle_exchange, store_lock, working_folder
 from gemma_nli.tracking.places import local_folder
 from gemma_nli.tracking.store import Store, resolve_store
@@ -56,6 +56,8 @@ def restore_archive(source: Path, tracking_uri: str | None = None, replace: bool
                 settle_exchange(database)
         if database.exists() and not replace:
             raise _taken(database)
+        if is_other_program(database):
+            raise TrackingError(f"{database}: is no MLflow store but another program's database; name another.")
         with working_folder(database) as work:
             unpacked = unpack(source, work)
             return _put(source, store, database, work, unpacked, replace)
@@ -141,7 +143,7 @@ def _homes(manifest: Manifest, database: Path, own: set[Path]) -> list[Path]:
 
 def _is_free(path: Path, folder: Path, database: Path, own: set[Path], homes: list[Path]) -> bool:
     parts = path.relative_to(folder).parts
-    if any(part.startswith(".") or part.startswith(database.name) for part in parts):
+    if any(part.startswith((".", database.name)) or unsafe_text(part) for part in parts):
         return False
     if any(path.is_relative_to(home) or home.is_relative_to(path) for home in homes):
         return False
