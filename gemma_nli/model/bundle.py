@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gemma_nli.config import DataConfig, DeviceConfig, MlflowConfig, RunConfig, build_config
+from gemma_nli.config import DataConfig, DeviceConfig, MlflowConfig, RunConfig, build_config, validation_lines
 from gemma_nli.errors import ConfigError, EncoderError
 from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
+from gemma_nli.model.folder_files import read_mapping
 from gemma_nli.model.heads import Head
 from gemma_nli.model.identity import (
     WEIGHTS_INDEX,
@@ -161,11 +163,10 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
     folder = Path(folder).absolute()
     record = _read_record(folder)
     try:
-        saved = build_config(record["config"], str(folder / "bundle.json"), "config.")
-        threshold, was, checksum = float(record["threshold"]), dict(record["encoder"]), record["classifier_sha256"]
-        metadata = dict(record["metadata"])
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        saved = build_config(record.config, str(folder / "bundle.json"), "config.")
+    except ConfigError as error:
         raise EncoderError(f"{folder / 'bundle.json'}: not a bundle's record: {error}") from None
+    was, metadata = record.encoder, record.metadata
     device = device or _here(saved.device)
     config = saved.with_settings({"model.name": str(folder / "encoder"), "model.revision": None})
     encoder = load_encoder(config.model, device)
@@ -179,9 +180,9 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
     if ("causal" if encoder.is_causal else "bidirectional") != was.get("attention"):
         raise EncoderError(f"{folder}: was saved seeing {was.get('attention')}ly, but a probe shows otherwise here.")
     classifier = PairClassifier(encoder, config.model)
-    classifier.load_head_state(read_tensors(folder / "classifier.safetensors", checksum))
+    classifier.load_head_state(read_tensors(folder / "classifier.safetensors", record.classifier_sha256))
     classifier.requires_grad_(False).eval()
-    return LoadedBundle(folder, config, classifier, threshold, was, metadata)
+    return LoadedBundle(folder, config, classifier, record.threshold, was, metadata)
 
 
 def _here(saved: DeviceConfig) -> DeviceConfig:
@@ -191,18 +192,32 @@ def _here(saved: DeviceConfig) -> DeviceConfig:
     return auto.model_copy(update={"mixed_precision": "none"}) if on_cpu and saved.mixed_precision == "fp16" else auto
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+class _Record(BaseModel):
+    """What `bundle.json` must hold, of no other types."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    config: dict[str, Any]
+    threshold: float = Field(ge=0, le=1)
+    encoder: dict[str, Any]
+    classifier_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    metadata: dict[str, Any]
+
+
+def _read_record(folder: Path) -> _Record:
     path = folder / "bundle.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_mapping(path)
     except FileNotFoundError:
         raise EncoderError(f"{folder}: no bundle here (no bundle.json); name one that save_bundle wrote.") from None
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path}: cannot be read: {error}.") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
+    if record.get("format") != FORMAT or isinstance(record["format"], bool):
+        found = ascii(record.get("format"))[:80]
         raise EncoderError(f"{path}: format {found}, this version reads {FORMAT}; use the gemma_nli that wrote it.")
-    return record
+    try:
+        return _Record.model_validate(record)
+    except ValidationError as error:
+        where, what = validation_lines(error)[0]
+        raise EncoderError(f"{path}: not a bundle's record: '{where}': {what}") from None
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:

@@ -293,7 +293,7 @@ def _load_tokenizer(model: ModelConfig, folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise EncoderError(f"model.name: the tokenizer of {model.name} cannot be loaded: {one_line(error)}") from None
 
 

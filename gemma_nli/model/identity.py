@@ -11,6 +11,7 @@ from typing import Any
 
 from gemma_nli.config import ModelConfig
 from gemma_nli.errors import EncoderError, did_you_mean
+from gemma_nli.model.folder_files import check_weights_choice, read_mapping, shard_names
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = re.compile(
@@ -114,10 +115,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [single]
     if not index.is_file():
         return []
-    try:
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise EncoderError(f"model.name: {index}: not an index of safetensors shards ({error}).") from None
+    shards = shard_names(index)
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise EncoderError(
@@ -140,6 +138,7 @@ def _check_folder(name: str, folder: Path) -> None:
         raise EncoderError(
             f"model.name: {name}: no config.json in {folder}; name the folder that save_pretrained wrote."
         )
+    check_weights_choice(name, read_mapping(folder / "config.json"), folder / "config.json")
     if not weight_files(folder):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         raise EncoderError(

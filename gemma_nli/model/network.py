@@ -130,7 +130,7 @@ def read_header(path: Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, path.stat().st_size)))
         return {name: entry for name, entry in header.items() if name != "__metadata__" and entry["dtype"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EncoderError(f"model.name: {path}: damaged weights: {one_line(error)}") from None
 
 
