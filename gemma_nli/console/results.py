@@ -134,10 +134,14 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
 def show_plan(plan: dict[str, Any]) -> None:
     """The plan of `sweep --plan`, a fact a line."""
     console = Console()
-    todo = f"{plan['to_run']} to run, {plan['done']} done" if plan["to_run"] is not None else "chosen by Optuna"
+    todo = f"{plan['to_run']} to run, {plan['done']} done"
+    if plan["chosen_by"] == "optuna":
+        todo = f"chosen by Optuna, {todo}"
     machine, trial, memory = plan["machine"], plan["trial"], plan["memory_gib"]
     table = Table(show_header=False, pad_edge=False, box=None)
     table.add_row("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
+    if plan["earlier"]:
+        table.add_row("earlier", plan["earlier"])
     table.add_row("texts", f"{plan['texts']['to_encode']} to encode, {plan['texts']['reused']} reused")
     pairs = plan["evaluation_pairs"].values()
     table.add_row("evaluation", f"{sum(pairs)} pairs in {len(pairs)} folds, the same for every trial")

@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 OWNER = "owner"
-COUNTED = ("asked", "reused", "retry")
+COUNTED = ("asked", "reused", "retry", "carried")
 """Kinds of trials that count towards `search.num_trials`."""
 _PATIENCE_SECONDS = 5.0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import sqlite3
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,9 @@ from gemma_nli.masking import mask_address, mask_credentials
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 
+SPACE = "gemma_nli.space"
+"""A study's attribute: which space and objectives it is of."""
+
 
 def study_url(spec: SweepSpec, folder: Place) -> str:
     """Where the sweep's study is: `search.storage`, which a sweep in a bucket must have, else `optuna.db` beside it."""
@@ -24,7 +30,9 @@ def study_url(spec: SweepSpec, folder: Place) -> str:
 
 
 def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
-    """The study of that name, created where it is not there, with the sampler that the sweep asks for.
+    """The study of that name and the spec's space, created where it is not there, with the sampler that is asked for.
+
+    The first space of a sweep has the study of that name; each other one a study with a digest of the space behind it.
 
     Raises:
         SweepError: the database cannot be opened, holds other objectives, or the sampler's needs are not installed.
@@ -39,7 +47,10 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
             database.close()
         storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
         directions = [StudyDirection.MAXIMIZE if o.mode == "max" else StudyDirection.MINIMIZE for o in spec.objectives]
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        create = partial(optuna.create_study, storage=storage, directions=directions, load_if_exists=True)
+        study = create(study_name=name)
+        if list(study.directions) == directions and not _is_of(study, spec):
+            study = create(study_name=f"{name} {_digest(spec)}")
     except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
         cause = mask_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
         raise SweepError(
@@ -50,6 +61,21 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
         raise SweepError(f"the Optuna study {name} has other objectives; give the sweep another name.")
     study.sampler = build_sampler(spec, len(study.get_trials(deepcopy=False)))
     return study
+
+
+def _is_of(study: optuna.Study, spec: SweepSpec) -> bool:
+    """Whether a study is of the spec's space and objectives; a new one is from now on."""
+    if SPACE not in study.user_attrs:
+        wanted = spec.space.distributions()
+        trials = study.get_trials(deepcopy=False)  # of a version that did not note the space
+        if all(wanted.get(key) == found for trial in trials for key, found in trial.distributions.items()):
+            study.set_user_attr(SPACE, _digest(spec))
+    return bool(study.user_attrs.get(SPACE) == _digest(spec))
+
+
+def _digest(spec: SweepSpec) -> str:
+    about = [spec.space.tree(), [[objective.metric, objective.mode] for objective in spec.objectives]]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:

@@ -9,6 +9,7 @@ User attributes of a trial: `settings` (what ran), `kind` one of
     reused       asked, and answered by what another sweep or an earlier run has finished
     duplicate    equal to another trial of this study; told the same and not counted
     impossible   settings that do not fit together; told FAIL and not counted
+    carried      finished or pruned in an earlier form of the sweep's space, told by its journal (see carrying.py)
     earlier      a finished run of another experiment, given as a start; not counted
     retry        asked again after a failure, which then is not counted
     elsewhere    equal to a trial that another driver of the same study is running; told FAIL and not counted
@@ -84,7 +85,7 @@ class SweepStudy:
         self.num_trials, self.seed = spec.search.num_trials, spec.search.seed
         self.objectives, self.known = spec.objectives, known
         self.study = open_study(spec, name, url)
-        self.drivers = Drivers(self.study, owner, self._identity)
+        self.drivers = Drivers(self.study, owner, self.identity)
         self._answers: dict[str, _Answer] = {}
         self._running: dict[str, int] = {}
         self._followers: dict[int, list[int]] = {}
@@ -151,7 +152,7 @@ class SweepStudy:
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> None:
         """The trial ran all its folds: COMPLETE, or FAIL where an objective is missing or NaN."""
-        self._close(number, _Answer(self._values(metrics), failed=self._values(metrics) is None))
+        self._close(number, _Answer(self.values(metrics), failed=self.values(metrics) is None))
 
     def prune(self, number: int, reason: str = "") -> None:
         """A scheduler stopped the trial: PRUNED, with the means reported so far and never as a full result."""
@@ -230,12 +231,13 @@ class SweepStudy:
 
     def _learn(self, trial: FrozenTrial) -> None:
         """What a trial that has ended was told, whoever ran it."""
-        identity = self._identity(self._settings(trial))
+        identity = self.identity(self._settings(trial))
         if identity is not None:
             values = tuple(trial.values) if trial.state == TrialState.COMPLETE else None
             self._answers[identity] = _Answer(values, dict(trial.intermediate_values))
 
-    def _identity(self, settings: Mapping[str, Any]) -> str | None:
+    def identity(self, settings: Mapping[str, Any]) -> str | None:
+        """What makes two trials the same configuration; None where the settings fit no configuration."""
         config = self._configure(settings)
         return config_identity(config) if config is not None else None
 
@@ -279,7 +281,7 @@ class SweepStudy:
             if metrics is None:
                 self._running[identity] = number
                 return Proposal(number, settings, config)
-            answer = _Answer(self._values(metrics), failed=self._values(metrics) is None)
+            answer = _Answer(self.values(metrics), failed=self.values(metrics) is None)
             self._answers[identity] = answer
             self._mark(number, "reused")
         else:
@@ -307,7 +309,8 @@ class SweepStudy:
                 self.report(number, folds_done, mean)
             self.study.tell(number, state=TrialState.PRUNED)
 
-    def _values(self, metrics: Mapping[str, float]) -> Values | None:
+    def values(self, metrics: Mapping[str, float]) -> Values | None:
+        """The objectives' values, None where one is missing or NaN."""
         values = tuple(float(metrics.get(objective.metric, math.nan)) for objective in self.objectives)
         return values if all(math.isfinite(value) for value in values) else None
 

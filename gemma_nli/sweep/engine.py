@@ -14,6 +14,7 @@ from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.cluster import ray_session
 from gemma_nli.sweep.confirming import confirmed, confirming_rounds, run_rounds
+from gemma_nli.sweep.earlier import take_up_earlier
 from gemma_nli.sweep.encoding import Encoding
 from gemma_nli.sweep.finalize import Finalized, finalize, start_refit
 from gemma_nli.sweep.folder import SweepFolder
@@ -48,8 +49,8 @@ def run_sweep(spec: SweepSpec, watch: Callable[[Board], None] | None = None) -> 
     folder = SweepFolder(ready.folder)
     with folder.held(spec.name):
         folder.begin(ready.sweep_id, spec.name, spec.to_yaml(), ready.storage)
-        folder.add_cells({key: cell.settings for key, cell in ready.cells.items()})
-        ready.take_up(folder.cells())
+        take_up_earlier(ready, folder)
+        folder.add_cells({key: cell.settings for key, cell in ready.trials.items()})
         return _Run(ready, folder, watch).go(began)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from gemma_nli.features import FeatureStore
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.earlier import take_up_earlier, told
+from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.memory import GIB, estimate_memory
 from gemma_nli.sweep.prepare import configs_to_run, feature_requests, prepare
 from gemma_nli.sweep.resources import Node, choose, hungriest
@@ -20,6 +22,9 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
         GemmaNliError: whatever the sweep itself would refuse.
     """
     ready = prepare(spec)
+    folder = SweepFolder(ready.folder)
+    folder.pull()
+    take_up_earlier(ready, folder)
     store = FeatureStore(ready.storage / "features", spec.base.features)
     requests = feature_requests(ready)
     missing = [len(store.missing(request)) for request in requests]
@@ -27,13 +32,16 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
     resources = choose(ready, [Node(cpus, gpus)], gpu_gib)
     configs = configs_to_run(ready)
     total = len(ready.cells) or spec.total_trials
+    done = sum(ready.is_done(key) for key in ready.trials)
     estimate = estimate_memory(hungriest(configs)) if configs else None
     return {
         "name": spec.name,
         "sweep_id": ready.sweep_id,
         "cells": total,
-        "done": total - len(ready.waiting) if ready.cells else None,
-        "to_run": len(ready.waiting) if ready.cells else None,
+        "chosen_by": spec.search.algorithm,
+        "done": done,
+        "to_run": max(0, total - done),
+        "earlier": told(ready),
         "failed_before": sum(record.state == "failed" for record in ready.records.values()),
         "evaluation_pairs": {
             fold: len(ready.pairs.evaluation_rows(fold)) for fold in range(1, ready.pairs.num_folds + 1)

@@ -32,7 +32,8 @@ class Prepared:
     """A sweep ready to run.
 
     `cells` are the configurations of a grid or a random draw, empty where Optuna asks; `proposed` those that its study
-    has proposed, in this run of the command and before. `records` are the trials' journals before anything runs.
+    has proposed, in this run of the command and before. `records` are the trials' journals before anything runs;
+    `left_out` counts the finished trials of earlier forms of the sweep that a study's present space does not hold.
     """
 
     spec: SweepSpec
@@ -43,6 +44,7 @@ class Prepared:
     cells: dict[str, Cell]
     records: dict[str, TrialRecord] = field(default_factory=dict)
     proposed: dict[str, Cell] = field(default_factory=dict)
+    left_out: int = 0
 
     @property
     def trials(self) -> dict[str, Cell]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from gemma_nli.config import check_value
 from gemma_nli.search.arms import ArmStudies
+from gemma_nli.search.carrying import EarlierTrial, carry
 from gemma_nli.search.study import Proposal, SweepStudy, study_url
 from gemma_nli.spec.space import Cell
 from gemma_nli.sweep.board import Board
+from gemma_nli.sweep.earlier import told
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.search import CellSearcher, StudySearcher
 from gemma_nli.tracking.queries import finished_runs
-from gemma_nli.trial import read_trial
+from gemma_nli.trial import TrialRecord, read_trial
 
 
 def build_searcher(
@@ -25,16 +29,20 @@ def build_searcher(
     board: Board,
     post: Callable[[str], None],
     stopped: Callable[[str], str | None],
+    notes: list[str],
 ) -> CellSearcher | StudySearcher:
     """A fixed list for grid and random; for Optuna a study that knows finished trials of any sweep on this storage.
 
     Args:
         stopped: why a scheduler stopped the trial of a key, or None.
+        notes: gains a line where finished trials go into the study of a space that is another than before.
     """
     if ready.cells or ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
     known = _Known(ready, folder, board, post)
-    study = _open_studies(ready, known, folder.owner())
+    study, note = _open_studies(ready, known, folder.owner())
+    if note:
+        notes.append(note)
 
     def config_of(proposal: Proposal) -> dict[str, Any]:
         key = ready.key_of(proposal.config)
@@ -45,21 +53,41 @@ def build_searcher(
     return StudySearcher(study, ready.pairs.num_folds, config_of, stopped)
 
 
-def _open_studies(ready: Prepared, known: _Known, owner: str) -> SweepStudy | ArmStudies:
-    """The sweep's study; where settings are compared, one for each of their values, named after them."""
-    url, earlier = study_url(ready.spec, ready.folder), list(_earlier(ready))
-    if not ready.spec.compare:
-        study = SweepStudy(ready.spec, ready.sweep_id, url, known, owner)
-        study.add_earlier(earlier)
-        return study
-    arms = []
+def _open_studies(ready: Prepared, known: _Known, owner: str) -> tuple[SweepStudy | ArmStudies, str | None]:
+    """The sweep's study (where settings are compared, one for each of their values, named after them), and a note."""
+    url, warm = study_url(ready.spec, ready.folder), list(_earlier(ready))
+    arms: list[tuple[dict[str, Any], SweepStudy]] = []
+    new = False
     for fixed, arm in ready.spec.arms():
-        name = f"{ready.sweep_id} {json.dumps(fixed, sort_keys=True)}"
+        name = f"{ready.sweep_id} {json.dumps(fixed, sort_keys=True)}" if fixed else ready.sweep_id
         study = SweepStudy(arm, name, url, partial(_known_of_arm, known, fixed), owner)
-        same = [(settings, values) for settings, values in earlier if fixed.items() <= settings.items()]
-        study.add_earlier(same)
+        new = new or not study.counted
+        carry(study, _of_journals(ready, fixed))
+        study.add_earlier([(settings, values) for settings, values in warm if fixed.items() <= settings.items()])
         arms.append((fixed, study))
-    return ArmStudies(arms)
+    found = told(ready) if new else None
+    note = f"the search space is another than before: {found} and count in its study" if found else None
+    return (ArmStudies(arms) if ready.spec.compare else arms[0][1]), note
+
+
+def _of_journals(ready: Prepared, fixed: dict[str, Any]) -> Iterator[EarlierTrial]:
+    """The sweep's trials from before as an arm's study is told of them."""
+    for key, cell in ready.proposed.items():
+        if not fixed.items() <= cell.settings.items():
+            continue
+        settings = {name: value for name, value in cell.settings.items() if name not in fixed}
+        record = ready.records.get(key)
+        if record is None or record.state in ("running", "failed"):
+            yield EarlierTrial(settings)
+        elif record.state == "finished":
+            yield EarlierTrial(settings, record.metrics())
+        else:
+            yield EarlierTrial(settings, means=_running_means(record))
+
+
+def _running_means(record: TrialRecord) -> dict[int, float]:
+    scores = [record.folds[fold].metrics.get("f1", math.nan) for fold in sorted(record.folds)]
+    return {count: statistics.fmean(scores[:count]) for count in range(1, len(scores) + 1)}
 
 
 def _known_of_arm(known: _Known, fixed: dict[str, Any], settings: dict[str, Any]) -> dict[str, float] | None:

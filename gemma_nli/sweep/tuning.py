@@ -64,7 +64,7 @@ class Tuning:
             decision = scheduler.stopped.get(key) if scheduler is not None else None
             return decision.reason if decision is not None else None
 
-        searcher = build_searcher(self.ready, self.folder, self.board, self.post, stopped)
+        searcher = build_searcher(self.ready, self.folder, self.board, self.post, stopped, self.notes)
         lost = LostTrials(self.ready, context.tags)
         slow = (
             any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())

@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.errors import JournalError
 from gemma_nli.sweep.engine import run_sweep
+from gemma_nli.sweep.plan import plan_sweep
 from gemma_nli.sweep.trainable import CvTrial
 from tests.sweep.conftest import spec_of
 from tests.sweep.one_truth import check_one_truth, interrupted
@@ -153,3 +154,51 @@ def test_a_trial_that_fails_before_it_can_write_so_is_failed_with_its_reason(swe
     assert "cannot be claimed" in result.failures[0]["error"]
     assert "secret" not in result.failures[0]["error"]
     check_one_truth(spec, result, capsys)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fit"),
+    [
+        ({**RATES, **POOLING}, {**RATES, "model.pooling_strategy": {"choice": ["mean", "cls", "max"]}}, 3),
+        pytest.param(
+            {**RATES, **POOLING},
+            {**POOLING, "training.learning_rate": {"uniform": ["1e-4", "1e-1"]}},
+            3,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(RATES, {**RATES, "model.dropout": {"uniform": [0, 0.5]}}, 3, marks=pytest.mark.slow),
+        pytest.param({**RATES, "model.dropout": {"choice": [0, 0.1]}}, RATES, None, marks=pytest.mark.slow),
+    ],
+    ids=["a choice gains a value", "log becomes uniform", "a setting is added", "a setting is taken away"],
+)
+def test_a_study_whose_space_changes_keeps_what_fits_and_the_plan_says_so(sweep_tree, capsys, before, after, fit):
+    sweep_tree["base"]["model"]["dropout"] = 0.0
+    search = {**OPTUNA, "num_trials": 3}
+    first = run_sweep(spec_of(sweep_tree, space=before, search=search))
+    assert first.exit_status == 0
+    changed = spec_of(sweep_tree, space=after, search={**search, "num_trials": 5})
+    if fit is None:
+        fit = sum(trial.settings["model.dropout"] == 0 for trial in first.ranked)
+    planned = plan_sweep(changed)
+    assert (planned["done"], planned["to_run"]) == (fit, 5 - fit)
+    assert planned["earlier"] == f"{fit} of 3 finished trials fit this space"
+    result = run_sweep(changed)
+    assert (result.exit_status, result.ran, result.trials["finished"]) == (0, 5 - fit, 5)
+    assert [note for note in result.notes if f"{fit} of 3 finished trials fit" in note]
+    check_one_truth(changed, result, capsys)
+    again = run_sweep(changed)
+    assert (again.exit_status, again.ran, again.best, again.notes) == (0, 0, result.best, [])
+
+
+@pytest.mark.slow
+def test_compared_values_keep_what_fits_when_what_is_tuned_for_them_changes(sweep_tree, capsys):
+    del sweep_tree["space"]
+    search = {**OPTUNA, "num_trials": 2}
+    assert run_sweep(spec_of(sweep_tree, compare=POOLING, tune=RATES, search=search)).exit_status == 0
+    wider = {"model.pooling_strategy": {"choice": ["mean", "cls", "max"]}}
+    plain = {"training.learning_rate": {"uniform": ["1e-4", "1e-1"]}}
+    changed = spec_of(sweep_tree, compare=wider, tune=plain, search=search)
+    assert plan_sweep(changed)["done"] == 4
+    result = run_sweep(changed)
+    assert (result.exit_status, result.ran, result.trials["finished"]) == (0, 2, 6)
+    check_one_truth(changed, result, capsys)
