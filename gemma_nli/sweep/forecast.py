@@ -18,13 +18,13 @@ from gemma_nli.errors import SweepError
 from gemma_nli.features import FeatureRequest, FeatureStore
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster import cluster_size, node_cpus, ray_failed, ray_session
+from gemma_nli.sweep.earlier import take_up_earlier
 from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.nodes import wait_for_nodes
 from gemma_nli.sweep.prepare import Prepared, configs_to_run, feature_requests, prepare
 from gemma_nli.sweep.probe import EncodeCost, TrialCost, cost_class, probe_encoding, probe_trial
 from gemma_nli.sweep.rehearsal import rehearse
 from gemma_nli.sweep.resources import TrialResources, decide_resources
-from gemma_nli.trial import read_trials
 
 MEASURED_CLASSES = 6
 """Kinds of trial that are measured, the most frequent ones; the others are taken to cost as these do on average."""
@@ -113,8 +113,8 @@ def _configs(ready: Prepared) -> list[RunConfig]:
         return configs
     folder = SweepFolder(ready.folder)
     folder.pull()
-    asked = read_trials(ready.storage, folder.cells()).values()
-    due = ready.spec.total_trials - sum(record.state in ("finished", "pruned") for record in asked)
+    take_up_earlier(ready, folder)
+    due = ready.spec.total_trials - ready.num_done
     return [configs[number % len(configs)] for number in range(max(0, due))]
 
 

@@ -32,7 +32,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
     resources = choose(ready, [Node(cpus, gpus)], gpu_gib)
     configs = configs_to_run(ready)
     total = len(ready.cells) or spec.total_trials
-    done = sum(ready.is_done(key) for key in ready.trials)
+    done = ready.num_done
     estimate = estimate_memory(hungriest(configs)) if configs else None
     return {
         "name": spec.name,

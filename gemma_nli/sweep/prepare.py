@@ -66,6 +66,13 @@ class Prepared:
             return False
         return record.state == "finished" or (record.state == "pruned" and self.spec.scheduler.kind != "none")
 
+    @property
+    def num_done(self) -> int:
+        """Trials that will not run again; of a study also those that were stopped early, which count as tried."""
+        ended = ("finished", "pruned") if not self.cells else ()
+        records = self.records
+        return sum(self.is_done(key) or (key in records and records[key].state in ended) for key in self.trials)
+
     def key_of(self, config: RunConfig) -> str:
         return trial_key(config, self.pairs.fingerprint, identify_encoder(config.model).fingerprint)
 
