@@ -143,7 +143,7 @@ def _contrasts(evidence: Evidence, draws: Draws, arms: tuple[Arm, ...]) -> tuple
     tuned = [draws.difference_of_tuned(leader.places, other.places) for other in others]
     adjusted, _ = holm([difference.p_value for difference in tuned])
     fold_TK, share = evidence.fold_scores(draws.metric), 1 / (evidence.pairs.num_folds - 1)
-    label_N, post_N = evidence.label_N, evidence.post_N
+    label_N, group_N = evidence.label_N, evidence.group_N
     found = []
     for other, difference, p in zip(others, tuned, adjusted, strict=True):
         a, b = fold_TK[leader.best], fold_TK[other.best]
@@ -159,8 +159,8 @@ def _contrasts(evidence: Evidence, draws: Draws, arms: tuple[Arm, ...]) -> tuple
                 fixed=draws.difference(leader.best, other.best),
                 folds=corrected_resampled_t(a[real], b[real], share),
                 belief=correlated_bayes(a[real], b[real], share, ROPE),
-                accuracy=mcnemar(label_N, decided[0], decided[1], post_N),
-                auc=delong(label_N, ranked[0], ranked[1], post_N),
+                accuracy=mcnemar(label_N, decided[0], decided[1], group_N),
+                auc=delong(label_N, ranked[0], ranked[1], group_N),
             )
         )
     return tuple(found)

@@ -98,6 +98,11 @@ class Evidence:
         return np.asarray(self.pairs.post_N[self.rows_N])
 
     @cached_property
+    def group_N(self) -> NDArray[np.int32]:
+        """What is independent of what: a post with all its pairs, and with its copies' where it has any."""
+        return np.asarray(self.pairs.group_N[self.rows_N])
+
+    @cached_property
     def decision_TN(self) -> NDArray[np.bool_]:
         """Each trial's decisions at the thresholds that its training folds chose."""
         chosen_TN = np.empty(self.probability_TN.shape, dtype=bool)
@@ -125,7 +130,7 @@ class Evidence:
 
     def bootstrap(self, repetitions: int, seed: int = 0) -> PostBootstrap:
         """Draws of posts within folds, the same for all trials."""
-        return PostBootstrap(self.post_N, self.label_N, repetitions, seed, self.fold_N)
+        return PostBootstrap(self.group_N, self.label_N, repetitions, seed, self.fold_N)
 
     def record(self, key: str) -> TrialRecord:
         """A trial's whole journal, for learning curves and how to run it again."""

@@ -22,6 +22,7 @@ from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
 from gemma_nli.analysis.selection import Draws, HonestScore, honest_score
 from gemma_nli.analysis.statistics import Difference
+from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.trial import TrialRecord, without_credentials
 
 RARE = 10
@@ -154,7 +155,7 @@ def _warnings(
 ) -> list[str]:
     """What a reader should know before believing the answer, the gravest first."""
     score = METRIC_NAMES[overall.metric]
-    lines = []
+    lines = corpus_notes(evidence.corpus, evidence.pairs)
     for baseline in baselines:
         if not baseline.ahead.low > 0:
             lines.append(
@@ -210,6 +211,7 @@ def _provenance(evidence: Evidence, record: TrialRecord) -> dict[str, str]:
         "encoder fingerprint": record.encoder_fingerprint,
         "evaluation": f"{len(evidence.rows_N)} pairs of {len(np.unique(evidence.post_N))} posts in "
         f"{evidence.pairs.num_folds} folds, negatives a positive: {ratio}",
+        "independent unit": _unit(evidence),
         "python": platform.python_version(),
     }
     for package in PACKAGES:
@@ -219,6 +221,14 @@ def _provenance(evidence: Evidence, record: TrialRecord) -> dict[str, str]:
             continue
     commit = record.tags.get("mlflow.source.git.commit") or record.tags.get("git_commit")
     return {**facts, **({"commit": commit} if commit else {})}
+
+
+def _unit(evidence: Evidence) -> str:
+    """What folds keep whole, and what intervals and tests take as independent."""
+    posts, groups = evidence.pairs.copies
+    if not posts:
+        return "a post with all its pairs"
+    return f"a post with all its pairs and its copies' ({posts} posts are copies, in {groups} groups)"
 
 
 def _commands(evidence: Evidence) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def slice_of(evidence: Evidence, place: int, here_N: NDArray[np.bool_], name: st
     low = high = f1 = precision = recall = math.nan
     if positives:
         f1, precision, recall = (float(at[metric]) for metric in ("f1", "precision", "recall"))
-        drawn_S = PostBootstrap(evidence.post_N[here_N], labels, REPETITIONS).draws(chosen, "f1")
+        drawn_S = PostBootstrap(evidence.group_N[here_N], labels, REPETITIONS).draws(chosen, "f1")
         low, high = (float(q) for q in np.quantile(drawn_S, [0.025, 0.975]))
     auc = float(roc_auc(evidence.probability_TN[place, here_N].astype(np.float64)[None], labels)[0])
     return Slice(name, int(here_N.sum()), positives, f1, low, high, precision, recall, float(at["accuracy"]), auc)

@@ -1,6 +1,6 @@
 """Folds by iterative stratification: each fold gets its share of every stratum, the rarest dealt out first.
 
-Shape letters: P posts, C strata (a column each), K folds.
+Shape letters: P posts, U units (a post, or a group of posts that stay together), C strata (a column each), K folds.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 
-def assign_folds(labels_PC: np.ndarray, num_folds: int, seed: int, num_leading: int = 0) -> np.ndarray:
-    """A fold 1..K for each post, sizes equal to within one post.
+def assign_folds(
+    labels_PC: np.ndarray, num_folds: int, seed: int, num_leading: int = 0, group_P: np.ndarray | None = None
+) -> np.ndarray:
+    """A fold 1..K for each post, sizes equal to within one post (or as nearly as whole groups allow).
 
     The rarest stratum with undealt posts is dealt first, each of its posts to the fold that still wants most of
     that stratum, then to the smallest, then by lot. The first `num_leading` columns are dealt out before all others,
@@ -20,56 +22,75 @@ def assign_folds(labels_PC: np.ndarray, num_folds: int, seed: int, num_leading: 
         num_folds: K, at least 1.
         seed: any whole number from 0; the same seed gives the same folds under every version of numpy.
         num_leading: how many columns come first.
+        group_P: (P,) posts of equal value go to one fold, the largest groups of a stratum first; None: each for itself.
     Returns:
         (P,) int16.
     Source: Sechidis, Tsoumakas and Vlahavas 2011, "On the Stratification of Multi-Label Data", algorithm 1; the
-    limit on the folds' sizes and the leading columns are ours.
+    limit on the folds' sizes, the leading columns and the groups are ours.
     """
     labels_PC = np.asarray(labels_PC, dtype=bool)
     num_posts, num_strata = labels_PC.shape
+    # Units in the order of their first posts: without groups, the posts themselves.
+    _, first_U, unit_P = np.unique(
+        np.arange(num_posts) if group_P is None else group_P, return_index=True, return_inverse=True
+    )
+    order_U = np.argsort(first_U, kind="stable")
+    unit_P = np.argsort(order_U, kind="stable")[unit_P]
+    labels_UC = np.zeros((len(order_U), num_strata), dtype=np.int64)
+    np.add.at(labels_UC, unit_P, labels_PC)
+    size_U = np.bincount(unit_P, minlength=len(order_U))
     lots = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-    order_P = lots.permutation(num_posts)
-    dealer = _Dealer(labels_PC[order_P], num_folds, lots)
+    drawn_U = lots.permutation(len(order_U))
+    dealer = _Dealer(labels_UC[drawn_U], size_U[drawn_U], num_folds, lots)
     for columns in (range(num_leading), range(num_leading, num_strata)):
         dealer.deal_strata(np.array(columns, dtype=np.int64))
     dealer.deal_rest()
-    fold_P = np.empty(num_posts, dtype=np.int16)
-    fold_P[order_P] = dealer.fold_P
-    return fold_P
+    fold_U = np.empty(len(order_U), dtype=np.int16)
+    fold_U[drawn_U] = dealer.fold_U
+    return np.asarray(fold_U[unit_P])
 
 
 class _Dealer:
-    """Posts in random order, the folds' sizes, and how many posts of each stratum each fold still wants."""
+    """Units in random order, the folds' sizes in posts, and how many posts of each stratum each fold still wants."""
 
-    def __init__(self, labels_PC: np.ndarray, num_folds: int, lots: np.random.RandomState) -> None:
-        self.labels_PC = labels_PC
-        self.fold_P = np.zeros(len(labels_PC), dtype=np.int16)  # 0: not dealt yet
-        self.wanted_KC = np.tile(labels_PC.sum(0) / num_folds, (num_folds, 1))
+    def __init__(self, labels_UC: np.ndarray, size_U: np.ndarray, num_folds: int, lots: np.random.RandomState) -> None:
+        self.labels_UC, self.size_U = labels_UC, size_U
+        self.fold_U = np.zeros(len(labels_UC), dtype=np.int16)  # 0: not dealt yet
+        self.wanted_KC = np.tile(labels_UC.sum(0) / num_folds, (num_folds, 1))
         self.size_K = np.zeros(num_folds, dtype=np.int64)
-        self.least, self.larger_folds = divmod(len(labels_PC), num_folds)
+        self.least, self.larger_folds = divmod(int(size_U.sum()), num_folds)
         self.lots = lots
 
     def deal_strata(self, columns: np.ndarray) -> None:
         while len(columns):
-            undealt_C = self.labels_PC[self.fold_P == 0][:, columns].sum(0)
+            undealt_C = self.labels_UC[self.fold_U == 0][:, columns].sum(0)
             columns, undealt_C = columns[undealt_C > 0], undealt_C[undealt_C > 0]
             if len(columns):
                 column = columns[np.argmin(undealt_C)]
-                for post in np.flatnonzero((self.fold_P == 0) & self.labels_PC[:, column]):
-                    self._place(int(post), self.wanted_KC[:, column])
+                for unit in self._undealt(self.labels_UC[:, column] > 0):
+                    self._place(unit, self.wanted_KC[:, column])
 
     def deal_rest(self) -> None:
-        for post in np.flatnonzero(self.fold_P == 0):
-            self._place(int(post), -self.size_K)
+        for unit in self._undealt(np.ones(len(self.fold_U), dtype=bool)):
+            self._place(unit, -self.size_K)
 
-    def _place(self, post: int, wanted_K: np.ndarray) -> None:
-        has_room_K = self.size_K < self.least
+    def _undealt(self, asked_U: np.ndarray) -> list[int]:
+        """The largest first, else in their random order."""
+        units = np.flatnonzero((self.fold_U == 0) & asked_U)
+        ordered: list[int] = units[np.argsort(-self.size_U[units], kind="stable")].tolist()
+        return ordered
+
+    def _place(self, unit: int, wanted_K: np.ndarray) -> None:
+        after_K = self.size_K + self.size_U[unit]
+        has_room_K = after_K <= self.least
         if (self.size_K > self.least).sum() < self.larger_folds:
-            has_room_K |= self.size_K == self.least
+            has_room_K |= after_K == self.least + 1
+        if not has_room_K.any():  # a group larger than any gap
+            has_room_K = self.size_K == self.size_K.min()
         folds = np.flatnonzero(has_room_K)
         folds = folds[wanted_K[folds] == wanted_K[folds].max()]
         folds = folds[self.size_K[folds] == self.size_K[folds].min()]
         fold = folds[self.lots.randint(len(folds))] if len(folds) > 1 else folds[0]
-        self.fold_P[post] = fold + 1
-        self.size_K[fold] += 1
-        self.wanted_KC[fold] -= self.labels_PC[post]
+        self.fold_U[unit] = fold + 1
+        self.size_K[fold] += self.size_U[unit]
+        self.wanted_KC[fold] -= self.labels_UC[unit]

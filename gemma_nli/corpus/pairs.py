@@ -31,6 +31,7 @@ class PairTable:
 
     post_ids: list[str]
     criterion_ids: list[str]
+    group_P: np.ndarray  # int32, equal for posts that are copies of one another (corpus/copies.py)
     post_N: np.ndarray  # int32
     criterion_N: np.ndarray  # int32
     label_N: np.ndarray  # int8, 1 matched
@@ -54,6 +55,17 @@ class PairTable:
         for column in (self.label_N, self.source_N, self.fold_N, self.inner_N, self.rank_N):
             digest.update(column.astype("<i4").tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def group_N(self) -> np.ndarray:
+        """(N,) int32: what is independent of what: a post, or a group of copies. Tests and bootstraps go by it."""
+        return np.asarray(self.group_P[self.post_N])
+
+    @property
+    def copies(self) -> tuple[int, int]:
+        """(posts that have a copy, groups they make)."""
+        _, size_G = np.unique(self.group_P, return_counts=True)
+        return int(size_G[size_G > 1].sum()), int((size_G > 1).sum())
 
     @cached_property
     def positives_K(self) -> np.ndarray:
@@ -169,7 +181,7 @@ class PairTable:
 
 
 def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
-    """All pairs of a corpus, folds grouped by post and stratified by criterion, negatives in seeded order.
+    """All pairs of a corpus, folds grouped by post (copies together) and stratified, negatives in seeded order.
 
     A post's fold and a negative's place hang on ids and the seed, not on the order of the files' rows.
 
@@ -180,7 +192,7 @@ def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
     fold_P, inner_P = _folds_of_posts(corpus, source_PC, data)
     num_posts, num_criteria = source_PC.shape
     source_N, fold_N = source_PC.reshape(-1), np.repeat(fold_P, num_criteria)
-    _check_folds(source_N, fold_N, num_posts, data)
+    _check_folds(source_N, fold_N, corpus.group_P, data)
     columns = {
         "post_N": np.repeat(np.arange(num_posts, dtype=np.int32), num_criteria),
         "criterion_N": np.tile(np.arange(num_criteria, dtype=np.int32), num_posts),
@@ -195,6 +207,7 @@ def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
     return PairTable(
         post_ids=list(corpus.posts),
         criterion_ids=list(corpus.criteria),
+        group_P=corpus.group_P,
         **columns,
         num_folds=data.num_folds,
         fold_seed=data.fold_seed,
@@ -227,14 +240,16 @@ def _folds_of_posts(corpus: Corpus, source_PC: np.ndarray, data: DataConfig) -> 
     by_id_P = np.array(sorted(range(len(corpus.posts)), key=list(corpus.posts).__getitem__), dtype=np.int64)
     fold_P, inner_P = np.zeros(len(by_id_P), dtype=np.int16), np.zeros(len(by_id_P), dtype=np.int16)
     num_leading = source_PC.shape[1]
-    fold_P[by_id_P] = assign_folds(strata[by_id_P], data.num_folds, data.fold_seed, num_leading)
+    group_P = corpus.group_P
+    fold_P[by_id_P] = assign_folds(strata[by_id_P], data.num_folds, data.fold_seed, num_leading, group_P[by_id_P])
     for fold in range(1, data.num_folds + 1):
         members = by_id_P[fold_P[by_id_P] == fold]
-        inner_P[members] = assign_folds(strata[members], INNER_SLOTS, data.fold_seed + fold, num_leading) - 1
+        slots = assign_folds(strata[members], INNER_SLOTS, data.fold_seed + fold, num_leading, group_P[members])
+        inner_P[members] = slots - 1
     return fold_P, inner_P
 
 
-def _check_folds(source_N: np.ndarray, fold_N: np.ndarray, num_posts: int, data: DataConfig) -> None:
+def _check_folds(source_N: np.ndarray, fold_N: np.ndarray, group_P: np.ndarray, data: DataConfig) -> None:
     lines = []
     for fold in range(1, data.num_folds + 1):
         in_fold = source_N[fold_N == fold]
@@ -242,10 +257,11 @@ def _check_folds(source_N: np.ndarray, fold_N: np.ndarray, num_posts: int, data:
         if positives == 0 or positives == len(in_fold):
             lines.append(f"  fold {fold}: {positives} positive and {len(in_fold) - positives} negative pairs")
     if lines:
-        positives = int((source_N == POSITIVE).sum())
+        positives, groups = int((source_N == POSITIVE).sum()), len(np.unique(group_P))
+        alone = f" ({groups} apart from copies, which stay in one fold)" if groups < len(group_P) else ""
         raise CorpusError(
-            f"{data.data_dir}: {num_posts} posts with {positives} positive and {len(source_N) - positives} negative "
-            f"pairs cannot be split into {data.num_folds} folds that each have both:\n"
+            f"{data.data_dir}: {len(group_P)} posts{alone} with {positives} positive and {len(source_N) - positives} "
+            f"negative pairs cannot be split into {data.num_folds} folds that each have both:\n"
             + "\n".join(lines)
             + f"\n  Set a data.num_folds below {data.num_folds} (2 at least), or give more annotated posts."
         )

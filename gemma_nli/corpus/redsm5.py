@@ -8,14 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from gemma_nli.corpus import redaction
+from gemma_nli.corpus.copies import groups_of_copies
 from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
 from gemma_nli.corpus.csv_files import csv_line
-from gemma_nli.corpus.file_problems import FileProblems, named
+from gemma_nli.corpus.file_problems import SHOWN_PLACES, FileProblems, looks_like_an_id, named
 from gemma_nli.corpus.tables import Record, Table, read_table
 from gemma_nli.errors import CorpusError, did_you_mean
 
@@ -43,6 +47,7 @@ class Corpus:
     posts: dict[str, str]  # id to text, in file order
     criteria: dict[str, str]  # id to hypothesis, in file order
     annotations: tuple[Annotation, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what its user should know; no text of a post
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,6 +55,11 @@ class Corpus:
         judged = sorted({(a.post_id, a.criterion_id, a.status) for a in self.annotations})
         content = [list(self.posts.items()), list(self.criteria.items()), judged]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @cached_property
+    def group_P(self) -> np.ndarray:
+        """(P,) int32, in the order of the posts: equal for posts that are copies of one another."""
+        return groups_of_copies(list(self.posts), list(self.posts.values()))
 
 
 def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
@@ -59,7 +69,8 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
         log_text: `data.log_text`; without it nothing that leaves this process by `gemma_nli.outgoing` quotes a post.
 
     Ids, symptoms and statuses are stripped of outer blanks; texts stay as they are. Without a criteria.json the
-    DSM-5 criteria of the package are the known symptoms.
+    DSM-5 criteria of the package are the known symptoms. A pair is positive if any sentence of the post has status 1
+    for the criterion, a sentence that has both statuses included; `notes` count those.
 
     Raises:
         CorpusError: every problem of all files with file and line; equal ones are one line with a count.
@@ -81,11 +92,13 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
         # What could not be read whole cannot say that an id is unknown.
         posts=known_posts if post_table.whole else None,
         criteria=list(criteria) if not of_criteria.count else None,
+        own_criteria=os.path.lexists(folder / CRITERIA_FILE),
         problems=of_annotations,
     )
-    annotations = tuple(a for a in map(reader.read, table.records) if a is not None)
+    judged = [(record.line, a) for record in table.records if (a := reader.read(record)) is not None]
+    reader.tell_foreign()
     _raise_if_any(folder, (of_posts, of_annotations, of_criteria))
-    corpus = Corpus(posts, criteria, annotations)
+    corpus = Corpus(posts, criteria, tuple(annotation for _, annotation in judged), _contradictions(judged))
     if log_text:
         redaction.forget(str(folder))
     else:
@@ -99,6 +112,24 @@ def _raise_if_any(folder: Path, files: tuple[FileProblems, ...]) -> None:
         lines = [line for problems in files for line in problems.shown()]
         head = f"{folder}: {count} problem{'s' if count != 1 else ''}"
         raise CorpusError("\n".join([head, *(f"  {line}" for line in lines)]))
+
+
+def _contradictions(judged: list[tuple[int, Annotation]]) -> tuple[str, ...]:
+    """A note on the sentences that were judged both ways for one criterion."""
+    lines: dict[tuple[str, str, str], dict[int, int]] = {}
+    for line, one in judged:
+        sentence = one.sentence_id or one.sentence_text.strip()
+        lines.setdefault((one.post_id, sentence, one.criterion_id), {}).setdefault(one.status, line)
+    both = sorted(tuple(sorted(found.values())) for found in lines.values() if len(found) == 2)
+    if not both:
+        return ()
+    places = ", ".join(f"{first} and {second}" for first, second in both[:SHOWN_PLACES])
+    more = ", ..." if len(both) > SHOWN_PLACES else ""
+    what = "1 sentence has" if len(both) == 1 else f"{len(both)} sentences have"
+    return (
+        f"{what} status 1 and status 0 for one criterion ({ANNOTATIONS_FILE}, lines {places}{more}); "
+        "any status 1 counts, so the pair is positive.",
+    )
 
 
 def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], set[str]]:
@@ -130,7 +161,9 @@ def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], 
 class _AnnotationReader:
     posts: set[str] | None  # None: not known, so not checked
     criteria: list[str] | None
+    own_criteria: bool  # whether the folder has a criteria.json
     problems: FileProblems
+    foreign: dict[str, int] = field(default_factory=dict)  # not like any of the package's: name to first line
 
     def read(self, record: Record) -> Annotation | None:
         """The annotation of a record, or None with its problems told."""
@@ -145,6 +178,9 @@ class _AnnotationReader:
             self.problems.add(record.line, "DSM5_symptom is empty.")
         elif self.criteria is not None and symptom not in self.criteria:
             near = did_you_mean(symptom[:64], self.criteria)
+            if not self.own_criteria and not near.startswith("; did"):
+                self.foreign.setdefault(symptom, record.line)
+                return None
             self.problems.add(record.line, f"unknown symptom {named(symptom)}{near}", "unknown symptom")
         if status not in ("0", "1"):
             got = f"a value {named(status)}" if status else "nothing"
@@ -154,6 +190,24 @@ class _AnnotationReader:
         return Annotation(
             post_id, values["sentence_id"], values["sentence_text"], symptom, int(status), values["explanation"]
         )
+
+    def tell_foreign(self) -> None:
+        """One problem for all symptoms that are plainly criteria of the user's own."""
+        if not self.foreign:
+            return
+        names = [named(name) for name in self.foreign][:SHOWN_PLACES]
+        what = "symptom is" if len(self.foreign) == 1 else f"{len(self.foreign)} different symptoms are"
+        what = f"{what} not among the package's DSM-5 criteria ({', '.join(names)}"
+        what += ", ...)" if len(self.foreign) > len(names) else ")"
+        self.problems.add(
+            min(self.foreign.values()),
+            f"{what}. Your own criteria go into {CRITERIA_FILE} in the same folder: "
+            '[{"id": "' + _example(self.foreign) + '", "text": "what a post that meets it shows"}, ...].',
+        )
+
+
+def _example(names: Iterable[str]) -> str:
+    return next((name for name in names if looks_like_an_id(name)), "MY_CRITERION")
 
 
 def write_corpus(corpus: Corpus, folder: str | Path) -> None:

@@ -173,6 +173,7 @@ def _without_test(corpus: Corpus, pairs: PairTable) -> tuple[Corpus, PairTable]:
     table = dataclasses.replace(
         pairs,
         post_ids=kept,
+        group_P=pairs.group_P[keep_P],
         post_N=place_P[pairs.post_N[rows]].astype(np.int32),
         fold_N=(pairs.fold_N[rows] - 1).astype(np.int16),
         num_folds=pairs.num_folds - 1,

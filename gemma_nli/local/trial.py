@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from gemma_nli.config import RunConfig, home
+from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureStore
@@ -103,6 +104,7 @@ def run_here(
         run_id = desk.finish(record)
         if reused:
             desk.notes.append("this configuration was trained before; its numbers are shown. --again trains it anew.")
+        desk.notes[:0] = corpus_notes(corpus, pairs)
         seconds = time.monotonic() - began
         about = (config.experiment, reused, seconds, corpus.fingerprint, desk.notes)
         return LocalRun(record, result, journal.folder, run_id, *about)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.errors import TrackingError
 from gemma_nli.features import EncodeReport, FeatureRequest
 from gemma_nli.spec.spec import SweepSpec
@@ -230,6 +231,10 @@ class _Run:
             interrupted=interrupted,
             unregistered=self.unregistered,
             pareto=outcome.pareto_front(self.spec.objectives),
-            notes=[*self.notes, *([self.unreported] if self.unreported else [])],
+            notes=[
+                *corpus_notes(self.ready.corpus, self.ready.pairs),
+                *self.notes,
+                *([self.unreported] if self.unreported else []),
+            ],
             report=self.report.told() if self.report else None,
         )

@@ -70,7 +70,7 @@ class FoldScheduler(FIFOScheduler):
 
     def _record(self, key: str, fold: FoldResult) -> None:
         assert isinstance(self.rule, RaceTable)
-        posts = self.pairs.post_N[fold.rows]
+        posts = self.pairs.group_N[fold.rows]
         self.rule.record(key, fold.fold, fold.rows, fold.probabilities, fold.labels, posts, fold.threshold)
 
 

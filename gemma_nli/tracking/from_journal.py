@@ -112,6 +112,8 @@ def metric_points(record: TrialRecord) -> list[MetricPoint]:
 def dataset_of(config: RunConfig, corpus: Corpus, pairs: PairTable) -> DatasetFacts:
     """The corpus by its folder's name; counts of its pairs are its profile."""
     profile = {"num_posts": len(corpus.posts), **pairs.summary(config.data.negative_ratio)}
+    if pairs.copies[0]:
+        profile["num_copied_posts"] = pairs.copies[0]
     folder = Path(config.data.data_dir)
     return DatasetFacts(folder.name or folder.absolute().name, corpus.fingerprint, str(folder), profile)
 
@@ -170,8 +172,9 @@ def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: 
 def out_of_fold(record: TrialRecord, pairs: PairTable) -> bytes:
     """Each evaluation pair's probability and decision by a model that has not seen its post, as safetensors.
 
-    rows, posts (int64: of the PairTable whose fingerprint the run is tagged with), folds, labels, decisions (int8),
-    probabilities (float32): (N,) in the order of rows. Two runs of one fingerprint can be compared pair by pair.
+    rows, posts (int64: of the PairTable whose fingerprint the run is tagged with; a copy counts as the post it copies),
+    folds, labels, decisions (int8), probabilities (float32): (N,) in the order of rows. Two runs of one fingerprint can
+    be compared pair by pair.
     """
     folds = [fold for _, fold in sorted(record.folds.items())]
     rows = np.concatenate([fold.rows for fold in folds])
@@ -180,7 +183,7 @@ def out_of_fold(record: TrialRecord, pairs: PairTable) -> bytes:
     order = np.argsort(rows, kind="stable")
     columns = {
         "rows": rows,
-        "posts": pairs.post_N[rows].astype(np.int64),
+        "posts": pairs.group_N[rows].astype(np.int64),
         "folds": np.concatenate([np.full(len(fold.rows), fold.fold, dtype=np.int64) for fold in folds]),
         "labels": np.concatenate([fold.labels for fold in folds]).astype(np.int8),
         "decisions": decisions.astype(np.int8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.evidence import Evidence, gather
+from gemma_nli.config import DataConfig
 from gemma_nli.corpus.pairs import build_pairs
-from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.corpus.redsm5 import load_corpus, write_corpus
+from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.folder import SweepFolder
 
@@ -53,7 +55,12 @@ def evidence_of(spec: SweepSpec, sweep_id: str) -> Evidence:
 @pytest.fixture(scope="session")
 def analysis_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("analysis_corpus")
-    write_synthetic(folder, num_posts=200, seed=5)
+    corpus = synthetic_corpus(num_posts=200, seed=5)
+    own = "Nothing of what the other one tells ever happened to me, I only came here to say good night to you all."
+    copies = [name for place, name in enumerate(corpus.posts) if corpus.group_P[place] != place]
+    posts = {name: f"{text} {own}" if name in copies else text for name, text in corpus.posts.items()}
+    write_corpus(dataclasses.replace(corpus, posts=posts), folder)  # two posts had the sentences of two others
+    assert build_pairs(load_corpus(folder), DataConfig()).copies == (0, 0)
     return folder
 
 

@@ -137,7 +137,7 @@ class Recount:
         return self._tuned[tuple(keys)]
 
     def widened(self, draws_S: np.ndarray, center: float) -> np.ndarray:
-        posts = len(np.unique(np.concatenate([self.pairs.post_N[rows] for rows in self.rows])))
+        posts = len(np.unique(np.concatenate([self.pairs.group_N[rows] for rows in self.rows])))
         return center + (draws_S - center) * math.sqrt(posts / (posts - len(self.folds)))
 
     def values(self, setting: str) -> dict[str, list[str]]:
@@ -166,14 +166,14 @@ class Recount:
         y = np.concatenate(self.labels).astype(bool)
         right = [np.concatenate(self.decisions(key)).astype(bool) == y for key in (a, b)]
         d_N = right[0].astype(float) - right[1]
-        posts = self.pairs.post_N[np.concatenate(self.rows)]
+        posts = self.pairs.group_N[np.concatenate(self.rows)]
         of_post = np.array([d_N[posts == post].sum() for post in np.unique(posts)])
         return float(d_N.mean()), float(stats.chi2.sf(of_post.sum() ** 2 / (of_post**2).sum(), 1))
 
     def auc(self, a: str, b: str) -> tuple[float, float]:
         """(difference, p): DeLong by its definition, placements counted pair by pair, posts as clusters."""
         y = np.concatenate(self.labels).astype(bool)
-        posts = self.pairs.post_N[np.concatenate(self.rows)]
+        posts = self.pairs.group_N[np.concatenate(self.rows)]
         areas, placed = [], []
         for key in (a, b):
             p = np.concatenate(self.probabilities(key)).astype(np.float64)
@@ -273,7 +273,7 @@ class Recount:
         accuracy = three(metrics.accuracy_score(y, z))
         if not y.any():
             return [name, str(len(y)), "0", "-", "", "-", "-", accuracy, "-"]
-        posts = self.pairs.post_N[np.concatenate(self.rows)][here]
+        posts = self.pairs.group_N[np.concatenate(self.rows)][here]
         fold = PostBootstrap(posts, y, 500).folds[0]
         weight_SR = fold.weights_SP[:, fold.post_R].astype(np.float64)
         hits_S, wrong_S = weight_SR @ (y & z), weight_SR @ (y ^ z)

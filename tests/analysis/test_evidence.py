@@ -153,3 +153,14 @@ def test_an_interaction_is_found_where_one_was_put_and_not_elsewhere(
     assert set(found[0].keys) == {"model.pooling_strategy", "model.dropout"}
     assert found[0].size > 0.03
     assert all(other.size < found[0].size / 2 for other in found[1:])
+
+
+def test_copies_of_a_post_are_drawn_as_one_and_are_one_cluster_of_the_tests(simulated):
+    evidence = simulated[1]
+    one, other = np.unique(evidence.post_N[evidence.fold_N == 1])[:2]
+    group_P = evidence.pairs.group_P.copy()
+    group_P[other] = group_P[one]
+    joined = dataclasses.replace(evidence, pairs=dataclasses.replace(evidence.pairs, group_P=group_P))
+    apart_S, drawn_S = (e.bootstrap(50).folds[0].weights_SP for e in (evidence, joined))
+    assert drawn_S.shape[1] == apart_S.shape[1] - 1
+    assert len(np.unique(joined.group_N)) == len(np.unique(evidence.post_N)) - 1

@@ -226,7 +226,7 @@ def test_posts_enough_for_the_folds_always_give_folds():
 )
 def test_folds_without_both_classes_are_refused_with_counts_and_a_way_out(statuses, counts):
     annotations = tuple(Annotation(f"p{i}", "s", "x", "A", status, "") for i, status in enumerate(statuses))
-    corpus = Corpus({f"p{i}": "secret text" for i in range(6)}, {"A": "a"}, annotations)
+    corpus = Corpus({f"p{i}": f"secret text {i}" for i in range(6)}, {"A": "a"}, annotations)
     with pytest.raises(CorpusError) as caught:
         build_pairs(corpus, DataConfig(num_folds=6))
     assert counts in str(caught.value)

@@ -213,3 +213,47 @@ def test_what_is_written_is_read_back_equal(tmp_path_factory, posts, data):
 def test_the_real_reddit_comments_load_whole():
     corpus = load_corpus(REAL)
     assert (len(corpus.posts), len(corpus.criteria), len(corpus.annotations)) == (1587, 9, 1292)
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_semicolons_tabs_and_bars_are_read(folder, separator):
+    posts = f'POST_ID{separator} Text \np1{separator}"first, {separator} and ""more"""\np2{separator}second, plain\n'
+    annotations = ANNOTATIONS.replace(",", separator)
+    assert load_corpus(folder(posts, annotations)).posts == {
+        "p1": f'first, {separator} and "more"',
+        "p2": "second, plain",
+    }
+
+
+def test_a_file_without_a_header_is_one_problem(folder):
+    text = refusal(folder(annotations=ANNOTATIONS.removeprefix(HEADER)))
+    assert text.splitlines()[0].endswith(": 1 problem")
+    assert "redsm5_annotations.csv:1: names none of the columns post_id, sentence_id" in text
+
+
+def test_own_criteria_without_their_file_are_one_problem_that_shows_its_form(folder):
+    rows = "".join(f"p1,s,x,C{number % 30},1,\n" for number in range(500))
+    text = refusal(folder(annotations=HEADER + rows))
+    assert text.splitlines()[0].endswith(": 1 problem")
+    assert (
+        "redsm5_annotations.csv:2: 30 different symptoms are not among the package's DSM-5 criteria ('C0', 'C1',"
+        in text
+    )
+    assert 'criteria.json in the same folder: [{"id": "C0", "text": ' in text
+    assert len(text) < 600
+
+
+def test_a_sentence_judged_both_ways_is_noted_with_its_lines_and_counts_as_positive(folder):
+    rows = [
+        "p1,a,x,FATIGUE,0,\n",
+        "p1,a,x,FATIGUE,1,\n",
+        "p1,b,y,FATIGUE,0,\n",
+        "p1,a,x,ANHEDONIA,0,\n",
+        "p2,a,z,FATIGUE,1,\n",
+    ]
+    corpus = load_corpus(folder(annotations=HEADER + "".join(rows)))
+    assert corpus.notes == (
+        "1 sentence has status 1 and status 0 for one criterion (redsm5_annotations.csv, lines 2 and 3); any status 1 "
+        "counts, so the pair is positive.",
+    )
+    assert load_corpus(folder(annotations=HEADER + "".join(rows[1:]))).notes == ()
