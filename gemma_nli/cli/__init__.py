@@ -13,7 +13,7 @@ import sys
 from gemma_nli.advice import install_line
 from gemma_nli.cli import features, jobs, predicting, registry, report, settings, stores, sweeps, trials
 from gemma_nli.cli.app import app
-from gemma_nli.cli.streams import prepare_streams
+from gemma_nli.cli.process import prepare_streams, stand_in_for_home
 from gemma_nli.errors import GemmaNliError
 from gemma_nli.outgoing import guard_process, shown, shown_traceback
 
@@ -45,6 +45,7 @@ def main() -> None:
     Any other exception is a traceback as far as it may be shown, and exit status 1.
     """
     prepare_streams()
+    stand_in_for_home()
     guard_process()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gemma_nli.cli.app import AsJson, app, print_json
+from gemma_nli.cli.app import AsJson, app, print_json, say
 
 
 @app.command()
@@ -21,7 +21,7 @@ def settings(
 
     found = find_settings(name)
     if markdown:
-        typer.echo(settings_page(), nl=False)
+        say(settings_page(), end="")
         return
     print_json(as_json, [setting.to_json() for setting in found])
     if not as_json:

@@ -22,6 +22,7 @@ from gemma_nli.config.sections import (
     OutputConfig,
     Settings,
     TrainingConfig,
+    expanded,
     home,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "check_key",
     "check_value",
     "database_uri",
+    "expanded",
     "flatten",
     "home",
     "load_config",

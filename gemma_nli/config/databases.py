@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
+from gemma_nli.config.sections import expanded
 from gemma_nli.errors import ConfigError
 
 _MEANT = re.compile(r"[%?#{}'\"\\\x00-\x1f\x7f]")  # what one of the readers would take for something else than a letter
@@ -51,7 +52,7 @@ def sqlite_file(uri: str) -> Path | None:
             return None
     if not path or path == ":memory:":
         return None
-    return Path(path).expanduser().absolute()
+    return expanded(path).absolute()
 
 
 def database_uri(uri: str) -> str:

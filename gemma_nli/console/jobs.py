@@ -6,9 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
+from gemma_nli.console.terminal import Sheet, Terminal
 from gemma_nli.console.words import duration
 
 if TYPE_CHECKING:
@@ -17,17 +15,13 @@ if TYPE_CHECKING:
 
 def show_jobs(jobs: Sequence[Job]) -> None:
     """A job a line: id, sweep, status, when it began (UTC), how long it has run or ran."""
-    console = Console()
+    console = Terminal()
     if not jobs:
-        console.print("no jobs")
+        console.say("no jobs")
         return
-    table = Table(box=None, pad_edge=False, header_style="underline")
-    table.add_column("job", overflow="fold")
-    for name in ("sweep", "status", "began (UTC)"):
-        table.add_column(name)
-    table.add_column("ran", justify="right")
+    table = Sheet("job", "sweep", "status", "began (UTC)", "ran", right={"ran"})
     for job in jobs:
         began = time.strftime("%m-%d %H:%M", time.gmtime(job.started)) if job.started else "-"
         ran = duration(job.seconds) if job.seconds is not None else "-"
-        table.add_row(job.id, job.sweep, job.status.lower(), began, ran)
-    console.print(table, highlight=False)
+        table.add(job.id, job.sweep, job.status.lower(), began, ran)
+    console.print(table)

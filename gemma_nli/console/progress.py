@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.text import Text
 
+from gemma_nli.console.terminal import Terminal, line
 from gemma_nli.console.words import duration, short, shown
 
 if TYPE_CHECKING:
@@ -41,16 +41,19 @@ class Progress:
     def __init__(
         self, enabled: bool = True, console: Console | None = None, first_seconds: float = FIRST_SECONDS
     ) -> None:
-        self.console = console or Console(stderr=True, soft_wrap=True)
+        self.console = console or Terminal(stderr=True)
         self.enabled = enabled
         self.live = enabled and self.console.is_terminal
         self.board: Board | None = None
         self._display: Live | None = None
+        self._shown: set[str] = set()
         self._lines = _Lines(self.console, first_seconds)
 
     def watch(self, board: Board) -> None:
         self.board = board
-        if self.enabled and not self.live:
+        if self.live:
+            board.watchers.append(self._show_links)
+        elif self.enabled:
             self._lines.watch(board)
 
     def __enter__(self) -> Progress:
@@ -68,14 +71,20 @@ class Progress:
             self._display.stop()
         self._lines.close()
 
+    def _show_links(self) -> None:
+        """Each address once, above the display and uncut: it is copied, and a display is no wider than the terminal."""
+        assert self.board is not None
+        for name in self.board.links.keys() - self._shown:
+            self._shown.add(name)
+            self.console.print(line(f"{name}: {self.board.links[name]}"), soft_wrap=True)
+
     def _render(self) -> Group:
         board = self.board
         if board is None:
-            return Group(Text("reading the corpus"))
+            return Group(line("reading the corpus"))
         done = board.count("finished", "pruned", "failed")
         bar = ProgressBar(total=max(board.total, 1), completed=done, width=40)
-        links = [Text(f"{name}: {where}", style="dim") for name, where in board.links.items()]
-        return Group(Text(phase_of(board), style="bold"), bar, Text(facts_of(board)), *links)
+        return Group(line(phase_of(board), "bold"), bar, line(facts_of(board)))
 
 
 class _Lines:
@@ -118,8 +127,8 @@ class _Lines:
                     self._due = time.monotonic() + self._wait
                     self._print(f"{phase_of(self._board)}: {facts_of(self._board)}")
 
-    def _print(self, line: str) -> None:
-        self.console.print(Text(f"{time.strftime('%H:%M:%S', time.gmtime())} {line}"), soft_wrap=True)
+    def _print(self, told: str) -> None:
+        self.console.print(line(f"{time.strftime('%H:%M:%S', time.gmtime())} {told}"), soft_wrap=True)
 
 
 def phase_of(board: Board) -> str:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from gemma_nli.advice import command_line
+from gemma_nli.console.terminal import Sheet, Terminal
 from gemma_nli.console.words import duration, short, shown
 from gemma_nli.masking import mask_address
 
@@ -32,36 +29,35 @@ REASONS = 5
 
 def show_result(result: SweepResult, spec: SweepSpec) -> None:
     """Leaderboard, registered model, notes and the next three commands."""
-    console = Console()
+    console = Terminal()
     if spec.question:
-        console.print(Text(spec.question, style="italic"))
+        console.say(spec.question, "italic")
     ranked = result.ranked
     if ranked:
         console.print(leaderboard(ranked, spec, result))
     counts = ", ".join([f"{count} {state}" for state, count in result.trials.items() if count] + waiting_of(result))
     texts = f"{result.texts['encoded']} texts encoded, {result.texts['reused']} reused"
-    console.print(
-        f"{counts or 'no trials'} ({result.ran} run now); {texts}; {duration(result.seconds['total'])} in all"
-    )
+    console.say(f"{counts or 'no trials'} ({result.ran} run now); {texts}; {duration(result.seconds['total'])} in all")
     for line in failure_lines(result, spec):
-        console.print(Text(line, style="red"), soft_wrap=True)
+        console.say(line, "red", whole=True)
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
-        console.print(f"registered [bold]{name}[/bold] version {version}, alias {result.registered['alias']}")
+        console.say(f"registered {name} version {version}, alias {result.registered['alias']}")
         if result.registered["torch"] != "pt2":
-            console.print(Text(f"note: mlflow.pytorch: {result.registered['torch']}", style="yellow"))
+            console.say_all(f"note: mlflow.pytorch: {result.registered['torch']}", "yellow")
         promotion = result.registered.get("promotion")
         if promotion:
             verb = "is" if promotion["promoted"] else "is not"
-            console.print(Text(f"version {version} {verb} {promotion['to']}: {promotion['why']}"))
+            console.say(f"version {version} {verb} {promotion['to']}: {promotion['why']}")
     if result.report:
         show_report(result.report)
     for note in result.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
+        console.say_all(f"note: {note}", "yellow")
     if ranked:
-        console.print("\nNext:")
+        console.say()
+        console.say("Next:")
         for command in next_commands(result, spec):
-            console.print(Text(f"  {command}"), soft_wrap=True)
+            console.say(f"  {command}", whole=True)
 
 
 def waiting_of(result: SweepResult) -> list[str]:
@@ -84,24 +80,18 @@ def failure_lines(result: SweepResult, spec: SweepSpec) -> list[str]:
     return lines[:REASONS] + more + whole
 
 
-def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepResult) -> Table:
+def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepResult) -> Sheet:
     """The best ten, with the settings the sweep varied; F1 says the evaluation ratio it was measured at."""
     ratio = spec.base.data.eval_negative_ratio
     title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None)
-    table.padding, table.header_style = (0, 2, 0, 0), "underline"
-    table.add_column("#", justify="right")
-    for key in spec.space.keys:
-        table.add_column(key.split(".")[-1], overflow="fold")
     main = short(spec.metric)
-    table.add_column(main, justify="right")
     extra = [name for name in ("mean_f1", "std_f1", "mean_auc") if name != main][:2]
-    for name in extra:
-        table.add_column(name, justify="right")
+    varied = [key.split(".")[-1] for key in spec.space.keys]
+    table = Sheet("#", *varied, main, *extra, right={"#", main, *extra}, title=title)
     for place, cell in enumerate(ranked[:LEADERS], start=1):
         settings = [shown(cell.settings.get(key)) for key in spec.space.keys]
         values = [cell.metrics.get(f"cv_aggregate/{name}", math.nan) for name in extra]
-        table.add_row(str(place), *settings, f"{cell.objective:.3f}", *(f"{value:.3f}" for value in values))
+        table.add(str(place), *settings, f"{cell.objective:.3f}", *(f"{value:.3f}" for value in values))
     return table
 
 
@@ -120,141 +110,131 @@ def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
 
 def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
     """The answer, what speaks against it, and where the rest is."""
-    console = Console()
-    console.print()
+    console = Terminal()
+    console.say()
     for place, sentence in enumerate(report["answer"]):
-        console.print(Text(sentence, style="bold" if place == 0 else ""))
+        console.say(sentence, "bold" if place == 0 else "")
     for warning in report["warnings"]:
-        console.print(Text(f"warning: {warning}", style="yellow"))
+        console.say(f"warning: {warning}", "yellow")
     if unsent:
-        console.print(Text(f"note: {unsent}", style="yellow"))
-    console.print(Text(f"report: {report['html']}"), soft_wrap=True)
+        console.say_all(f"note: {unsent}", "yellow")
+    console.say(f"report: {report['html']}", whole=True)
 
 
 def show_plan(plan: dict[str, Any]) -> None:
     """The plan of `sweep --plan`, a fact a line."""
-    console = Console()
+    console = Terminal()
     todo = f"{plan['to_run']} to run, {plan['done']} done"
     if plan["chosen_by"] == "optuna":
         todo = f"chosen by Optuna, {todo}"
     machine, trial, memory = plan["machine"], plan["trial"], plan["memory_gib"]
-    table = Table(show_header=False, pad_edge=False, box=None)
-    table.add_row("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
+    table = Sheet()
+    table.add("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
     if plan["earlier"]:
-        table.add_row("earlier", plan["earlier"])
-    table.add_row("texts", f"{plan['texts']['to_encode']} to encode, {plan['texts']['reused']} reused")
+        table.add("earlier", plan["earlier"])
+    table.add("texts", f"{plan['texts']['to_encode']} to encode, {plan['texts']['reused']} reused")
     pairs = plan["evaluation_pairs"].values()
-    table.add_row("evaluation", f"{sum(pairs)} pairs in {len(pairs)} folds, the same for every trial")
-    table.add_row("machine", f"{machine['cpus']:g} CPUs, {machine['gpus']:g} GPUs of {machine['gpu_gib']:g} GiB")
-    table.add_row("a trial", f"{trial['cpu']:g} CPUs, {trial['gpu']:g} GPUs; {trial['concurrent']} side by side")
+    table.add("evaluation", f"{sum(pairs)} pairs in {len(pairs)} folds, the same for every trial")
+    table.add("machine", f"{machine['cpus']:g} CPUs, {machine['gpus']:g} GPUs of {machine['gpu_gib']:g} GiB")
+    table.add("a trial", f"{trial['cpu']:g} CPUs, {trial['gpu']:g} GPUs; {trial['concurrent']} side by side")
     if memory:
         parts = ", ".join(f"{name} {value:g}" for name, value in memory.items() if name != "total")
-        table.add_row("GPU memory", f"{memory['total']:g} GiB estimated ({parts})")
-    table.add_row("storage", plan["storage"])
-    console.print(f"[bold]{plan['name']}[/bold]  {plan['sweep_id']}", highlight=False)
+        table.add("GPU memory", f"{memory['total']:g} GiB estimated ({parts})")
+    table.add("storage", plan["storage"])
+    console.say(f"{plan['name']}  {plan['sweep_id']}", "bold")
     console.print(table)
 
 
 def show_forecast(forecast: Forecast, price: float | None) -> None:
     """Time, GPU-hours and cost, as measured on this machine."""
-    console = Console()
-    table = Table(show_header=False, pad_edge=False, box=None)
+    console = Terminal()
+    table = Sheet()
     parts = ("start", "encode", "tune", "refit")
     split = ", ".join(f"{name} {duration(getattr(forecast, name))}" for name in parts)
-    table.add_row("time", f"about {duration(forecast.total)} ({split})")
-    table.add_row("a trial", f"{forecast.trial:.1f} s on average, {forecast.trials} to run")
-    table.add_row("work", f"{forecast.gpu_hours:.2f} GPU-hours, {forecast.cpu_hours:.2f} CPU-hours")
+    table.add("time", f"about {duration(forecast.total)} ({split})")
+    table.add("a trial", f"{forecast.trial:.1f} s on average, {forecast.trials} to run")
+    table.add("work", f"{forecast.gpu_hours:.2f} GPU-hours, {forecast.cpu_hours:.2f} CPU-hours")
     if price is not None:
         each = f"{forecast.gpus:g} GPUs" if forecast.gpus else "one machine"
-        table.add_row("cost", f"{forecast.cost(price):.2f} at {price:g} an hour for {each}")
+        table.add("cost", f"{forecast.cost(price):.2f} at {price:g} an hour for {each}")
     console.print(table)
     for note in forecast.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
+        console.say_all(f"note: {note}", "yellow")
 
 
 def show_best(best: BestTrial) -> None:
-    console = Console()
-    console.print(
-        f"[bold]{best.run_name}[/bold]  {short(best.metric)} {best.value:.4f}  (run {best.run_id})", highlight=False
-    )
-    table = Table(show_header=False, pad_edge=False, box=None)
+    console = Terminal()
+    console.say(f"{best.run_name}  {short(best.metric)} {best.value:.4f}  (run {best.run_id})", "bold")
+    table = Sheet()
     for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "macro_f1", "optimism_f1"):
         value = best.metrics.get(f"cv_aggregate/{name}")
         if value is not None:
-            table.add_row(name, f"{value:.4f}")
+            table.add(name, f"{value:.4f}")
     console.print(table)
     if best.honest is not None:
         worth = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
-        console.print(
-            f"honest {short(best.metric)} {worth}, as the best of {best.honest['candidates']}", highlight=False
-        )
+        console.say(f"honest {short(best.metric)} {worth}, as the best of {best.honest['candidates']}")
     for note in best.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
-    console.print("run it again:")
-    console.print(Text(f"  {best.command}"), soft_wrap=True)
+        console.say_all(f"note: {note}", "yellow")
+    console.say("run it again:")
+    console.say(f"  {best.command}", whole=True)
 
 
 def show_run(run: LocalRun) -> None:
     """A single run: its folds, where it is recorded, what to know."""
-    console = Console()
+    console = Terminal()
     show_cv(run.result)
     if run.record.error:
-        console.print(Text(f"failed: {run.record.error}", style="red"))
+        console.say_all(f"failed: {run.record.error}", "red")
     if run.run_id is not None:
-        console.print(f"MLflow run {run.run_id} in experiment {run.experiment}", highlight=False, soft_wrap=True)
+        console.say(f"MLflow run {run.run_id} in experiment {run.experiment}", whole=True)
     for note in run.notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        console.say_all(f"note: {note}", "yellow")
 
 
 def show_simple(result: SimpleResult, run_id: str | None) -> None:
-    console = Console()
-    table = Table(box=None)
-    table.padding, table.header_style = (0, 2, 0, 0), "underline"
+    console = Terminal()
     names = ("train_loss", "val_loss", "val_f1", "val_auc")
-    for name in ("epoch", *names):
-        table.add_column(name, justify="right")
+    table = Sheet("epoch", *names, right={"epoch", *names})
     for epoch in range(len(result.history["train_loss"])):
         mark = "*" if epoch + 1 == result.best_epoch else ""
-        table.add_row(f"{epoch + 1}{mark}", *(f"{result.history[name][epoch]:.4f}" for name in names))
+        table.add(f"{epoch + 1}{mark}", *(f"{result.history[name][epoch]:.4f}" for name in names))
     console.print(table)
     for name, value in result.metrics.items():
-        console.print(f"{name:15s} {value:.4f}", highlight=False)
+        console.say(f"{name:15s} {value:.4f}")
     sizes = ", ".join(f"{count} {name}" for name, count in result.pairs.items())
-    console.print(f"{sizes} pairs, split by post", highlight=False)
-    console.print(f"MLflow run {run_id}" if run_id else "recorded nowhere; --mlflow records it", highlight=False)
+    console.say(f"{sizes} pairs, split by post")
+    console.say(f"MLflow run {run_id}" if run_id else "recorded nowhere; --mlflow records it")
 
 
 def show_reproduction(told: Reproduction) -> None:
     """Aggregates, folds' summaries and whatever differs, side by side."""
-    console = Console()
-    table = Table(title=f"{told.run_name} ({told.run_id[:8]})", title_justify="left", box=None)
-    table.padding, table.header_style = (0, 2, 0, 0), "underline"
-    for name in ("metric", "recorded", "now", "difference"):
-        table.add_column(name, justify="left" if name == "metric" else "right", overflow="fold")
+    console = Terminal()
+    right = {"recorded", "now", "difference"}
+    table = Sheet("metric", "recorded", "now", "difference", right=right, title=f"{told.run_name} ({told.run_id[:8]})")
     for row in told.rows:
         if row.difference != 0 or row.metric.startswith("cv_aggregate/"):
             said = "0" if row.difference == 0 else f"{row.difference:+.2e}"
-            table.add_row(row.metric, f"{row.recorded:.6f}", f"{row.now:.6f}", said)
+            table.add(row.metric, f"{row.recorded:.6f}", f"{row.now:.6f}", said)
     console.print(table)
     same = sum(row.difference == 0 for row in told.rows)
-    console.print(f"{same} of {len(told.rows)} metrics are equal to the last bit", highlight=False)
+    console.say(f"{same} of {len(told.rows)} metrics are equal to the last bit")
     for note in told.notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+        console.say_all(f"note: {note}", "yellow")
 
 
 def show_cv(result: CvResult) -> None:
     """A fold a row, then the aggregates."""
-    console = Console()
-    table = Table(pad_edge=False)
-    for name in ("fold", "epoch", "F1", "AUC", "precision", "recall", "pairs"):
-        table.add_column(name, justify="right")
+    console = Terminal()
+    columns = ("fold", "epoch", "F1", "AUC", "precision", "recall", "pairs")
+    table = Sheet(*columns, right=set(columns))
     for fold in result.folds:
         if fold.metrics:
             values = [f"{fold.metrics[name]:.3f}" for name in ("f1", "auc", "precision", "recall")]
-            table.add_row(str(fold.fold), str(fold.selected_epoch), *values, str(len(fold.rows)))
+            table.add(str(fold.fold), str(fold.selected_epoch), *values, str(len(fold.rows)))
         else:
-            table.add_row(str(fold.fold), "-", fold.status, "", "", "", "")
+            table.add(str(fold.fold), "-", fold.status, "", "", "", "")
     console.print(table)
     for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "macro_f1", "optimism_f1"):
         if f"cv_aggregate/{name}" in result.aggregates:
-            console.print(f"{name:12s} {result.aggregates[f'cv_aggregate/{name}']:.4f}", highlight=False)
+            console.say(f"{name:12s} {result.aggregates[f'cv_aggregate/{name}']:.4f}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
+
+from gemma_nli.console.terminal import Terminal, line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 def show_settings(settings: Sequence[Setting]) -> None:
     """A setting per paragraph: name and default, then its meaning, its type and its bounds."""
-    console = Console()
+    console = Terminal()
     for setting in settings:
-        console.print(Text.assemble((setting.name, "bold"), f" = {setting.default}"))
+        console.print(Text.assemble(line(setting.name, "bold"), line(f" = {setting.default}")))
         limits = f"{setting.kind}{', ' if setting.bounds else ''}{setting.bounds}".replace("`", "")
-        for line in filter(None, (setting.meaning, limits)):
-            console.print(Padding(Text(line), (0, 0, 0, 4)))
+        for told in filter(None, (setting.meaning, limits)):
+            console.print(Padding(line(told), (0, 0, 0, 4)))

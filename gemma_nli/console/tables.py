@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from gemma_nli.console.terminal import Sheet, Terminal
+from gemma_nli.outgoing import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,67 +32,70 @@ def _plain(value: Any) -> Any:
 
 
 def show_experiments(table: pd.DataFrame) -> None:
-    shown = _frame(("experiment", "runs", "best F1", "last start"), right={"runs", "best F1"})
+    shown = Sheet("experiment", "runs", "best F1", "last start", right={"runs", "best F1"})
     for row in table.itertuples():
-        shown.add_row(str(row.experiment), str(row.runs), _number(row.best_f1), _time(row.last_start))
-    Console().print(shown if len(table) else "no experiment yet")
+        shown.add(str(row.experiment), str(row.runs), _number(row.best_f1), _time(row.last_start))
+    if len(table):
+        Terminal().print(shown)
+    else:
+        Terminal().say("no experiment yet")
 
 
 def show_runs(table: pd.DataFrame) -> None:
     """A run a row; N/A is explained below: a run gets its aggregates when its last fold has ended."""
-    console = Console()
+    console = Terminal()
     if not len(table):
-        console.print("no run matches")
+        console.say("no run matches")
         return
-    shown = _frame(("run", "name", "experiment", "state", "F1", "AUC", "start"), right={"F1", "AUC"})
+    shown = Sheet("run", "name", "experiment", "state", "F1", "AUC", "start", right={"F1", "AUC"})
     for row in table.itertuples():
         cells = [str(row.run_id)[:8], str(row.name), str(row.experiment), str(row.state)]
-        shown.add_row(*cells, _number(row.f1), _number(row.auc), _time(row.start))
+        shown.add(*cells, _number(row.f1), _number(row.auc), _time(row.start))
     console.print(shown)
     lacking = table[table["f1"].isna()]
     if len(lacking):
         states = ", ".join(sorted(set(lacking["state"])))
-        console.print(
+        console.say(
             f"{NOT_THERE}: {len(lacking)} runs without aggregates ({states}); they come when the last fold has ended."
         )
-    console.print("full ids: --csv or --json", style="dim")
+    console.say("full ids: --csv or --json", "dim")
 
 
 def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
-    console = Console()
+    console = Terminal()
     if not len(table):
-        console.print("no model is registered yet; a sweep registers its best trial")
+        console.say("no model is registered yet; a sweep registers its best trial")
         return
-    shown = _frame(("model", "version", "aliases", "stage", "metric", "value", "sweep"), right={"version", "value"})
+    shown = Sheet("model", "version", "aliases", "stage", "metric", "value", "sweep", right={"version", "value"})
     for row in table.itertuples():
         metric = str(row.metric).rsplit("/", 1)[-1]
         cells = [str(row.name), str(row.version), str(row.aliases), str(row.stage), metric]
-        shown.add_row(*cells, _number(row.value), str(row.sweep)[:16])
+        shown.add(*cells, _number(row.value), str(row.sweep)[:16])
     console.print(shown)
     for version in versions:
         for role, told in version.decisions.items():
-            console.print(Text(f"version {version.version}, {role}: {told}"), soft_wrap=True)
+            console.say(f"version {version.version}, {role}: {told}", whole=True)
         if version.torch and version.torch != "pt2":
-            console.print(Text(f"version {version.version}, mlflow.pytorch: {version.torch}"), soft_wrap=True)
+            console.say(f"version {version.version}, mlflow.pytorch: {version.torch}", whole=True)
 
 
 def show_comparison(found: Comparison) -> None:
-    console = Console()
+    console = Terminal()
     ids = list(found.runs.columns)
     for title, table in (("runs", found.runs), ("params that differ", found.params), ("metrics", found.metrics)):
         if not len(table):
             continue
-        shown = _frame((title, *(run[:8] for run in ids)), right=set())
+        shown = Sheet(title, *(run[:8] for run in ids))
         for name, row in table.iterrows():
-            shown.add_row(str(name), *(_value(value) for value in row))
+            shown.add(str(name), *(_value(value) for value in row))
         console.print(shown)
     if "selected_f1" in found.folds.index.get_level_values(0):
-        shown = _frame(("fold F1", *(run[:8] for run in ids)), right=set())
+        shown = Sheet("fold F1", *(run[:8] for run in ids))
         for fold, row in found.folds.loc["selected_f1"].iterrows():
-            shown.add_row(str(fold), *(_value(value) for value in row))
+            shown.add(str(fold), *(_value(value) for value in row))
         console.print(shown)
     for note in found.notes:
-        console.print(Text(f"note: {note}", style="yellow"))
+        console.say_all(f"note: {note}", "yellow")
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
@@ -107,18 +110,10 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
 
 def clean_lines(plan: CleanPlan) -> Iterator[str]:
     """What a clean would remove, a line a fact."""
-    names = ", ".join(plan.experiments.values()) or "no experiment"
+    names = one_line(", ".join(plan.experiments.values())) or "no experiment"
     yield f"{plan.store.shown}: {len(plan.runs)} runs of {names}, {plan.megabytes:.1f} MB of files"
     for run_id, model in plan.kept.items():
-        yield f"kept: run {run_id}, which registered model {model} rests on"
-
-
-def _frame(columns: tuple[str, ...], right: set[str]) -> Table:
-    table = Table(box=None)
-    table.padding, table.header_style = (0, 2, 0, 0), "underline"
-    for name in columns:
-        table.add_column(name, overflow="fold", justify="right" if name in right else "left")
-    return table
+        yield f"kept: run {run_id}, which registered model {one_line(model)} rests on"
 
 
 def _number(value: Any) -> str:

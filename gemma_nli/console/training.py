@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+from gemma_nli.console.terminal import Terminal, bars
 from gemma_nli.training.listeners import Silent
 from gemma_nli.training.results import FoldResult
 
@@ -17,10 +15,8 @@ class _Bar:
     """A live bar on stderr, where that is a terminal, as long as the `with` block lasts."""
 
     def __init__(self, task: str, total: int | None, enabled: bool, transient: bool) -> None:
-        self.console, self.enabled = Console(stderr=True), enabled
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        live = enabled and self.console.is_terminal
-        self.display = Progress(*columns, console=self.console, disable=not live, transient=transient)
+        self.console, self.enabled = Terminal(stderr=True), enabled
+        self.display = bars(self.console, enabled and self.console.is_terminal, transient)
         self.task = self.display.add_task(task, total=total)
 
     def __enter__(self) -> Self:
@@ -51,7 +47,7 @@ class FoldProgress(_Bar, Silent):
         if self.enabled and not self.console.is_terminal:
             for fold in folds:
                 told = f"F1 {fold.metrics['f1']:.3f}" if fold.metrics else fold.status
-                self.console.print(f"- fold {fold.fold}: {told}", highlight=False)
+                self.console.say(f"- fold {fold.fold}: {told}")
 
 
 class RowProgress(_Bar):

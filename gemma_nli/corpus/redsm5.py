@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gemma_nli.config import expanded
 from gemma_nli.corpus import redaction
 from gemma_nli.corpus.copies import groups_of_copies
 from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
@@ -75,7 +76,7 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     Raises:
         CorpusError: every problem of all files with file and line; equal ones are one line with a count.
     """
-    folder = Path(data_dir).expanduser()
+    folder = expanded(data_dir)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "no such folder"
         raise CorpusError(f"{folder}: {what}; set data.data_dir to the folder of {POSTS_FILE}.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.config import ModelConfig
+from gemma_nli.config import ModelConfig, expanded
 from gemma_nli.errors import EncoderError, did_you_mean
 from gemma_nli.model.folder_files import check_weights_choice, read_mapping, shard_names
 
@@ -97,7 +97,7 @@ def encoder_folder(model: ModelConfig) -> Path:
     Raises:
         EncoderError: nothing is found, or what is found cannot be read safely; says where and how to mend it.
     """
-    folder = Path(model.name).expanduser()
+    folder = expanded(model.name)
     if folder.is_dir():
         found = folder.absolute()
     elif folder.is_absolute() or model.name.startswith((".", "~")) or not _HUB_ID.fullmatch(model.name):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gemma_nli.config import RunConfig, read_yaml, validation_lines
+from gemma_nli.config import RunConfig, expanded, read_yaml, validation_lines
 from gemma_nli.errors import GemmaNliError, Problems, SpecError, did_you_mean
 from gemma_nli.spec.conditions import parse_varied
 from gemma_nli.spec.domain import Choices, shown
@@ -28,7 +28,7 @@ def find_space(name: str, source: str) -> Path:
     here = Path(source).parent
     folders = [here, here.parent / "search_spaces", here.parent, Path()]
     try:
-        wanted = Path(name).expanduser()
+        wanted = expanded(name)
         candidates = [folder / wanted for folder in folders]
         for path in candidates:
             if path.is_file() and not (Path(source).is_file() and path.samefile(source)):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator
 
-from gemma_nli.config import RunConfig, Settings, home, parse_overrides, read_yaml
+from gemma_nli.config import RunConfig, Settings, expanded, home, parse_overrides, read_yaml
 from gemma_nli.errors import SpecError
 from gemma_nli.masking import mask_tree
 from gemma_nli.spec.settings import (
@@ -78,7 +78,7 @@ class SweepSpec(Settings):
         if "://" in value:
             return str(parse_address(value))
         try:
-            return os.path.abspath(Path(value).expanduser())
+            return os.path.abspath(expanded(value))
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"not a folder's name: {error}") from None
 

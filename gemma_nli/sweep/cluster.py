@@ -68,7 +68,7 @@ def _runs_here() -> bool:
     would end this process in trying to reach what is gone."""
     note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
-        host, _, port = note.read_text().strip().rpartition(":")
+        host, _, port = note.read_text(encoding="utf-8").strip().rpartition(":")
         with socket.create_connection((host, int(port)), timeout=2):
             return True
     except (OSError, ValueError):

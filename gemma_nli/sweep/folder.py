@@ -208,7 +208,7 @@ def _line(key: str, settings: dict[str, Any]) -> str:
 
 def _described(holder: Path) -> str:
     try:
-        facts = json.loads(holder.read_text())
+        facts = json.loads(holder.read_text(encoding="utf-8"))
         return f"process {facts['pid']} on {facts['host']}"
     except (OSError, ValueError, KeyError):
         return "another process"
@@ -223,7 +223,7 @@ def find_sweep(name: str) -> tuple[str, Place]:
     entries: list[tuple[float, str, dict[str, Any]]] = []
     for path in sorted((home() / "sweeps").glob("*.json")):
         try:
-            entries.append((path.stat().st_mtime, path.stem, json.loads(path.read_text())))
+            entries.append((path.stat().st_mtime, path.stem, json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError):
             continue
     found = [(at, sweep_id, entry) for at, sweep_id, entry in entries if name in (sweep_id, entry.get("name"))]

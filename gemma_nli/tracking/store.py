@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.advice import command_line, install_line
-from gemma_nli.config import MlflowConfig, database_uri, home, quoted_path, sqlite_address, sqlite_file
+from gemma_nli.config import MlflowConfig, database_uri, expanded, home, quoted_path, sqlite_address, sqlite_file
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_address
 from gemma_nli.tracking.database import check_database
@@ -166,7 +166,7 @@ def _check_scheme(scheme: str) -> None:
 def _file_store(uri: str) -> str:
     """What to do about a `./mlruns`: two lines that keep its runs, where it has any."""
     told = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer takes; "
-    folder = Path(unquote(uri.removeprefix("file://").removeprefix("file:"))).expanduser().absolute()
+    folder = expanded(unquote(uri.removeprefix("file://").removeprefix("file:"))).absolute()
     if not folder.is_dir():
         return told + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
     names = ("mlflow.db", *(f"mlflow-migrated{n or ''}.db" for n in range(100)))

@@ -100,7 +100,9 @@ def _collect(plan: CleanPlan, experiments: list[str]) -> None:
 
 
 def _gc(command: list[str], environment: dict[str, str], plan: CleanPlan) -> None:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GC_SECONDS)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=GC_SECONDS
+    )
     if done.returncode:
         why = mask_credentials(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given")
         raise TrackingError(

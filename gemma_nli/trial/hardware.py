@@ -92,7 +92,9 @@ def _git(folder: Path, *words: str) -> str | None:
     """What git answers, stripped; None where it is missing, slow or refuses."""
     command = ["git", "-C", str(folder), *words]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)  # noqa: S603
+        answer = subprocess.run(  # noqa: S603
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=GIT_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

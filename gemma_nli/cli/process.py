@@ -1,0 +1,38 @@
+"""What this process and those that it starts need of the machine: streams that write everything, a home, a user."""
+
+from __future__ import annotations
+
+import getpass
+import io
+import os
+import sys
+from pathlib import Path
+
+
+def prepare_streams() -> None:
+    """Let stdout and stderr, here and in every process started from here, write `\\xe9` for what they have no code of.
+
+    The encoding itself stays the one that the terminal or `$PYTHONIOENCODING` asks for.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
+    os.environ["PYTHONIOENCODING"] = f"{encoding}:backslashreplace"
+
+
+def stand_in_for_home() -> None:
+    """Where a user has no home and no entry in the passwd file, give libraries $GEMMA_NLI_HOME and a name instead.
+
+    Ray, torch and MLflow ask for both, and some of them fail without. Without $GEMMA_NLI_HOME nothing is set: what
+    needs a home then says so.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        if os.environ.get("GEMMA_NLI_HOME"):
+            os.environ["HOME"] = os.path.abspath(os.environ["GEMMA_NLI_HOME"])
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid{os.getuid()}"

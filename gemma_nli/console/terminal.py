@@ -1,0 +1,75 @@
+"""The one place where words become what a terminal shows: nothing that came from outside is read as markup.
+
+Names of experiments, runs, sweeps and tags, params, files and errors come from other programs and people. Square
+brackets in them are brackets, escapes and direction marks are written out, and a line break starts no second row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from gemma_nli.outgoing import one_line, shown
+
+
+def line(text: object, style: str = "") -> Text:
+    """A text on one line; what is in it is shown as it is, and obeyed never."""
+    return Text(one_line(text), style=style)
+
+
+class Terminal(Console):
+    """stdout or stderr without markup, emoji codes and highlighting."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def say(self, text: object = "", style: str = "", whole: bool = False) -> None:
+        """Print one line, broken between words where it is too long.
+
+        Args:
+            whole: never broken or cut by us: a command or an address, which is copied.
+        """
+        self.print(line(text, style), soft_wrap=whole, overflow="fold")
+
+    def say_all(self, text: str, style: str = "") -> None:
+        """The same of a text that has lines of its own, as an error's list of problems; none of them is broken."""
+        self.print(Text(shown(text), style=style), soft_wrap=True)
+
+
+class Sheet(Table):
+    """A table without frames whose cells are shown as they are; nothing in it is cut, a long cell is folded.
+
+    Args:
+        columns: their names; none for a table without a header.
+        right: those that are set to the right.
+    """
+
+    def __init__(self, *columns: object, right: frozenset[str] | set[str] = frozenset(), title: object = None) -> None:
+        super().__init__(
+            title=None if title is None else line(title),
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            show_header=bool(columns),
+            padding=(0, 2, 0, 0),
+            header_style="underline",
+        )
+        for name in columns:
+            self.add_column(line(name), overflow="fold", justify="right" if name in right else "left")
+
+    def add(self, *cells: object) -> None:
+        """A row; cells that are not there yet get a column."""
+        while len(self.columns) < len(cells):
+            self.add_column(overflow="fold")
+        self.add_row(*(line(cell) for cell in cells))
+
+
+def bars(console: Console, live: bool, transient: bool) -> Progress:
+    """Bars that show how far something is, where `live`."""
+    told: Any = TextColumn("{task.description}", markup=False)
+    columns = (told, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not live, transient=transient)
