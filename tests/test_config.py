@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import time
 import typing
 from typing import Any
@@ -24,6 +25,7 @@ from gemma_nli.config import (
 from gemma_nli.errors import ConfigError
 from gemma_nli.model.heads import HEADS
 from gemma_nli.model.pooling import POOLERS
+from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.trial import trial_key
 
 UNFROZEN = {"model.freeze_encoder": False}
@@ -308,7 +310,7 @@ DECIDES = {
     "model.attention": "causal",
     "model.attn_implementation": "eager",
     "training.batch_size": 8,
-    "training.learning_rate": 1e-3,
+    "training.learning_rate": 2e-3,
     "training.num_epochs": 3,
     "training.weight_decay": 0.1,
     "training.warmup_ratio": 0.1,
@@ -373,7 +375,7 @@ class TestTrialKey:
         config = RunConfig()
         keys = {trial_key(config, *prints) for prints in [("a", "b"), ("a", "c"), ("c", "b"), ("b", "a")]}
         assert len(keys) == 4
-        spelt = config.with_settings({"data.negative_ratio": "1", "training.learning_rate": "2e-5"})
+        spelt = config.with_settings({"data.negative_ratio": "1", "training.learning_rate": "1e-3"})
         assert trial_key(spelt, "a", "b") in keys
 
     def test_canonical_settings_are_plain_json_values(self):
@@ -391,3 +393,34 @@ def test_every_section_is_checked_and_frozen():
         assert issubclass(info.annotation, BaseModel)
         assert info.annotation.model_config["extra"] == "forbid"
         assert info.annotation.model_config["frozen"]
+
+
+class TestLearningRate:
+    @pytest.mark.parametrize(
+        ("settings", "rate"), [({}, 1e-3), (UNFROZEN, 2e-5), ({**UNFROZEN, "model.lora.rank": 8}, 2e-4)]
+    )
+    def test_left_out_it_suits_what_is_trained_and_the_number_is_in_key_and_params(self, settings, rate):
+        config = RunConfig().with_settings(settings)
+        assert config.training.learning_rate == rate
+        assert config.canonical()["training.learning_rate"] == config.flat()["training.learning_rate"] == rate
+        told = config.with_settings({"training.learning_rate": rate})
+        assert trial_key(told, "a", "b") == trial_key(config, "a", "b")
+        assert config.with_settings({"training.learning_rate": None}).training.learning_rate == rate
+
+    def test_it_follows_what_is_trained_until_somebody_gives_one(self):
+        moved = RunConfig().with_settings(UNFROZEN).with_settings({"training.seed": 7})
+        assert moved.training.learning_rate == 2e-5
+        assert moved.with_settings({"model.freeze_encoder": True}).training.learning_rate == 1e-3
+        given = RunConfig().with_settings({"training.learning_rate": 1e-3}).with_settings(UNFROZEN)
+        assert given.training.learning_rate == 1e-3
+
+    def test_each_cell_of_a_sweep_has_its_own_and_a_stored_sweep_still_has(self):
+        tree = {
+            "name": "x",
+            "base": {"training": {"num_epochs": 3}},
+            "space": {"model.freeze_encoder": {"grid": [True, False]}, "training.batch_size": {"grid": [8]}},
+        }
+        spec = SweepSpec.from_mapping(tree, source="x.yaml")
+        again = SweepSpec.from_mapping(yaml.safe_load(spec.to_yaml()), source="x.yaml")
+        for each in (spec, again, pickle.loads(pickle.dumps(spec))):
+            assert [cell.config.training.learning_rate for cell in each.cells()] == [1e-3, 2e-5]

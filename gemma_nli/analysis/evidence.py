@@ -22,6 +22,7 @@ from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import ReportError
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
+from gemma_nli.training.learned import why_chance
 from gemma_nli.training.metrics import average_precision, decisions, roc_auc
 from gemma_nli.training.results import FINISHED
 from gemma_nli.trial import TrialRecord, read_trial
@@ -127,6 +128,17 @@ class Evidence:
     def values(self, metric: Metric) -> NDArray[Any]:
         """(T, N) what a metric is measured on: decisions, or probabilities where no threshold enters."""
         return self.probability_TN if metric in ("auc", "ap") else self.decision_TN
+
+    def unlearned(self) -> dict[int, str]:
+        """Rows of the trials with a fold that did not learn, and why (of the first such fold)."""
+        auc_TK, found = self.fold_scores("auc"), dict[int, str]()
+        for place in range(len(auc_TK)):
+            for fold in range(1, self.pairs.num_folds + 1):
+                at = self.fold_N == fold
+                why = why_chance(self.label_N[at], self.decision_TN[place, at], float(auc_TK[place, fold - 1]))
+                if why:
+                    found.setdefault(place, f"fold {fold}: {why}")
+        return found
 
     def bootstrap(self, repetitions: int, seed: int = 0) -> PostBootstrap:
         """Draws of posts within folds, the same for all trials."""

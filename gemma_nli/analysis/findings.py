@@ -155,7 +155,7 @@ def _warnings(
 ) -> list[str]:
     """What a reader should know before believing the answer, the gravest first."""
     score = METRIC_NAMES[overall.metric]
-    lines = corpus_notes(evidence.corpus, evidence.pairs)
+    lines = [*corpus_notes(evidence.corpus, evidence.pairs), *_unlearned(evidence)]
     for baseline in baselines:
         if not baseline.ahead.low > 0:
             lines.append(
@@ -199,6 +199,16 @@ def _warnings(
     if rare:
         lines.append(f"Criteria with hardly a positive pair, whose F1 says little: {', '.join(rare)}.")
     return lines
+
+
+def _unlearned(evidence: Evidence) -> list[str]:
+    found = evidence.unlearned()
+    if evidence.winner in found:
+        return [f"The best trial did not learn in every fold ({found[evidence.winner]}): its F1 says nothing there."]
+    if found:
+        first = next(iter(found.values()))
+        return [f"{len(found)} of {len(evidence.complete)} trials did not learn in every fold (one of them, {first})."]
+    return []
 
 
 def _provenance(evidence: Evidence, record: TrialRecord) -> dict[str, str]:

@@ -11,6 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from gemma_nli.config.sections import (
+    ADAPTER_RATE,
+    ENCODER_RATE,
+    HEAD_RATE,
     DataConfig,
     DeviceConfig,
     FeaturesConfig,
@@ -50,7 +53,24 @@ class RunConfig(Settings):
                 f"training.gradient_accumulation ({training.gradient_accumulation}) exceeds "
                 f"training.batch_size ({training.batch_size})"
             )
+        self._suit_rate()
         return self
+
+    def _suit_rate(self) -> None:
+        """A learning rate that nobody gave becomes the one that suits what is trained, and stays known as such."""
+        rate = HEAD_RATE if self.model.freeze_encoder else ADAPTER_RATE if self.model.lora else ENCODER_RATE
+        if _RATE not in self.training.model_fields_set and self.training.learning_rate != rate:
+            suited = self.training.model_copy(update={_RATE: rate})
+            suited.__pydantic_fields_set__.discard(_RATE)
+            self.__dict__["training"] = suited  # the model is frozen for others, not while it is built
+
+    def given(self, *sections: str) -> dict[str, Any]:
+        """Settings as a nested tree of JSON values (of all sections, or of some), but for a learning rate that nobody
+        gave: it would stay when what is trained is changed."""
+        tree = self.model_dump(mode="json", include=set(sections) or None)
+        if "training" in tree and _RATE not in self.training.model_fields_set:
+            del tree["training"][_RATE]
+        return tree
 
     @property
     def experiment(self) -> str:
@@ -58,7 +78,7 @@ class RunConfig(Settings):
 
     def with_settings(self, dotted: Mapping[str, Any], source: str = "settings") -> RunConfig:
         """A checked copy with dotted settings changed: `{"training.learning_rate": 1e-3}`."""
-        tree = self.model_dump(mode="python", exclude_unset=False)
+        tree = self.given()
         problems = Problems(source)
         for key, value in dotted.items():
             if check_key(key, problems):
@@ -108,6 +128,7 @@ class RunConfig(Settings):
         return dormant
 
 
+_RATE = "learning_rate"
 _PLACES = {"data.data_dir", "data.log_text", "model.name", "model.revision", "device.device"}
 
 

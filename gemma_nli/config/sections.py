@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.errors import ConfigError
 
@@ -104,10 +104,18 @@ class ModelConfig(Settings):
     )
 
 
+HEAD_RATE, ADAPTER_RATE, ENCODER_RATE = 1e-3, 2e-4, 2e-5
+"""Peak AdamW rates that suit a head alone, LoRA (Hu et al. 2021, table 12) and a whole encoder (Devlin et al. 2019)."""
+
+
 class TrainingConfig(Settings):
     batch_size: int = Field(default=16, ge=1, le=65536, description="pairs an optimizer step")
     learning_rate: float = Field(
-        default=2e-5, gt=0, le=1.0, description="peak AdamW rate of the head (and the encoder)"
+        default=HEAD_RATE,
+        gt=0,
+        le=1.0,
+        description="peak AdamW rate; left out (or null) it suits what is trained: 1e-3 for a head on a frozen "
+        "encoder, 2e-4 with LoRA, 2e-5 for the encoder's own weights",
     )
     encoder_learning_rate: float | None = Field(
         default=None,
@@ -144,6 +152,14 @@ class TrainingConfig(Settings):
         description="the epoch a fold is measured at: by F1 on an inner split of its training posts, the last, "
         "or the best on the very fold (optimistic)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_rate_is_left_out(cls, tree: Any) -> Any:
+        """`learning_rate: null` asks for the rate that suits what is trained; RunConfig knows what that is."""
+        if isinstance(tree, dict) and tree.get("learning_rate", 0) is None:
+            return {key: value for key, value in tree.items() if key != "learning_rate"}
+        return tree
 
 
 class DeviceConfig(Settings):

@@ -26,6 +26,7 @@ from gemma_nli.storage import Place
 from gemma_nli.tracking.from_journal import artifacts_of, project_trial
 from gemma_nli.tracking.outbox import PENDING_FILE, Outbox
 from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.training.learned import learning_warning
 from gemma_nli.training.listeners import Listener, Silent
 from gemma_nli.training.results import CvResult, FoldResult
 from gemma_nli.trial import TrialJournal, TrialRecord, trial_key
@@ -104,7 +105,8 @@ def run_here(
         run_id = desk.finish(record)
         if reused:
             desk.notes.append("this configuration was trained before; its numbers are shown. --again trains it anew.")
-        desk.notes[:0] = corpus_notes(corpus, pairs)
+        warning = learning_warning(result.folds, config)
+        desk.notes[:0] = [*corpus_notes(corpus, pairs), *([warning] if warning else [])]
         seconds = time.monotonic() - began
         about = (config.experiment, reused, seconds, corpus.fingerprint, desk.notes)
         return LocalRun(record, result, journal.folder, run_id, *about)

@@ -63,7 +63,7 @@ def _copy(value: Any) -> Any:
 def _base_tree(value: Any, problems: Problems) -> dict[str, Any]:
     """The base as a nested tree; dotted names (`training.batch_size: 16`) are accepted beside nested ones."""
     if isinstance(value, RunConfig):
-        return value.model_dump(mode="json")
+        return value.given()
     if value is None:
         return {}
     if not isinstance(value, Mapping):

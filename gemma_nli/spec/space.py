@@ -185,9 +185,8 @@ class SearchSpace:
 
     def configure(self, base: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
         """`base` with these settings; pydantic's ValidationError where they do not fit together."""
-        tree: dict[str, Any] = dict(base)
-        for section in {key.split(".")[0] for key in settings}:
-            tree[section] = tree[section].model_dump()  # the others are frozen, and shared by all cells
+        changed = {key.split(".")[0] for key in settings}  # the other sections are frozen, and shared by all cells
+        tree: dict[str, Any] = {**dict(base), **(base.given(*changed) if changed else {})}
         for key, value in settings.items():
             set_dotted(tree, key, dict(value) if isinstance(value, dict) else value)
         return RunConfig.model_validate(tree)

@@ -151,7 +151,7 @@ class SweepSpec(Settings):
 
     def to_yaml(self, masked: bool = True) -> str:
         """The whole spec, defaults and the space included; a URL's user and password are masked unless told not to."""
-        tree = self.model_dump(mode="json")
+        tree = {**self.model_dump(mode="json"), "base": self.base.given()}
         if self.search.algorithm == "grid":
             del tree["search"]["num_trials"]
         space, compared = tree.pop("space"), tree.pop("compare")

@@ -233,6 +233,7 @@ class _Run:
             pareto=outcome.pareto_front(self.spec.objectives),
             notes=[
                 *corpus_notes(self.ready.corpus, self.ready.pairs),
+                *outcome.notes(),
                 *self.notes,
                 *([self.unreported] if self.unreported else []),
             ],

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from gemma_nli.outgoing import shown
 from gemma_nli.spec.settings import Objective
 from gemma_nli.sweep.prepare import Prepared
+from gemma_nli.training.learned import learning_warning
 from gemma_nli.trial import TrialRecord, read_trials
 
 State = Literal["finished", "pruned", "failed", "waiting"]
@@ -35,6 +36,7 @@ class TrialOutcome:
     error: str | None = None
     folds_done: int = 0
     ended: tuple[int, int | None] = (0, None)
+    warning: str = ""  # why its numbers say little, where a fold did not learn
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,17 @@ class Outcome:
         ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
         return [{"error": why, "trials": len(found), "settings": found[0].settings} for why, found in ordered]
 
+    def notes(self) -> list[str]:
+        """What its user should know of the trials: how many did not learn, the best one's reason or one of theirs."""
+        dull = [trial for trial in self.trials if trial.warning]
+        if not dull:
+            return []
+        shown_one = self.best if self.best in dull else dull[0]
+        assert shown_one is not None
+        which = "the best trial" if shown_one is self.best else "one of them"
+        trials = f"{len(dull)} of {len(self.trials)} trials did not learn in every fold"
+        return [f"{trials}; {which}: {shown_one.warning}"]
+
     def pareto_front(self, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
         """Settings and values of the finished trials that no other beats in every objective; empty with one."""
         names = [objective.metric for objective in objectives]
@@ -118,7 +131,8 @@ def _outcome(key: str, settings: dict[str, Any], record: TrialRecord | None, met
     metrics = record.metrics()
     objective = float(metrics.get(metric, math.nan))
     folds = len(record.folds)
-    return TrialOutcome(key, settings, record.state, objective, metrics, record.error, folds, ended_of(record))
+    warning = learning_warning(record.folds.values(), record.config) if record.state == "finished" else ""
+    return TrialOutcome(key, settings, record.state, objective, metrics, record.error, folds, ended_of(record), warning)
 
 
 def _slices(keys: list[str]) -> Iterator[list[str]]:

@@ -20,6 +20,7 @@ from gemma_nli.files import write_whole
 from gemma_nli.masking import mask_address
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.tracking.projection import DatasetFacts, MetricPoint, TrialProjection
+from gemma_nli.training.learned import learning_warning
 from gemma_nli.trial import TrialRecord
 
 OUT_OF_FOLD = "out_of_fold.safetensors"
@@ -53,6 +54,9 @@ def project_trial(
     computed_by = record.tags.get("gemma_nli.computed_by")
     if sweep_id is not None and computed_by not in (None, sweep_id):
         facts["reused_from"] = str(computed_by)
+    not_learned = learning_warning(record.folds.values(), record.config)
+    if not_learned:
+        facts["gemma_nli.not_learned"] = not_learned
     if record.reason:
         facts["gemma_nli.reason"] = record.reason
     return TrialProjection(

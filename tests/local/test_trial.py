@@ -212,3 +212,10 @@ def test_the_command_tells_run_experiment_and_metrics(words, capsys, runs_of):
 def test_a_mistake_is_one_message(words, more, told, capsys):
     assert run_command("train", *words, *more) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_learn_says_so_and_its_mlflow_run_has_the_tag(config, client):
+    dull = run_here(config.with_settings({"training.learning_rate": 1e-12, "training.num_epochs": 1}))
+    (note,) = [note for note in dull.notes if "did not learn" in note]
+    assert "training.learning_rate (it was 1e-12)" in note
+    assert client.get_run(dull.run_id).data.tags["gemma_nli.not_learned"] == note
