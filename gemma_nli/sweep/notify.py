@@ -8,20 +8,34 @@ The address itself is a secret where it is a chat's webhook: messages of ours sh
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from gemma_nli.errors import GemmaNliError, SweepError
-from gemma_nli.masking import mask_tree
+from gemma_nli.masking import mask_address, mask_tree
 from gemma_nli.outgoing import shown
 from gemma_nli.sweep.result import SweepResult
 
 SECONDS = 10.0
 """All that a notification may cost, however the other side behaves."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Another server must get neither the password nor the sweep's result, and a GET there would tell nobody."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None leaves the redirect an HTTPError."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+_KEPT = "%/:?#[]@!$&'()*+,;=~-._"
+"""What an address may hold; the rest is percent-encoded before it is sent."""
 
 
 class Notifier:
@@ -35,18 +49,15 @@ class Notifier:
         Raises:
             SweepError: not such an address, told before the sweep costs anything.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SweepError(
-                "--notify: must be an http:// or https:// address, as in https://chat.example.org/hooks/1."
-            )
+        parts = _checked(url)
         self.name, self.seconds = name, seconds
         self.shown = f"{parts.scheme}://{parts.hostname}"
         self._headers = {"Content-Type": "application/json", "User-Agent": "gemma-nli"}
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        asked = {"path": quote(parts.path, safe=_KEPT), "query": quote(parts.query, safe=_KEPT), "fragment": ""}
+        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], **asked))
 
     def ended(self, result: SweepResult) -> str | None:
         """Why it could not be told, or None."""
@@ -82,10 +93,28 @@ class Notifier:
         data = json.dumps(mask_tree(body), allow_nan=False, default=str).encode()
         request = urllib.request.Request(self._url, data, self._headers, method="POST")  # noqa: S310 - http(s), checked
         try:
-            with urllib.request.urlopen(request, timeout=self.seconds):  # noqa: S310  # nosec B310 - as above
+            with _OPENER.open(request, timeout=self.seconds):  # nosec B310 - as above
                 return None
         except urllib.error.HTTPError as error:
+            if 300 <= error.code < 400:
+                return f"it answered {error.code}, and redirects are not followed; give the address it leads to"
             return f"it answered {error.code}"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             return getattr(reason, "strerror", None) or type(reason).__name__
+
+
+def _checked(url: str) -> SplitResult:
+    """The parts of an address that can be asked; raises SweepError, without a word of the address, where it cannot."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+    except ValueError:  # also a UnicodeError: a host that no name server could be asked for
+        parts, host, port = SplitResult("", "", "", "", ""), "", None
+    hidden = parts.username is None and mask_address(url.partition("?")[0].partition("#")[0]).find("***@") >= 0
+    if hidden:
+        raise SweepError("--notify: a user or password with / ? # or @ in it must be percent-encoded, as %2F for /.")
+    if parts.scheme not in ("http", "https") or not host or port == 0 or re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        raise SweepError("--notify: must be an http:// or https:// address, as in https://chat.example.org/hooks/1.")
+    return parts

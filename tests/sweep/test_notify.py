@@ -109,3 +109,62 @@ def test_a_webhook_that_drips_costs_no_more_than_its_time():
 def test_no_other_address_is_taken(url):
     with pytest.raises(SweepError, match="--notify"):
         Notifier(url, "x")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_is_told_as_a_failure(hook, status):
+    address, heard = hook
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Location", f"http://{address}/hook")
+            self.end_headers()
+
+        do_GET = do_POST
+
+        def log_message(self, *args: object) -> None:
+            """Silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        told = Notifier(f"http://ann:hunter2@127.0.0.1:{server.server_port}/x", "x").ended(result())
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert told is not None
+    assert f"it answered {status}, and redirects are not followed" in told
+    assert "hunter2" not in told
+    assert heard == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ann:hunter2@host:99999/x", "http://ann:hunter2@[::1/x", "http://ann:hun/ter2@host/x", "http://",
+        "http://ann:hunter2@", "https://ann:hunter2@ho st/x", "http://ann:hunter2@host/a\nb", "http:host/hunter2",
+        "http://u:8080/hunter2@host", "ftp://ann:hunter2@host/x", "ann:hunter2@host", "http://a..b/hunter2",
+        "http://ann:hunter2@host:port/x", "http://host:0/hunter2", "//host/hunter2", "http:\\\\host\\hunter2",
+    ],
+)  # fmt: skip
+def test_a_malformed_address_is_refused_before_anything_runs_and_never_shown(url, capsys, tmp_path, monkeypatch):
+    from tests.commands import run_command
+
+    with pytest.raises(SweepError, match="--notify") as refused:
+        Notifier(url, "x")
+    assert "hun" not in str(refused.value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text("name: s\nspace: {training.seed: {grid: [1, 2]}}\n")
+    assert run_command("sweep", "s.yaml", "--notify", url) == 2
+    told = "".join(capsys.readouterr())
+    assert "--notify" in told
+    assert "hun" not in told
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+def test_an_address_with_letters_of_its_own_is_sent_percent_encoded(hook):
+    address, heard = hook
+    assert Notifier(f"http://{address}/caf\u00e9 x?a=\u00e9".replace(" ", "%20"), "x").ended(result()) is None
+    assert len(heard) == 1
