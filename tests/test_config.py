@@ -191,7 +191,7 @@ class TestYaml:
             ("training: &t {seed: *t}", "recursive"),
             ("a: [1", "line 1, column"),
             ("a: \0", "not valid YAML"),
-            ("model: {revision: 2020-13-45}", "month"),
+            ("model: {revision: !!timestamp 2020-13-45}", "month"),
             ("training: {seed: " + "9" * 5000 + "}", "not valid YAML"),
         ],
     )

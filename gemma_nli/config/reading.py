@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from gemma_nli.config.run import RunConfig, build_config
+from gemma_nli.config.typed_words import FLOAT, FLOAT_SIGNS, RESOLVERS, TypedFloat
 from gemma_nli.errors import ConfigError, Problems, did_you_mean
 
 
@@ -18,10 +20,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     Merge keys (`<<`) are refused too: what a file says should stand where it applies, and they can nest without bound.
     """
 
+    @classmethod
+    def is_plain_value(cls, word: str) -> bool:
+        """Whether a word by itself is a number, true, false or null."""
+        patterns = (*cls.yaml_implicit_resolvers.get(word[:1], []), *cls.yaml_implicit_resolvers.get(None, []))
+        return any(pattern.match(word) for _, pattern in patterns)
+
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: set[Any] = set()
-    for key_node, _ in node.value:
+    for key_node, value_node in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
             raise yaml.constructor.ConstructorError(
                 None, None, "merge keys (<<) are not read; write the settings out", key_node.start_mark
@@ -32,9 +40,29 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
         seen.add(key)
+        if key == "tags" and isinstance(value_node, yaml.MappingNode):
+            _keep_as_typed(value_node)
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
+def _keep_as_typed(tags: yaml.MappingNode) -> None:
+    """A user's own tags are words: `1.10`, `010`, `no`, `null` stay what they are."""
+    for pair in tags.value:
+        for node in pair:
+            if isinstance(node, yaml.ScalarNode) and node.style is None and node.value:
+                node.tag = "tag:yaml.org,2002:str"
+
+
+_UniqueKeyLoader.yaml_implicit_resolvers = {}
+for _name, _pattern, _signs in RESOLVERS:
+    _UniqueKeyLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(f"(?:{_pattern.pattern})$"), [s.strip("\0") for s in _signs]
+    )
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(f"(?:{FLOAT.pattern})$"), list(FLOAT_SIGNS)
+)
+_UniqueKeyLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: TypedFloat(node.value))
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
@@ -65,6 +93,8 @@ def read_yaml(path: Path) -> Any:
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """`key=value` words to a dotted mapping; values are YAML (`[1, 2]`, `true`, `null`, text).
 
+    A value without brackets or quotes is one word, blanks, `#` and `:` included; a tag's stays as it was typed.
+
     Raises:
         ConfigError: a word without `=`, an empty key, a value that is no YAML.
     """
@@ -77,11 +107,20 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             problems.add(word, "not an override; write key=value, as in training.batch_size=16.")
             continue
         try:
-            parsed[key] = parse_yaml(text, key)
+            parsed[key] = text if key.startswith("tags.") else _value(text, key)
         except ConfigError as error:
             problems.add("", str(error))
     problems.raise_if_any(ConfigError)
     return parsed
+
+
+def _value(text: str, key: str) -> Any:
+    if key == "tags":
+        return parse_yaml(f"tags: {text}", key)["tags"]
+    word = text.strip()
+    if not word or word[0] in "[{\"'|>&*!%@`" or "\n" in text or word.startswith(("- ", "? ")):
+        return parse_yaml(text, key)
+    return parse_yaml(word, key) if _UniqueKeyLoader.is_plain_value(word) else word
 
 
 def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:

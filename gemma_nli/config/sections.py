@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import typing
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.errors import ConfigError
+
+from gemma_nli.config.typed_words import as_wanted
 
 
 def home() -> Path:
@@ -37,12 +38,9 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `yes` and `on` as true, and pydantic reads true as 1."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and {int, float} & {kind, *typing.get_args(kind)}:
-            raise ValueError(f"must be a number, got {value}")
-        return value
+    def _as_typed(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML 1.1's readings, and pydantic's of true as 1, are not taken for a setting."""
+        return as_wanted(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 class DataConfig(Settings):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from gemma_nli.config import check_value
+from gemma_nli.config import check_value, setting_names
+from gemma_nli.config.typed_words import kinds
 from gemma_nli.errors import ConfigError, Problems, did_you_mean
 
 if TYPE_CHECKING:
@@ -258,7 +259,8 @@ def checked_value(key: str, value: Any, problems: Problems, where: str) -> Any:
 
 def _number(key: str, value: Any, kind: str, problems: Problems, where: str) -> Number | None:
     before = len(problems.lines)
-    checked = checked_value(key, value, problems, where)
+    is_switch = bool in kinds(setting_names()[key].annotation)
+    checked = None if is_switch else checked_value(key, value, problems, where)
     if len(problems.lines) > before:
         return None
     if isinstance(checked, bool) or isinstance(value, bool) or not isinstance(checked, (int, float)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gemma_nli.config import Settings
+from gemma_nli.config.typed_words import as_text
 from gemma_nli.errors import did_you_mean
 
 F1 = "cv_aggregate/mean_f1"
@@ -45,13 +45,10 @@ def checked_tags(tags: dict[str, str]) -> dict[str, str]:
 
 
 def _texts(value: Any) -> Any:
-    """YAML's numbers and dates in tags, as text."""
+    """Numbers in tags as they were typed."""
     if not isinstance(value, dict):
         return value
-    plain = (int, float, datetime.date)
-    return {
-        k: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, plain) else v for k, v in value.items()
-    }
+    return {as_text(k): str(v).lower() if isinstance(v, bool) else as_text(v) for k, v in value.items()}
 
 
 Tags = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(checked_tags)]
