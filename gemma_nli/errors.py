@@ -74,9 +74,14 @@ class SweepBusyError(SweepError):
     """Another process holds this sweep."""
 
 
+SHOWN_PROBLEMS, SEARCHED_NAMES = 100, 5_000
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'last'?`, or the known names when none is near, or nothing when there are none."""
     names = sorted(known)
+    if len(names) > SEARCHED_NAMES:  # comparing takes a millisecond per ten of them
+        return f"; {len(names):,} names are known."
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
@@ -103,5 +108,8 @@ class Problems:
             raise kind(self.text())
 
     def text(self) -> str:
-        count = f"{len(self.lines)} problem{'s' if len(self.lines) != 1 else ''}"
-        return "\n".join([f"{self.source}: {count}", *(f"  {line}" for line in self.lines)])
+        count = f"{len(self.lines):,} problem{'s' if len(self.lines) != 1 else ''}"
+        shown = [f"  {line}" for line in self.lines[:SHOWN_PROBLEMS]]
+        if len(self.lines) > len(shown):
+            shown.append(f"  ... and {len(self.lines) - len(shown):,} more")
+        return "\n".join([f"{self.source}: {count}", *shown])

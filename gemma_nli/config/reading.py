@@ -13,6 +13,9 @@ from gemma_nli.config.run import RunConfig, build_config
 from gemma_nli.config.typed_words import FLOAT, FLOAT_SIGNS, RESOLVERS, TypedFloat
 from gemma_nli.errors import ConfigError, Problems, did_you_mean
 
+MOST_BYTES = 4 * 2**20
+"""Of a YAML file: ten seconds of reading, and four times a grid of 100,000 numbers."""
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice: plain YAML would keep the last one silently.
@@ -81,6 +84,11 @@ def parse_yaml(text: str, source: str) -> Any:
 def read_yaml(path: Path) -> Any:
     """A YAML file's value; raises ConfigError where it is missing, not UTF-8 or not YAML."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(
+                f"{path}: has {path.stat().st_size:,} bytes; a file of settings has at most {MOST_BYTES:,}. "
+                "Give fewer values, or search a range of them (uniform, loguniform, int) by random or optuna."
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else [])

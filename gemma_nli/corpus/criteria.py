@@ -38,16 +38,17 @@ def read_criteria(path: Path, problems: FileProblems) -> dict[str, str]:
         return {}
     criteria: dict[str, str] = {}
     first_lines: dict[str, int] = {}
+    texts: set[str] = set()
     for line, item in zip(_item_lines(text), items, strict=True):
         name, hypothesis = _check_item(line, item, problems)
         if name is None or hypothesis is None:
             continue
         if name in first_lines:
             problems.add(line, f"duplicate criterion {named(name)}, first at line {first_lines[name]}.")
-        elif hypothesis in criteria.values():
+        elif hypothesis in texts:
             problems.add(line, f"criterion {named(name)} has the text of another; two criteria need two texts.")
         first_lines.setdefault(name, line)
-        criteria.setdefault(name, hypothesis)
+        texts.add(criteria.setdefault(name, hypothesis))
     return criteria
 
 
@@ -78,10 +79,12 @@ def _item_lines(text: str) -> list[int]:
     """The line at which each item of a (valid) top-level JSON list starts."""
     decoder, place = json.JSONDecoder(), text.index("[") + 1
     lines: list[int] = []
+    line, counted = 1, 0
     while True:
         while text[place] in " \t\r\n,":
             place += 1
         if text[place] == "]":
             return lines
-        lines.append(text.count("\n", 0, place) + 1)
+        line, counted = line + text.count("\n", counted, place), place
+        lines.append(line)
         place = decoder.raw_decode(text, place)[1]

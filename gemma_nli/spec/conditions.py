@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gemma_nli.config import check_key
 from gemma_nli.errors import Problems
-from gemma_nli.spec.domain import Domain, checked_value, parse_domain, same, shown
+from gemma_nli.spec.domain import Domain, checked_value, identity, parse_domain, shown
 
 Conditions = tuple[tuple[str, tuple[Any, ...]], ...]
 _EVALUATION = ("data.data_dir", "data.num_folds", "data.fold_seed", "data.eval_negative_ratio")
@@ -23,7 +24,11 @@ class Varied:
 
     def active(self, settings: Mapping[str, Any]) -> bool:
         """Whether it varies, given the settings that vary before it."""
-        return all(key in settings and any(same(settings[key], v) for v in values) for key, values in self.when)
+        return all(key in settings and identity(settings[key]) in values for key, values in self._allowed)
+
+    @functools.cached_property
+    def _allowed(self) -> tuple[tuple[str, frozenset[Hashable]], ...]:
+        return tuple((key, frozenset(map(identity, values))) for key, values in self.when)
 
 
 def parse_varied(tree: Any, problems: Problems, prefix: str = "") -> tuple[Varied, ...]:

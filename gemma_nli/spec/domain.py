@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,17 @@ class Choices:
         return self.values
 
     def contains(self, value: Any) -> bool:
-        return any(same(value, own) for own in self.values)
+        return identity(value) in self._own
+
+    @functools.cached_property
+    def _own(self) -> dict[Hashable, Any]:
+        """Each value by its identity: looked up for every cell and trial, of which there may be 100,000."""
+        return {identity(value): value for value in self.values}
+
+    @functools.cached_property
+    def _params(self) -> dict[Hashable, Any]:
+        """The value that each of Optuna's params stands for, in the order of the values."""
+        return {identity(_param(value)): value for value in self.values}
 
     def sample(self, rng: np.random.Generator) -> Any:
         return self.values[int(rng.integers(len(self.values)))]
@@ -54,24 +65,27 @@ class Choices:
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
 
-        return CategoricalDistribution([self.to_param(value) for value in self.values])
+        return CategoricalDistribution([_param(value) for value in self.values])
 
     def suggest(self, trial: Trial) -> Any:
-        return self.from_param(trial.suggest_categorical(self.key, [self.to_param(value) for value in self.values]))
+        return self.from_param(trial.suggest_categorical(self.key, [_param(value) for value in self.values]))
 
     def to_param(self, value: Any) -> Any:
-        """Optuna stores plain scalars only: a list or a section is named by its JSON."""
-        own = next((own for own in self.values if same(own, value)), value)
-        return json.dumps(own, sort_keys=True) if isinstance(own, (list, dict)) else own
+        return _param(self._own.get(identity(value), value))
 
     def from_param(self, param: Any) -> Any:
-        return next((value for value in self.values if same(self.to_param(value), param)), param)
+        return self._params.get(identity(param), param)
 
     def tree(self) -> dict[str, Any]:
         return {self.kind: list(self.values)}
 
     def __str__(self) -> str:
         return f"{self.kind} [{', '.join(shown(value) for value in self.values)}]"
+
+
+def _param(value: Any) -> Any:
+    """Optuna stores plain scalars only: a list or a section is named by its JSON."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
 
 
 @dataclass(frozen=True)
@@ -174,13 +188,13 @@ def _choices(key: str, kind: str, body: Any, problems: Problems, where: str) -> 
     if not isinstance(body, list) or not body:
         problems.add(f"{where}.{kind}", f"must be a list of at least one value, got {shown(body)}.")
         return None
-    values: list[Any] = []
+    values: dict[Hashable, Any] = {}
     before = len(problems.lines)
     for index, value in enumerate(body):
         checked = checked_value(key, value, problems, f"{where}.{kind}[{index}]")
-        if len(problems.lines) == before and not any(same(checked, own) for own in values):
-            values.append(checked)
-    return Choices(key, kind, tuple(values)) if len(problems.lines) == before else None
+        if len(problems.lines) == before:
+            values.setdefault(identity(checked), checked)
+    return Choices(key, kind, tuple(values.values())) if len(problems.lines) == before else None
 
 
 def _range(key: str, kind: str, body: Any, problems: Problems, where: str) -> Range | None:
@@ -275,6 +289,20 @@ def _number(key: str, value: Any, kind: str, problems: Problems, where: str) -> 
 def same(a: Any, b: Any) -> bool:
     """Equality that keeps true apart from 1, as YAML does."""
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+
+
+def identity(value: Any) -> Hashable:
+    """Equal for values that are `same`, and for no others; looked up where comparing each with each would be slow."""
+    return (isinstance(value, bool), _hashable(value))
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, (list, tuple)):
+        return (type(value), *(_hashable(item) for item in value))
+    if isinstance(value, Mapping):
+        return (dict, frozenset((key, _hashable(item)) for key, item in value.items()))
+    held: Hashable = value
+    return held
 
 
 def shown(value: Any) -> str:
