@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.config import MlflowConfig, database_uri, same_database, sqlite_address, sqlite_file
+from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.errors import ConfigError, SweepError, TrackingError
 from gemma_nli.search.study import SweepStudy, study_url
 from gemma_nli.search.study_database import check_study_database
@@ -163,7 +169,6 @@ def test_a_study_and_a_store_in_one_database_are_refused_by_address_and_by_table
 
 
 def test_a_sweep_whose_study_is_mlflows_database_is_refused_before_anything_is_written(tmp_path, capsys, monkeypatch):
-    from gemma_nli.corpus.synthetic import write_synthetic
     from gemma_nli.model.demo_weights import minilm_folder
 
     write_synthetic(tmp_path / "data")
@@ -172,7 +177,7 @@ def test_a_sweep_whose_study_is_mlflows_database_is_refused_before_anything_is_w
     tree["base"]["mlflow"] = {"tracking_uri": f"sqlite:///{tmp_path}/both.db"}  # type: ignore[index]
     tree["search"] = {"algorithm": "optuna", "num_trials": 2, "storage": "sqlite+pysqlite:///./both.db"}
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "s.yaml").write_text(__import__("yaml").safe_dump(tree))
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(tree))
     before = sorted(path for path in tmp_path.rglob("*"))
     for words in (["sweep", "s.yaml", "--plan"], ["sweep", "s.yaml"]):
         assert run_command(*words) == 2
@@ -192,3 +197,41 @@ def test_the_files_of_a_study_and_a_store_hold_their_own_tables(tmp_path):
     assert not table_names(study) & MLFLOW_TABLES
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         assert database.execute("SELECT COUNT(*) FROM alembic_version").fetchone() == (1,)
+
+
+@pytest.mark.slow
+def test_a_sweep_with_a_study_and_all_that_follows_work_in_a_folder_of_any_name(tiny_bert, tmp_path):
+    """Each command as a process of its own, typed in the folder, with its printed commands typed after it."""
+    home = tmp_path / "My%20Project 50% [x]?#{ü}&'"
+    home.mkdir()
+    write_synthetic(home / "data", num_posts=40)
+    tree: dict[str, object] = {"name": "odd", "space": SPACE, "storage": "storage"}
+    tree["base"] = {
+        "data": {"data_dir": "data", "num_folds": 2},
+        "model": {"name": str(shutil.copytree(tiny_bert, home / "model")), "max_length": 32},
+        "training": {"num_epochs": 1},
+        "output": {"experiment_name": "odd"},
+    }
+    tree["search"] = {"algorithm": "optuna", "num_trials": 2}
+    (home / "odd.yaml").write_text(yaml.safe_dump(tree))
+    environment = {**os.environ, "GEMMA_NLI_HOME": str(home / "home")}
+
+    def type_in(*words: str) -> str:
+        command = [sys.executable, "-m", "gemma_nli", *words]
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    type_in("sweep", "odd.yaml")
+    (study,) = (home / "storage" / "sweeps").glob("*/optuna.db")
+    assert study.is_file()
+    assert len(json.loads(type_in("runs", "--json"))) == 2
+    type_in("best", "--experiment", "odd")
+    type_in("resume", "odd")
+    type_in("backup", "a.tar.gz")
+    printed = type_in("restore", "a.tar.gz", "--tracking-uri", sqlite_address("else/mlflow.db"))
+    other = printed.splitlines()[0].removeprefix("restored to ")
+    assert len(json.loads(type_in("runs", "--json", "--tracking-uri", other))) == 2
+    assert sorted(os.listdir(tmp_path)) == [home.name]
+    wanted = {"a.tar.gz", "data", "else", "home", "model", "odd.yaml", "storage"}
+    assert wanted == {name for name in os.listdir(home) if not name.startswith("report")}

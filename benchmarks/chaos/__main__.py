@@ -1,7 +1,7 @@
 """`make chaos`: kill drivers, workers and servers, damage files, count what is lost. Loopback only, bounded in time.
 
-python -m benchmarks.chaos            50 driver kills, 10 worker kills, 5 outages, 20 damaged files, stock Tune beside:
-                                      35 minutes on 2 cores
+python -m benchmarks.chaos            50 driver kills, 10 worker kills, 5 outages, 20 damaged files, 20 killed
+                                      restores, stock Tune beside: 40 minutes on 2 cores
 python -m benchmarks.chaos --short    5 + 2 + 1 + 5 in one sweep, as the tests run it
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.chaos.damage import damage_files
 from benchmarks.chaos.kills import kill_drivers, kill_workers
 from benchmarks.chaos.outages import take_server_away
+from benchmarks.chaos.restores import kill_restores
 from benchmarks.chaos.rig import Server, Stage, Warm, build_source, orphans, warm_process
 from benchmarks.chaos.short import everything_at_once
 from benchmarks.chaos.stock import run_stock
@@ -105,7 +106,9 @@ class Chaos:
         finally:
             server.kill()
 
-    def run(self, drivers: int, workers: int, outages: int, files: int, stock: tuple[int, int, int, int]) -> None:
+    def run(
+        self, drivers: int, workers: int, outages: int, files: int, restores: int, stock: tuple[int, int, int, int]
+    ) -> None:
         fast, rng = self.reference(), self.rng
         self.repeat(
             "driver killed", drivers, lambda left: kill_drivers(self.stage(), min(left, KILLS_A_SWEEP), rng, fast)
@@ -117,6 +120,7 @@ class Chaos:
             )
         self.repeat("server away", outages, lambda left: self.outage(left, fast))
         self.repeat("file damaged", files, lambda left: damage_files(self.stage(), left, rng, fast))
+        self.repeat("restore killed", restores, lambda left: kill_restores(self.stage(), left, rng))
         if time.monotonic() < self.until:
             self.stock(stock)
 
@@ -141,7 +145,9 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="5 + 2 + 1 + 5 in one sweep")
-    parser.add_argument("--counts", default="50,10,5,20", help="driver kills, worker kills, outages, damaged files")
+    parser.add_argument(
+        "--counts", default="50,10,5,20,20", help="kills of drivers, of workers, outages, files, restores"
+    )
     parser.add_argument("--stock", default="6,2,1,2", help="the same for stock Tune; 0,0,0,0 leaves it out")
     parser.add_argument("--minutes", type=float, default=60.0, help="start nothing new after that")
     parser.add_argument("--seed", type=int, default=1)
