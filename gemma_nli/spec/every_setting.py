@@ -26,6 +26,10 @@ This page is made from the classes that check the settings: `gemma-nli settings 
 `gemma-nli settings NAME` shows one, or a section, in the terminal. A setting of a run is an override of
 `gemma-nli train` and `gemma-nli sweep` (`training.batch_size=16`) and a key of a config file or of a sweep file's
 `base:`. The keys of a sweep file stand below them.
+
+A number is written in plain digits (`16`, `0.1`, `1e-4`); what YAML 1.1 would make a number of (`010`, `12:30`,
+`1_000`, `0x1F`, a date) is refused where a number is wanted, and is text where text is. Tags and names keep their text
+as typed: `1.10`, `010`, `no`.
 """
 
 

@@ -77,7 +77,8 @@ class SearchSettings(Settings):
     storage: str | None = Field(
         default=None,
         min_length=1,
-        description="SQLAlchemy URL of the Optuna study, else SQLite in the sweep's folder; a password belongs in "
+        description="SQLAlchemy URL of the Optuna study, else SQLite in the sweep's folder; never the database of "
+        "MLflow, and with a `?` or `%` in a folder's name written %3F or %25; a password belongs in "
         "the database's own place for it (PGPASSWORD, ~/.pgpass), as a masked URL cannot be resumed from",
     )
     warm_start: WarmStart = WarmStart()
