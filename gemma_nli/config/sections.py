@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from gemma_nli.errors import ConfigError
-
 from gemma_nli.config.typed_words import as_wanted
+from gemma_nli.errors import ConfigError
 
 
 def home() -> Path:
