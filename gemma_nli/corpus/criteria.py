@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.corpus.file_problems import FileProblems, named
+from gemma_nli.corpus.file_problems import FileProblems, has_control_character, named
 from gemma_nli.corpus.tables import read_text
 from gemma_nli.errors import did_you_mean
 
@@ -67,8 +67,8 @@ def _check_item(line: int, item: Any, problems: FileProblems) -> tuple[str | Non
             problems.add(line, f"a criterion's '{key}' is empty.")
         elif any("\ud800" <= c <= "\udfff" or c == "\0" for c in value):
             problems.add(line, f"a criterion's '{key}' holds a character that is no Unicode text.")
-        elif key == "id" and (":" in value or not value.strip().isprintable()):
-            problems.add(line, "a criterion's 'id' holds a colon or a control character; it names pairs and metrics.")
+        elif key == "id" and has_control_character(value.strip()):
+            problems.add(line, "a criterion's 'id' holds a control character; it names pairs, metrics and columns.")
         else:
             continue
         return None, None

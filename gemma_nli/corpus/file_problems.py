@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 
 SHOWN_OF_A_KIND, SHOWN_PLACES = 3, 5
@@ -71,6 +72,11 @@ class FileProblems:
 def named(value: str) -> str:
     """A quoted id, or only its length: a value that does not look like an id may be a post's text."""
     return repr(value) if looks_like_an_id(value) else f"of {len(value)} characters"
+
+
+def has_control_character(value: str) -> bool:
+    """Whether a value holds what no id may: a control character, a line or paragraph separator, half a surrogate."""
+    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
 
 
 def looks_like_an_id(value: str) -> bool:

@@ -112,9 +112,10 @@ class PairTable:
         return np.asarray(self.rank_N < quota_K[self.fold_N - 1])
 
     def pair_ids(self, rows: np.ndarray) -> list[str]:
-        """`post::criterion` of each row; a criterion's id has no colon, so an id names one pair."""
+        """Of each row (`pair_id`)."""
+        criteria = [pair_id("", criterion) for criterion in self.criterion_ids]
         return [
-            f"{self.post_ids[post]}::{self.criterion_ids[criterion]}"
+            self.post_ids[post] + criteria[criterion]
             for post, criterion in zip(self.post_N[rows].tolist(), self.criterion_N[rows].tolist(), strict=True)
         ]
 
@@ -178,6 +179,14 @@ class PairTable:
 
     def _negatives_by_source(self, rows: np.ndarray) -> dict[str, int]:
         return {SOURCES[source]: int((self.source_N[rows] == source).sum()) for source in (ANNOTATED, SAMPLED)}
+
+
+def pair_id(post_id: str, criterion_id: str) -> str:
+    """`post::criterion`; a colon of the criterion's has a backslash before it, so that an id names one pair.
+
+    The last two colons without one between post and criterion are the mark, whatever a post's id holds.
+    """
+    return f"{post_id}::" + criterion_id.replace(":", r"\:")
 
 
 def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:

@@ -20,7 +20,7 @@ from gemma_nli.corpus import redaction
 from gemma_nli.corpus.copies import groups_of_copies
 from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
 from gemma_nli.corpus.csv_files import csv_line
-from gemma_nli.corpus.file_problems import SHOWN_PLACES, FileProblems, looks_like_an_id, named
+from gemma_nli.corpus.file_problems import SHOWN_PLACES, FileProblems, has_control_character, looks_like_an_id, named
 from gemma_nli.corpus.tables import Record, Table, read_table
 from gemma_nli.errors import CorpusError, did_you_mean
 
@@ -141,6 +141,9 @@ def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], 
         post_id, text = record.values["post_id"].strip(), record.values["text"]
         if not post_id:
             problems.add(record.line, "post_id is empty.")
+            continue
+        if has_control_character(post_id):
+            problems.add(record.line, "post_id holds a control character; an id is one line of text.")
             continue
         if post_id in first_lines:
             problems.add(

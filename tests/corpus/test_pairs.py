@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gemma_nli.config import DataConfig
-from gemma_nli.corpus.pairs import ANNOTATED, INNER_SLOTS, POSITIVE, SAMPLED, build_pairs, pair_texts
+from gemma_nli.corpus.pairs import ANNOTATED, INNER_SLOTS, POSITIVE, SAMPLED, build_pairs, pair_id, pair_texts
 from gemma_nli.corpus.redsm5 import Annotation, Corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.errors import CorpusError
@@ -272,3 +272,19 @@ def test_every_column_that_decides_who_is_chosen_or_measured_is_in_the_fingerpri
         changed = getattr(pairs, column).copy()
         changed[0] += 1
         assert dataclasses.replace(pairs, **{column: changed}).fingerprint != pairs.fingerprint, column
+
+
+names = st.text(st.sampled_from("ab:\\\\/ %"), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=400)
+@given(one=st.tuples(names, names), other=st.tuples(names, names))
+def test_a_pair_id_names_one_pair_whatever_colons_its_ids_have(one, other):
+    assert (pair_id(*one) == pair_id(*other)) == (one == other)
+
+
+def test_ids_without_a_colon_make_the_pair_ids_they_always_made():
+    assert pair_id("p::1", "LOW_MOOD") == "p::1::LOW_MOOD"
+    assert pair_id("p1", "A1: Depressed mood") == r"p1::A1\: Depressed mood"
+    table = build_pairs(CORPUS, DataConfig())
+    assert table.pair_ids(np.array([0]))[0] == f"{table.post_ids[0]}::{table.criterion_ids[0]}"

@@ -133,7 +133,8 @@ def test_a_damaged_file_is_refused_in_a_sentence(folder, posts, what):
         ('[{"id": "A", "txt": "x"}]', "has no 'text'; did you mean 'txt'?"),
         ('[{"id": "A", "text": 3}]', "'text' must be text, got int"),
         ('[{"id": "A", "text": "x"}, {"id": "B", "text": "x"}]', "has the text of another"),
-        ('[{"id": "A::B", "text": "x"}]', "colon"),
+        ('[{"id": "A\\nB", "text": "x"}]', "control character"),
+        ('[{"id": "A\\u2028B", "text": "x"}]', "control character"),
         ('[{"id": "A", "text": "\\ud800"}]', "no Unicode"),
         ("[" * 100_000, "not valid JSON"),
     ],
@@ -257,3 +258,22 @@ def test_a_sentence_judged_both_ways_is_noted_with_its_lines_and_counts_as_posit
         "counts, so the pair is positive.",
     )
     assert load_corpus(folder(annotations=HEADER + "".join(rows[1:]))).notes == ()
+
+
+ODD_IDS = [
+    "USE::MONITOR", "A1: Depressed mood", "a/b/../c", "../x", "50% :: of\\days", "müde 😴", "a,b;c", 'say "so"', "=1+1",
+    "::", ":", "\\:", "[bold]x[/bold]", "<b>", "x" * 300, "nbsp\u00a0here", "A1 Depressed mood",
+]  # fmt: skip
+
+
+def test_any_id_without_control_characters_is_taken_and_read_back(tmp_path):
+    posts = {f"{name} post": f"text {place}" for place, name in enumerate(ODD_IDS)}
+    criteria = {name: f"hypothesis {place}" for place, name in enumerate(ODD_IDS)}
+    annotations = tuple(Annotation(post, "s", "x", name, 1, "") for post in posts for name in criteria)
+    corpus = Corpus(posts, criteria, annotations)
+    write_corpus(corpus, tmp_path)
+    assert load_corpus(tmp_path) == corpus
+
+
+def test_a_post_id_with_a_control_character_is_refused(folder):
+    assert "redsm5_posts.csv:2: post_id holds a control character" in refusal(folder(posts='post_id,text\n"p\t1",x\n'))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import traceback
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from gemma_nli.corpus.pairs import pair_id
+from gemma_nli.corpus.redsm5 import Corpus, write_corpus
+from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.errors import CorpusError, JournalError, TrackingError, TrainingError
 from gemma_nli.local.trial import run_here
 from gemma_nli.training.listeners import Silent
@@ -219,3 +224,22 @@ def test_a_run_that_does_not_learn_says_so_and_its_mlflow_run_has_the_tag(config
     (note,) = [note for note in dull.notes if "did not learn" in note]
     assert "training.learning_rate (it was 1e-12)" in note
     assert client.get_run(dull.run_id).data.tags["gemma_nli.not_learned"] == note
+
+
+def test_criteria_with_any_names_are_trained_and_mlflow_has_a_metric_for_each(config, client, tmp_path):
+    made = synthetic_corpus(60, seed=3)
+    odd = ["USE::MONITOR", "A1: Low mood", "../up", "a/b//c", "50% off", "müde 😴", "a,b", 'say "so"', "[b]", "é" * 300]
+    names = dict(zip(made.criteria, odd, strict=True))
+    told = tuple(dataclasses.replace(a, criterion_id=names[a.criterion_id]) for a in made.annotations)
+    write_corpus(Corpus(made.posts, {names[k]: v for k, v in made.criteria.items()}, told), tmp_path / "odd")
+    done = run_here(config.with_settings({"data.data_dir": str(tmp_path / "odd")}))
+    assert list(done.result.criteria) == odd
+    metrics = [name for name in client.get_run(done.run_id).data.metrics if name.startswith("criterion/")]
+    assert len(metrics) == 4 * len(odd)
+    assert "criterion/USE::MONITOR_f1" in metrics
+    pairs = pd.read_csv(client.download_artifacts(done.run_id, "nli_pairs.csv"), dtype=str)
+    assert set(pairs["criterion_id"]) == set(odd)
+    assert pairs["pair_id"].is_unique
+    assert {pair_id(p, c) for p, c in zip(pairs["post_id"], pairs["criterion_id"], strict=True)} == set(
+        pairs["pair_id"]
+    )
