@@ -14,6 +14,7 @@ import psutil
 from benchmarks.chaos.rig import Driver, Stage, orphans
 from benchmarks.chaos.verdict import Points, Verdict, judge, snapshot
 
+PARTS_OF_RAY = ("raylet", "raylet", "gcs_server")
 AIMS = ("any", "encoding", "tuning", "tuning", "finalizing", "recording")
 
 
@@ -72,6 +73,36 @@ def kill_workers(
     verdict = judge(expected, snapshot(stage.database)) if expected is not None else Verdict()
     verdict.add("wrong", int(status != 0), f"the sweep ended with status {status}")
     return done, verdict, orphans(stage.drivers)
+
+
+def kill_ray(stage: Stage, rng: random.Random, expected: Mapping[str, Points]) -> tuple[int, Verdict, int]:
+    """Kill a part of Ray while trials run: the command ends by itself and says why, and the same one goes on."""
+    verdict, part = Verdict(), rng.choice(PARTS_OF_RAY)
+    driver = stage.start()
+    driver.until(lambda: driver.reached("tuning"), 120)
+    moment = time.monotonic() + rng.uniform(0.0, 4.0)
+    driver.until(lambda: time.monotonic() >= moment, 10)
+    found = [process for process in driver.look() if named(process, part)]
+    if driver.status is not None or not found:
+        return 0, verdict, orphans(stage.drivers)
+    os.kill(found[0].pid, signal.SIGKILL)
+    status = driver.wait(60)
+    said = driver.text()
+    verdict.add("wrong", int(status != 2), f"without its {part} the command ended with status {status}: {said[-800:]}")
+    verdict.add("wrong", int(said.count("Ray has died") != 1), f"it did not say why: {said[-800:]}")
+    verdict.add("wrong", int("Traceback" in said or "*** SIG" in said), f"a dump: {said[-800:]}")
+    left = snapshot(stage.database)
+    verdict.add("wrong", sum(state != "KILLED" for _, state in left.sweeps), "the sweep's run is not KILLED")
+    verdict.add("running", sum(run.status in ("RUNNING", "SCHEDULED") for run in left.runs), "trials left open")
+    stage.finish()
+    verdict += judge(expected, snapshot(stage.database))
+    return 1, verdict, orphans(stage.drivers)
+
+
+def named(process: psutil.Process, part: str) -> bool:
+    with suppress(psutil.Error):
+        return process.name() == part
+    return False
 
 
 def is_trial(process: psutil.Process) -> bool:

@@ -8,6 +8,7 @@ MLflow's sake.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,7 @@ from gemma_nli.errors import JournalError
 from gemma_nli.storage import Place
 from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.lost_trials import LostTrials
+from gemma_nli.sweep.ray_watch import dead_part
 from gemma_nli.training.results import summarize
 from gemma_nli.trial import TrialJournal
 
@@ -96,7 +98,9 @@ class SweepCallback(MLflowLoggerCallback):
     def _ended(self, trial: Trial, failed: bool) -> None:
         key, last = trial.config["key"], trial.last_result or {}
         journal = TrialJournal(self.live.storage, key)
-        if failed:
+        if failed and dead_part() is not None:  # Ray's end and not the trial's
+            self.live.board.update(key, "waiting")
+        elif failed:
             again = not self.live.lost.ended(key) and self.live.lost.lost(key, trial.num_failures, _cause(trial))
             self.live.board.update(key, "waiting" if again else "failed")
         elif last.get("failed"):
@@ -122,5 +126,8 @@ class SweepCallback(MLflowLoggerCallback):
 
 
 def _cause(trial: Trial) -> str:
-    lines = str(trial.get_error() or "no word of it").strip().splitlines()
-    return lines[-1][:300]
+    """The last line of what Ray says; where a worker could not import what a trial needs, the file it failed in too."""
+    said = str(trial.get_error() or "no word of it").strip()
+    files = re.findall(r'File "([^"]+)", line \d+', said) if "failed to import" in said else []
+    where = f"a worker could not import {files[-1]}: " if files else ""
+    return where + said.splitlines()[-1][:300]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from gemma_nli.errors import GemmaNliError, SweepError
 from gemma_nli.masking import mask_credentials
+from gemma_nli.sweep.ray_address import LOCAL, chosen_address, ray_address
+from gemma_nli.sweep.shadows import check_shadows
 
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -34,7 +34,11 @@ _QUIET = {
 def ray_session() -> Iterator[str | None]:
     """Join the cluster of $RAY_ADDRESS or the running session, else start Ray here and stop it again at the end.
 
-    RAY_ADDRESS=local starts one here whatever else runs. Gives the dashboard's address, None where there is none.
+    RAY_ADDRESS=local starts one here whatever else runs, on loopback alone. Gives the dashboard's address, None where
+    there is none.
+
+    Raises:
+        SweepError: the address is no head's, nothing answers there, or Ray cannot start or be joined.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -43,36 +47,51 @@ def ray_session() -> Iterator[str | None]:
     if ray.is_initialized():
         yield _dashboard(ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR))
         return
-    address = _address()
-    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
-    context = ray.init(address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
+    check_shadows()
+    context = _joined(ray_address())
     try:
         yield _dashboard(context)
     finally:
         ray.shutdown()
 
 
+def _joined(address: str) -> Any:
+    own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+    if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
+    try:
+        with _on_loopback() if own else nullcontext():
+            return ray.init(address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR, **own)
+    except Exception as error:  # noqa: BLE001 - of whatever kind Ray's errors are, the user reads a sentence
+        said = " ".join(mask_credentials(str(error)).split())[:400]
+        where = "cannot start here" if own else f"at {address} cannot be joined"
+        raise SweepError(f"Ray {where}: {said or type(error).__name__} ({type(error).__name__}).") from None
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray started meanwhile takes 127.0.0.1 as this machine's address, and then listens there alone.
+
+    It does so by itself on Windows and macOS only; `_node_ip_address="127.0.0.1"` it replaces by an outer address.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def check_ray() -> None:
+    """Raise now what would keep Ray or its workers from starting, before anything is encoded or recorded."""
+    if not ray.is_initialized():
+        check_shadows()
+        ray_address()
+
+
 def starts_its_own() -> bool:
     """Whether `ray_session` would start Ray in this process, for this process alone."""
-    return not ray.is_initialized() and _address() == "local"
-
-
-def _address() -> str:
-    return os.environ.get("RAY_ADDRESS") or ("auto" if _runs_here() else "local")
-
-
-def _runs_here() -> bool:
-    """Whether `ray start` runs a cluster on this machine. Its note of the address outlives a killed one, and Ray itself
-    would end this process in trying to reach what is gone."""
-    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    try:
-        host, _, port = note.read_text(encoding="utf-8").strip().rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=2):
-            return True
-    except (OSError, ValueError):
-        return False
+    return not ray.is_initialized() and chosen_address() == LOCAL
 
 
 def _dashboard(context: Any) -> str | None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from gemma_nli.corpus.corpus_notes import corpus_notes
@@ -13,7 +14,7 @@ from gemma_nli.errors import TrackingError
 from gemma_nli.features import EncodeReport, FeatureRequest
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.board import Board
-from gemma_nli.sweep.cluster import ray_session
+from gemma_nli.sweep.cluster import check_ray, ray_session
 from gemma_nli.sweep.confirming import confirmed, confirming_rounds, run_rounds
 from gemma_nli.sweep.earlier import take_up_earlier
 from gemma_nli.sweep.encoding import Encoding
@@ -24,6 +25,7 @@ from gemma_nli.sweep.kept_report import Reported, honest_tags
 from gemma_nli.sweep.nodes import wait_for_nodes
 from gemma_nli.sweep.outcome import outcome_of
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
+from gemma_nli.sweep.ray_watch import watched_ray
 from gemma_nli.sweep.recorder import Recorder
 from gemma_nli.sweep.reporting import try_report
 from gemma_nli.sweep.resources import TrialResources, decide_resources
@@ -47,6 +49,8 @@ def run_sweep(spec: SweepSpec, watch: Callable[[Board], None] | None = None) -> 
     """
     began = time.monotonic()
     ready = prepare(spec)
+    if ready.waiting or not ready.cells:
+        check_ray()
     folder = SweepFolder(ready.folder)
     with folder.held(spec.name):
         folder.begin(ready.sweep_id, spec.name, spec.to_yaml(), ready.storage)
@@ -116,7 +120,8 @@ class _Run:
             self._recording(recorder, opened, known)
             return self._finalize(recorder)
         requests = [] if done else feature_requests(self.ready)
-        with self._encoding(requests) as encoding, ray_session() as dashboard:
+        ended = partial(recorder.cut_off, "killed")
+        with self._encoding(requests) as encoding, ray_session() as dashboard, watched_ray(ended):
             self.board.link("Ray dashboard", dashboard)
             self._recording(recorder, opened, known)
             wait_for_nodes(self.spec.resources, self.board.enter)

@@ -116,6 +116,12 @@ class Jobs:
                     f"{word.partition('=')[0]}: holds a password, and a job's command is shown to everyone who reaches "
                     "the dashboard; give it to the nodes (MLFLOW_TRACKING_USERNAME and _PASSWORD, PGPASSWORD)."
                 )
+        for name, value in (environment or {}).items():
+            if mask_credentials(f"{name}={value}") != f"{name}={value}":
+                raise SweepError(
+                    f"--env {name}: holds a secret, and a job's variables stand in Ray's log, in its workers' command "
+                    "lines and on the dashboard; set it in the environment of the nodes (the files about machines)."
+                )
         runtime = {
             "working_dir": str(working_dir),
             "excludes": [*LEFT_OUT, *excludes],

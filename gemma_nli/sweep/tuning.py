@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.execution import class_cache
 
 from gemma_nli.errors import JournalError
 from gemma_nli.spec.spec import SweepSpec
@@ -25,6 +26,10 @@ from gemma_nli.sweep.searching import build_searcher
 from gemma_nli.sweep.sharing import SharedBlock, TrialContext
 from gemma_nli.sweep.trainable import CvTrial
 from gemma_nli.trial.hardware import environment_tags
+
+PASSED_ON = frozenset({"RAY_CHDIR_TO_TRIAL_DIR"})
+"""All that trials are given of the driver's environment. Tune's own list has AWS's secrets, which would stand in the
+command line of each worker that starts and in Ray's log. Workers have the environment of their node's Ray."""
 
 
 @dataclass
@@ -108,6 +113,7 @@ class Tuning:
         self.folder.clear_ray()
         self.interrupts.on_first(searcher.stop)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.resources.pending)
+        class_cache.ENV_VARS_TO_PROPAGATE = PASSED_ON
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(CvTrial, context=context), self.resources.request()),
             tune_config=tune.TuneConfig(
