@@ -66,6 +66,8 @@ def _shadows(folder: Path) -> Iterator[str]:
 def _origin(name: str, folder: Path) -> Path | None:
     """Where the library of that name lies, if there is one: as loaded here, or as it would be without the folder."""
     module = sys.modules.get(name)
+    if name == __name__.partition(".")[0] and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return None  # a job brings its code along in its working folder, and its workers shall have it
     if module is not None:
         file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
         return Path(file) if file and name != "__main__" else None  # without a file: a part of the interpreter
