@@ -31,6 +31,7 @@ from gemma_nli.tracking.frames import list_runs
 from gemma_nli.tracking.places import local_folder
 from gemma_nli.tracking.store import resolve_store
 from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.upkeep import clean, plan_clean
 from tests.commands import run_command
 from tests.tracking.conftest import a_trial, empty_database, sqlite_uri  # noqa: F401 - fixtures
 
@@ -75,6 +76,14 @@ def test_a_store_a_study_and_a_backup_work_in_a_folder_of_any_name(name, tmp_pat
     assert optuna.load_study(study_name="s", storage=study_url(spec, home)).trials == []
     assert {n.partition(".db")[0] for n in os.listdir(home)} == {"a.tar.gz", "else", "mlflow", "optuna"}
     assert os.listdir(tmp_path) == [name]
+
+
+def test_a_clean_removes_the_files_of_a_store_whose_folder_looks_encoded(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "My%20Project"))
+    MlflowTracker(MlflowConfig(), "e").sync_trial(None, a_trial("k1"))
+    assert list(tmp_path.rglob("config.yaml"))
+    clean(plan_clean("e"))
+    assert not list(tmp_path.rglob("config.yaml"))
 
 
 def test_a_path_cut_off_at_a_question_mark_is_refused_with_the_right_spelling(tmp_path):

@@ -35,6 +35,7 @@ class CleanPlan:
     runs: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)  # run id -> "model version 3"
     megabytes: float = 0.0
+    folders: dict[str, Path] = field(default_factory=dict)  # run id -> its files, where they lie on this machine
 
     @property
     def whole(self) -> list[str]:
@@ -60,6 +61,9 @@ def plan_clean(experiment: str | None = None, tracking_uri: str | None = None) -
                 else:
                     plan.runs.append(run.info.run_id)
                     plan.megabytes += _size(run) / 1e6
+                    folder = local_folder(run.info.artifact_uri or "")
+                    if folder is not None and run.info.run_id in folder.parts:
+                        plan.folders[run.info.run_id] = folder
     return plan
 
 
@@ -84,6 +88,9 @@ def clean(plan: CleanPlan) -> str:
         return f"{len(plan.runs)} runs marked as deleted; `mlflow gc` on the server removes them for good."
     if plan.runs:
         _collect(plan, [number for number, name in plan.experiments.items() if name in removed])
+        for folder in plan.folders.values():  # MLflow decodes an address twice, and misses a folder called My%20Project
+            if folder.is_dir():
+                shutil.rmtree(folder)
     return f"{len(plan.runs)} runs and {plan.megabytes:.1f} MB removed."
 
 
