@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -39,6 +41,8 @@ from gemma_nli.model.identity import (
 from gemma_nli.model.pooling import Pooler
 
 FORMAT = 1
+_RELOADED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.1}
+"""How far a reloaded logit may be off, per unit: adapters that are merged in half precision are rounded."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,24 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
     classifier.load_head_state(read_tensors(folder / "classifier.safetensors", record.classifier_sha256))
     classifier.requires_grad_(False).eval()
     return LoadedBundle(folder, config, classifier, record.threshold, was, metadata)
+
+
+def check_bundle(
+    folder: Path, premises: Sequence[str], hypotheses: Sequence[str], logits: np.ndarray, device: DeviceConfig
+) -> None:
+    """Load a bundle as its users will; it must give the logits that the classifier gave before it was saved.
+
+    Raises:
+        EncoderError: it cannot be loaded, or computes something else.
+    """
+    again = load_bundle(folder, device).classifier
+    found = again.predict(premises, hypotheses)
+    tolerance = _RELOADED[again.encoder.dtype] * np.maximum(1.0, np.abs(logits))
+    if not bool((np.abs(found - logits) <= tolerance).all()):  # NaN is not within it either
+        raise EncoderError(
+            f"{folder}: loads to other logits than were saved ({found.tolist()}, not {logits.tolist()}); "
+            "it must not be used. Please report this, with the configuration."
+        )
 
 
 def _here(saved: DeviceConfig) -> DeviceConfig:

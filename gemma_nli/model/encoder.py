@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.errors import ConfigError, EncoderError
+from gemma_nli.model import vocabulary
 from gemma_nli.model.attention import sees_ahead, set_attention
 from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
 from gemma_nli.model.manner import FAILURES, SIDES, Manner, find_manner, unchanged
@@ -67,14 +68,14 @@ class Encoder(nn.Module):
         self.notes: ProbeNotes | None = None
         self.takes = frozenset(inspect.signature(self.model.forward).parameters)
         try:
-            self._rows = int(self.model.get_input_embeddings().weight.shape[0])
+            self.rows = int(self.model.get_input_embeddings().weight.shape[0])
         except (NotImplementedError, AttributeError):
             raise EncoderError(
                 f"model.name: {identity.name} has no table of token embeddings (CANINE reads characters); take an "
                 "encoder of tokens."
             ) from None
         self.pad_id = next(
-            i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None and i < self._rows
+            i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None and i < self.rows
         )
 
     @cached_property
@@ -116,7 +117,7 @@ class Encoder(nn.Module):
     def ordinary_ids(self) -> list[int]:
         """Ids that stand for text."""
         special = set(self.tokenizer.all_special_ids)
-        return [i for i in range(min(len(self.tokenizer), self._rows)) if i not in special]
+        return [i for i in range(min(len(self.tokenizer), self.rows)) if i not in special]
 
     def tokenize(self, premises: Sequence[str], hypotheses: Sequence[str] | None = None) -> Tokens:
         """Ids of each text, or of each pair, at most `max_length` of them; a pair's post (premise) is cut first.
@@ -154,8 +155,8 @@ class Encoder(nn.Module):
             return_attention_mask=False, return_token_type_ids=self.manner.segments, verbose=False,
         )  # fmt: skip
         ids, types = out["input_ids"], out["token_type_ids"] if self.manner.segments else None
-        if len(self.tokenizer) > self._rows:
-            ids = [row if not row or max(row) < self._rows else [self._known(i) for i in row] for row in ids]
+        if len(self.tokenizer) > self.rows:
+            ids = [row if not row or max(row) < self.rows else [self._known(i) for i in row] for row in ids]
         for row, row_ids in enumerate(ids):
             if not row_ids:  # an empty text and a tokenizer without special tokens; an all-padding row would give NaN
                 ids[row] = [self._filler()]
@@ -166,11 +167,11 @@ class Encoder(nn.Module):
     def _known(self, token: int) -> int:
         """The unknown token for ids past the embedding table: a tokenizer may have more tokens than its model."""
         unknown = self.tokenizer.unk_token_id
-        return token if token < self._rows else unknown if unknown is not None and unknown < self._rows else self.pad_id
+        return token if token < self.rows else unknown if unknown is not None and unknown < self.rows else self.pad_id
 
     def _filler(self) -> int:
         options = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        return next((i for i in options if i is not None and i < self._rows), self.pad_id)
+        return next((i for i in options if i is not None and i < self.rows), self.pad_id)
 
     def collate(
         self, tokens: Tokens, rows: Sequence[int] | np.ndarray | None = None, side: Literal["left", "right"] = "right"
@@ -258,10 +259,14 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     own_weights_trained = not model.freeze_encoder and model.lora is None
     found = load_network(model, folder, torch.float32 if own_weights_trained else precision)
     network = found.module
-    tokenizer = _load_tokenizer(model, folder)
+    tokenizer = vocabulary.load_tokenizer(model.name, folder)
     encoder = Encoder(network.to(torch_device), tokenizer, model.max_length, identity, folder, found.part).eval()
     encoder.notes = notes = _notes(encoder, model)
     notes.recall("finite weights", lambda: check_finite(model.name, network, folder))
+    remarks = notes.recall(
+        "vocabulary", lambda: vocabulary.check_vocabulary(model.name, tokenizer, encoder.rows, folder)
+    )
+    vocabulary.tell(model.name, remarks)
     encoder.manner = _manner(encoder, encoder.notes, "as made")
     positions = encoder.manner.positions
     if positions is not None and model.max_length > positions:
@@ -285,16 +290,7 @@ def _manner(encoder: Encoder, notes: ProbeNotes, attention: str) -> Manner:
 
 def load_tokenizer(model: ModelConfig) -> Any:
     """The encoder's tokenizer alone, without its weights."""
-    return _load_tokenizer(model, encoder_folder(model))
-
-
-def _load_tokenizer(model: ModelConfig, folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise EncoderError(f"model.name: the tokenizer of {model.name} cannot be loaded: {one_line(error)}") from None
+    return vocabulary.load_tokenizer(model.name, encoder_folder(model))
 
 
 def resolve_device(device: DeviceConfig) -> torch.device:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from gemma_nli.model.folder_files import check_weights_choice, read_mapping, sha
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = re.compile(
-    r"(tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)|merges\.txt|.*\.(model|spm)|chat_template.*)"
+    r"(tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json)|merges\.txt|.*\.(model|spm)|chat_template.*"
+    r"|bpe\.codes|vocab\.bpe|dict\.txt|(entity|target)_vocab\.json|vocab-(src|tgt)\.json|word_(shape|pronunciation)\.json"
+    r"|byte_maps\.json|emoji\.json|normalizer\.json|tekken\.json|prophetnet\.tokenizer|tokenizer\.model\..+|.*\.tiktoken)"
 )
+"""What the tokenizer classes of transformers read (their `vocab_files_names`; a test holds this to them)."""
 _ENCODED_AS_EVER = {
     "albert", "bert", "camembert", "cohere", "cohere2", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
     "eurobert", "gemma", "gemma2", "gemma3", "gemma3_text", "glm", "glm4", "granite", "llama", "ministral",
@@ -27,6 +31,7 @@ _ENCODED_AS_EVER = {
 _ROPE_BY_LENGTH = re.compile(r'"(rope_)?type": "(dynamic|longrope|su)"')
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
+_WANTED += ["*.codes", "*.bpe", "*.tokenizer", "*.tiktoken", "tokenizer.model.*"]
 
 _digests: dict[tuple[str, int, int], str] = {}
 
@@ -126,7 +131,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and _TOKENIZER_FILES.fullmatch(p.name))
+    return sorted(p for p in folder.iterdir() if p.is_file() and is_tokenizer_file(p.name))
+
+
+def is_tokenizer_file(name: str) -> bool:
+    return _TOKENIZER_FILES.fullmatch(name) is not None
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a download takes the file."""
+    return any(fnmatch(name, pattern) for pattern in _WANTED)
 
 
 def _check_folder(name: str, folder: Path) -> None:

@@ -17,7 +17,8 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.errors import TrackingError
 from gemma_nli.features import FeatureStore
-from gemma_nli.model.bundle import save_bundle
+from gemma_nli.model.bundle import check_bundle, save_bundle
+from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.storage import Place, fetch_folder, folder_of, store_folder
 from gemma_nli.sweep.cluster import may_grow
@@ -172,20 +173,30 @@ def plan_refit(record: TrialRecord, criteria: dict[str, str]) -> Refit:
 
 
 def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place, target: Path) -> Path:
-    """Fit on every fold's pairs at the trial's ratio and write the bundle."""
+    """Fit on every fold's pairs at the trial's ratio and write the bundle, which is loaded once to see that it works.
+
+    Raises:
+        EncoderError: the bundle does not load, or not to the classifier that was fitted.
+    """
     config = refit.config
     rows = pairs.all_rows(config.data.negative_ratio)
     if not config.model.freeze_encoder:
         from gemma_nli.training.finetune import fit_all
 
         classifier = fit_all(config, corpus, pairs, rows, refit.epochs)
-        return save_bundle(
-            target, config, classifier.encoder, classifier.pooler, classifier.head, refit.threshold, refit.metadata
-        )
-    inputs = load_inputs(config, corpus, pairs, rows, FeatureStore(storage / "features", config.features))
-    stack = fit_head(config, pairs, rows, refit.epochs, inputs).cpu()
-    encoder = load_encoder(config.model, config.device)
-    return save_bundle(target, config, encoder, stack.pooler, stack.head, refit.threshold, refit.metadata)
+    else:
+        inputs = load_inputs(config, corpus, pairs, rows, FeatureStore(storage / "features", config.features))
+        stack = fit_head(config, pairs, rows, refit.epochs, inputs).cpu()
+        encoder = load_encoder(config.model, config.device)
+        classifier = PairClassifier(encoder, config.model, stack.pooler, stack.head).eval()
+    hypotheses = list(corpus.criteria.values())
+    premises = [EXAMPLE_PREMISE] * len(hypotheses)
+    logits = classifier.predict(premises, hypotheses)
+    parts = classifier.encoder, classifier.pooler, classifier.head
+    folder = save_bundle(target, config, *parts, refit.threshold, refit.metadata)
+    del parts, classifier  # two of a large encoder may not fit
+    check_bundle(folder, premises, hypotheses, logits, config.device)
+    return folder
 
 
 @ray.remote

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from gemma_nli.corpus.synthetic import synthetic_corpus
+from gemma_nli.errors import EncoderError
 from gemma_nli.features import FeatureStore
+from gemma_nli.model import bundle as bundle_module
 from gemma_nli.model.bundle import load_bundle
 from gemma_nli.sweep.finalize import plan_refit, refit_bundle
 from gemma_nli.training.cross_validation import cross_validate
@@ -63,3 +65,27 @@ def test_the_bundle_is_fitted_on_all_pairs_and_served_at_the_plans_threshold(ben
     served = bundle.classifier.head.state_dict()
     assert all(torch.equal(served[name], tensor) for name, tensor in heads[2].items())
     assert not all(torch.equal(served[name], tensor) for name, tensor in heads[1].items())
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "tokenizer.json"])
+def test_a_bundle_that_does_not_load_to_what_was_fitted_is_never_registered(bench, record, tmp_path, part, monkeypatch):
+    """Whatever goes wrong between the fitted model and its files: here a file is left out, or of another encoder."""
+    write = bundle_module._write_encoder
+
+    def lacking(folder, encoder, trained):
+        write(folder, encoder, trained)
+        (folder / part).unlink()
+
+    def another(folder, encoder, trained):
+        with torch.no_grad():
+            next(encoder.model.parameters()).mul_(3)
+        write(folder, encoder, True)
+
+    plan = plan_refit(record, bench.corpus.criteria)
+    fit = bench.corpus, bench.pairs, tmp_path / "storage"
+    monkeypatch.setattr(bundle_module, "_write_encoder", lacking)
+    with pytest.raises(EncoderError, match=part.partition(".")[0]):
+        refit_bundle(plan, *fit, tmp_path / "lacking")
+    monkeypatch.setattr(bundle_module, "_write_encoder", another)
+    with pytest.raises(EncoderError, match=r"loads to other logits than were saved .* must not be used"):
+        refit_bundle(plan, *fit, tmp_path / "another")
