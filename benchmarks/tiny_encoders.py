@@ -202,6 +202,27 @@ _LONG: dict[str, Any] = {"original_max_position_embeddings": 24, "short_factor":
 _CHUNKS: dict[str, Any] = {"lsh_attn_chunk_length": 8, "local_attn_chunk_length": 8}
 _CHUNKS |= {"axial_pos_embds_dim": (8, 24), "axial_pos_shape": (8, 32), "attention_head_size": 16, "is_decoder": False}
 
+_PART: dict[str, Any] = {**SHAPE, **_WINDOW, "vocab_size": 420}
+_SEES: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+_SEES |= {"model_type": "siglip_vision_model", "image_size": 8, "patch_size": 4}
+_WIDER: dict[str, Any] = {**_PART, "embedding_dim": 48, "hidden_size_per_layer_input": 8}
+PARTS: dict[str, dict[str, Any]] = {
+    "bart": {"d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64},
+    "embedding_gemma2": {
+        "text_config": {**_WIDER, "model_type": "embedding_gemma2_text"},
+        "vision_config": None,
+        "audio_config": None,
+    },
+    "embedding_gemma2_text": _WIDER,
+    "mt5": BOTH_WAYS["t5"],
+    "t5gemma": {"encoder": _PART, "decoder": _PART},
+    "t5gemma2": {
+        "encoder": {"text_config": _PART, "vision_config": _SEES, "mm_tokens_per_image": 4},
+        "decoder": _PART,
+    },
+}
+"""Models of which a part encodes text, beside T5 and UMT5; states of EmbeddingGemma 2 are wider than its layers."""
+
 OTHERS: dict[str, dict[str, Any]] = {
     "llama, dynamic rope": {"max_position_embeddings": 24, "rope_scaling": {**_ROPE, "rope_type": "dynamic"}},
     "llama, longrope": {"rope_scaling": {**_ROPE, **_LONG, "rope_type": "longrope"}},
@@ -210,7 +231,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 """Settings that change how a family takes its texts; the name begins with the family's."""
 
-FAMILIES = {**BOTH_WAYS, **BACKWARDS, **OTHERS}
+FAMILIES = {**BOTH_WAYS, **BACKWARDS, **PARTS, **OTHERS}
 
 
 def write_encoder(folder: Path, family: str, **settings: Any) -> Path:
@@ -224,7 +245,11 @@ def write_encoder(folder: Path, family: str, **settings: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     size = write_tokenizer(folder, "bert" if family in BOTH_WAYS or family.startswith("reformer") else "gemma")
     asked = {"vocab_size": size, **SHAPE, **FAMILIES[family], **settings}
-    config = AutoConfig.for_model(family.split(",")[0], **{k: v for k, v in asked.items() if v is not None})
+    if family in PARTS:
+        asked = {"vocab_size": size, **FAMILIES[family], **settings}
+    else:
+        asked = {name: value for name, value in asked.items() if value is not None}
+    config = AutoConfig.for_model(family.split(",")[0], **asked)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         model = AutoModel.from_config(config).eval()
