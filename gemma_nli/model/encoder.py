@@ -25,6 +25,7 @@ from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_e
 from gemma_nli.model.manner import FAILURES, SIDES, Manner, find_manner, unchanged
 from gemma_nli.model.network import check_finite, load_network, one_line
 from gemma_nli.model.probe_notes import ProbeNotes
+from gemma_nli.model.sentence_folder import left_aside
 
 __all__ = [
     "Encoder",
@@ -266,7 +267,7 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     remarks = notes.recall(
         "vocabulary", lambda: vocabulary.check_vocabulary(model.name, tokenizer, encoder.rows, folder)
     )
-    vocabulary.tell(model.name, remarks)
+    vocabulary.tell(model.name, [*remarks, *left_aside(folder, model.pooling_strategy)])
     encoder.manner = _manner(encoder, encoder.notes, "as made")
     positions = encoder.manner.positions
     if positions is not None and model.max_length > positions:

@@ -13,23 +13,33 @@ MOST_BYTES = 64 * 2**20
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\.safetensors")
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping that a JSON file holds.
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
 
     Raises:
-        EncoderError: larger than any such file is, no JSON, nested too deeply, or no mapping.
+        EncoderError: larger than any such file is, no JSON, or nested too deeply.
         FileNotFoundError: there is none.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
             raise EncoderError(f"{path}: has {path.stat().st_size:,} bytes, the most is {MOST_BYTES:,}.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except RecursionError:
         raise EncoderError(f"{path}: cannot be read: its JSON is nested too deeply.") from None
     except (OSError, ValueError) as error:
         raise EncoderError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}.") from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping that a JSON file holds.
+
+    Raises:
+        EncoderError: as `read_json`, or it holds no mapping.
+        FileNotFoundError: there is none.
+    """
+    content = read_json(path)
     if not isinstance(content, dict):
         raise EncoderError(f"{path}: cannot be read: a mapping is expected, got {type(content).__name__}.")
     return content
@@ -60,7 +70,8 @@ def shard_names(index: Path) -> list[str]:
 
 def _is_within(path: Path, folder: Path) -> bool:
     """The hub's cache keeps a snapshot as links into the blobs beside it."""
-    root = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    snapshot = next((place for place in (folder, folder.parent) if place.parent.name == "snapshots"), None)
+    root = folder if snapshot is None else snapshot.parent.parent
     return path.resolve().is_relative_to(root.resolve())
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from gemma_nli.config import ModelConfig, expanded
 from gemma_nli.errors import EncoderError, did_you_mean
 from gemma_nli.model.folder_files import check_weights_choice, read_mapping, shard_names
+from gemma_nli.model.sentence_folder import transformer_folder
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = re.compile(
@@ -31,6 +32,8 @@ _ENCODED_AS_EVER = {
 _ROPE_BY_LENGTH = re.compile(r'"(rope_)?type": "(dynamic|longrope|su)"')
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
+_UNWANTED = ["[!0-9]*/*", "*/*/*"]
+"""Of subfolders only those of sentence-transformers are taken (0_Transformer, 1_Pooling): no onnx, no openvino."""
 _WANTED += ["*.codes", "*.bpe", "*.tokenizer", "*.tiktoken", "tokenizer.model.*"]
 
 _digests: dict[tuple[str, int, int], str] = {}
@@ -58,7 +61,8 @@ def identify_folder(name: str, folder: Path) -> EncoderIdentity:
     total = _files_hash(folder)
     if not _encoded_as_ever(folder):
         total.update(b"encoded as transformers does it alone\n")
-    commit = folder.name if folder.parent.name == "snapshots" else None
+    root = next((place for place in (folder, folder.parent) if place.parent.name == "snapshots"), None)
+    commit = None if root is None else root.name
     return EncoderIdentity(name=name, revision=commit, fingerprint=total.hexdigest())
 
 
@@ -104,11 +108,11 @@ def encoder_folder(model: ModelConfig) -> Path:
     """
     folder = expanded(model.name)
     if folder.is_dir():
-        found = folder.absolute()
+        found = transformer_folder(folder.absolute())
     elif folder.is_absolute() or model.name.startswith((".", "~")) or not _HUB_ID.fullmatch(model.name):
         raise EncoderError(f"model.name: {model.name}: no such folder{_near_folder(folder)}")
     else:
-        found = _snapshot(model)
+        found = transformer_folder(_snapshot(model))
     _check_folder(model.name, found)
     return found
 
@@ -140,7 +144,8 @@ def is_tokenizer_file(name: str) -> bool:
 
 def is_wanted(name: str) -> bool:
     """Whether a download takes the file."""
-    return any(fnmatch(name, pattern) for pattern in _WANTED)
+    unwanted = any(fnmatch(name, pattern) for pattern in _UNWANTED)
+    return not unwanted and any(fnmatch(name, pattern) for pattern in _WANTED)
 
 
 def _check_folder(name: str, folder: Path) -> None:
@@ -183,10 +188,10 @@ def _snapshot(model: ModelConfig) -> Path:
 
     asked = model.name + (f" at revision {model.revision}" if model.revision else "")
     options: dict[str, Any] = {"repo_id": model.name, "revision": model.revision}
-    options |= {"allow_patterns": _WANTED, "ignore_patterns": ["*/*"]}
+    options |= {"allow_patterns": _WANTED, "ignore_patterns": _UNWANTED}
     try:
         cached = Path(snapshot_download(**options, local_files_only=True))
-        if weight_files(cached):
+        if weight_files(transformer_folder(cached)):
             return cached
     except (LocalEntryNotFoundError, EncoderError):
         pass
