@@ -72,12 +72,12 @@ def _tokens(encoder: Encoder) -> Tokens:
     return encoder.tokenize([post for post, _ in PAIRS], [criterion for _, criterion in PAIRS])
 
 
-def plain_model(folder: Path) -> torch.nn.Module:
-    """What plain transformers makes of the folder; of an encoder-decoder its encoder."""
-    from transformers import AutoModel
+def _plain_model(folder: Path) -> torch.nn.Module:
+    from transformers import AutoConfig, AutoModel, T5EncoderModel, UMT5EncoderModel
 
-    whole = AutoModel.from_pretrained(str(folder), dtype=torch.float32).eval()
-    model: torch.nn.Module = whole.get_encoder() if whole.config.is_encoder_decoder else whole
+    parts = {"t5": T5EncoderModel, "umt5": UMT5EncoderModel}
+    kind = parts.get(AutoConfig.from_pretrained(str(folder)).model_type, AutoModel)
+    model: torch.nn.Module = kind.from_pretrained(str(folder), dtype=torch.float32).eval()
     return model
 
 
@@ -119,7 +119,7 @@ def _in_batches(folder: Path, batches: list[list[int]], before: list[int] | None
     tokens = _tokens(encoder)
     if before is not None:
         _states(encoder, tokens, [before])
-    plain = plain_model(folder)
+    plain = _plain_model(folder)
     if settings.get("attention") == "bidirectional" and not _made_both_ways(folder):
         plain.config.is_causal = False  # type: ignore[union-attr]
     return _verdict(_states(encoder, tokens, batches), _plain_states(plain, tokens))
@@ -141,7 +141,7 @@ def _vectors(folder: Path, joint: bool, settings: FeaturesConfig) -> tuple[str, 
     request = FeatureRequest(model, CPU, identify_encoder(model), posts, partners)
     encoder = load_for(request)
     tokens = encoder.tokenize(posts, partners)
-    wanted = [h_TH.unsqueeze(0) for h_TH in _plain_states(plain_model(folder), tokens)]
+    wanted = [h_TH.unsqueeze(0) for h_TH in _plain_states(_plain_model(folder), tokens)]
     encoded = encode(request, encoder, settings)
     plain = encode(request, encoder, settings.model_copy(update={"prefix_reuse": False}))
     verdicts = []
@@ -176,7 +176,7 @@ def _lora(folder: Path) -> str:
         for name, weight in encoder.named_parameters():
             if "lora_" in name:
                 weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name))) * 0.1)
-    plain, changed = plain_model(folder), merged_state(encoder)
+    plain, changed = _plain_model(folder), merged_state(encoder)
     before = plain.state_dict()
     if all(torch.equal(before[name], tensor) for name, tensor in changed.items() if name in before):
         return "WRONG: no weight changed"

@@ -221,7 +221,8 @@ PARTS: dict[str, dict[str, Any]] = {
         "decoder": _PART,
     },
 }
-"""Models of which a part encodes text, beside T5 and UMT5; states of EmbeddingGemma 2 are wider than its layers."""
+"""Models of which a part encodes text, walked through in tests/local/test_families.py; the states of EmbeddingGemma 2
+are wider than its layers."""
 
 OTHERS: dict[str, dict[str, Any]] = {
     "llama, dynamic rope": {"max_position_embeddings": 24, "rope_scaling": {**_ROPE, "rope_type": "dynamic"}},
@@ -231,7 +232,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 """Settings that change how a family takes its texts; the name begins with the family's."""
 
-FAMILIES = {**BOTH_WAYS, **BACKWARDS, **PARTS, **OTHERS}
+FAMILIES = {**BOTH_WAYS, **BACKWARDS, **OTHERS}
 
 
 def write_encoder(folder: Path, family: str, **settings: Any) -> Path:
@@ -244,11 +245,10 @@ def write_encoder(folder: Path, family: str, **settings: Any) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     size = write_tokenizer(folder, "bert" if family in BOTH_WAYS or family.startswith("reformer") else "gemma")
-    asked = {"vocab_size": size, **SHAPE, **FAMILIES[family], **settings}
+    asked = {"vocab_size": size, **SHAPE, **FAMILIES.get(family, {}), **settings}
+    asked = {name: value for name, value in asked.items() if value is not None}
     if family in PARTS:
-        asked = {"vocab_size": size, **FAMILIES[family], **settings}
-    else:
-        asked = {name: value for name, value in asked.items() if value is not None}
+        asked = {"vocab_size": size, **PARTS[family], **settings}
     config = AutoConfig.for_model(family.split(",")[0], **asked)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.families import plain_model
 from gemma_nli.config import DeviceConfig, RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
@@ -85,7 +84,10 @@ def test_a_family_goes_all_the_way(
 
 @torch.no_grad()
 def _equals_plain_transformers(config: RunConfig, folder: Path) -> None:
-    encoder, plain = load_encoder(config.model, CPU), plain_model(folder)
+    from transformers import AutoModel
+
+    whole = AutoModel.from_pretrained(str(folder), dtype=torch.float32).eval()
+    encoder, plain = load_encoder(config.model, CPU), whole.get_encoder() if whole.config.is_encoder_decoder else whole
     tokens = encoder.tokenize(POSTS)
     together = encoder(encoder.collate(tokens))
     assert together.shape[-1] == encoder.hidden_size
