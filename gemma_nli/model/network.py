@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -261,6 +262,23 @@ def check_finite(name: str, network: nn.Module, folder: Path) -> None:
     raise EncoderError(
         f"model.name: {name}: {odd[0]} overflows in half precision; set device.mixed_precision=bf16 or none."
     )
+
+
+def sizes(name: str, folder: Path) -> tuple[int, int, int]:
+    """Hidden units, layers and attention heads of the part that encodes text, whatever its family calls them.
+
+    Raises:
+        EncoderError: config.json cannot be read, or does not say.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        part = getattr(config, "encoder", config) if config.is_encoder_decoder else config.get_text_config()
+        part = getattr(part, "text_config", part)
+        return int(part.hidden_size), int(part.num_hidden_layers), int(part.num_attention_heads)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, StrictDataclassError) as error:
+        raise EncoderError(f"model.name: {name}: config.json does not tell its sizes: {one_line(error)}") from None
 
 
 def read_config(name: str, folder: Path) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from gemma_nli.config import ModelConfig, RunConfig
 from gemma_nli.model.identity import encoder_folder, weight_files
+from gemma_nli.model.network import read_header, sizes
 
 GIB = 2**30
 CONTEXT_GIB = 0.6
@@ -90,20 +89,11 @@ def _trained_parameters(model: ModelConfig, shape: _Shape) -> float:
 @lru_cache(maxsize=64)
 def _shape(name: str, revision: str | None) -> _Shape:
     folder = encoder_folder(ModelConfig(name=name, revision=revision))
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
-    parameters = sum(_tensor_sizes(folder / file) for file in weight_files(folder))
-    return _Shape(
-        parameters=parameters,
-        hidden=int(config["hidden_size"]),
-        layers=int(config["num_hidden_layers"]),
-        heads=int(config["num_attention_heads"]),
-    )
+    parameters = sum(_tensor_sizes(file) for file in weight_files(folder))
+    hidden, layers, heads = sizes(name, folder)
+    return _Shape(parameters=parameters, hidden=hidden, layers=layers, heads=heads)
 
 
 def _tensor_sizes(path: Path) -> int:
     """Numbers in a safetensors file, read from its header alone."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return sum(math.prod(entry["shape"]) for entry in read_header(path).values())

@@ -27,6 +27,7 @@ from gemma_nli.features.block import TokenStates
 from gemma_nli.features.encoding import encode, load_for
 from gemma_nli.features.request import digest_array
 from gemma_nli.model.identity import encoder_folder
+from gemma_nli.model.network import sizes
 from gemma_nli.storage import Place
 from gemma_nli.sweep.worker_gate import worker_gate
 from gemma_nli.training.fold import plan_fold
@@ -252,5 +253,4 @@ def _as(flat_SH: np.ndarray[Any, Any], precision: str) -> np.ndarray[Any, Any]:
 
 
 def _hidden_size(request: FeatureRequest) -> int:
-    tree = json.loads((encoder_folder(request.model) / "config.json").read_text(encoding="utf-8"))
-    return int(tree.get("text_config", tree)["hidden_size"])
+    return sizes(request.model.name, encoder_folder(request.model))[0]

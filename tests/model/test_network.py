@@ -16,6 +16,7 @@ from torch import Tensor
 from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.errors import EncoderError
 from gemma_nli.model.encoder import Encoder, load_encoder
+from gemma_nli.model.network import sizes
 
 CPU = DeviceConfig(device="cpu")
 Weights = dict[str, Tensor]
@@ -196,3 +197,18 @@ def test_of_an_encoder_decoder_the_encoder_is_used(tiny_bert: Path, tmp_path: Pa
             plain = whole.get_encoder()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
             torch.testing.assert_close(encoder(batch)[row][real], plain, atol=1e-5, rtol=1e-5)
     assert not any("decoder" in name for name, _ in encoder.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "family", ["bert", "distilbert", "gpt2", "t5", "bart", "xlnet", "t5gemma", "t5gemma2", "embedding_gemma2", "mpt"]
+)
+def test_sizes_are_found_whatever_a_family_calls_them(tiny_encoder: Callable[..., Path], family: str) -> None:
+    hidden, layers, heads = sizes(family, tiny_encoder(family))
+    assert (hidden, layers) == (32, 2)
+    assert heads in (2, 16)
+
+
+def test_a_configuration_without_sizes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "nobody"}')
+    with pytest.raises(EncoderError, match=r"config\.json does not tell its sizes"):
+        sizes("x", tmp_path)
