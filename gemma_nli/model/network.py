@@ -67,7 +67,7 @@ def load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Networ
     _check_kinds_of_numbers(model.name, folder, config)
     attn = None if model.attn_implementation == "auto" else model.attn_implementation
     options = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
-    with _quietly():
+    with quietly():
         try:
             whole, info = AutoModel.from_pretrained(
                 str(folder), dtype=dtype, attn_implementation=attn, output_loading_info=True,
@@ -290,7 +290,7 @@ def read_config(name: str, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' bars and its report of unused and missing weights, which is judged here."""
     from transformers.utils import logging as hf_logging
 

@@ -10,12 +10,13 @@ import json
 import logging
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from gemma_nli.errors import EncoderError
 from gemma_nli.model.identity import tokenizer_files
-from gemma_nli.model.network import one_line
+from gemma_nli.model.network import one_line, quietly
 
 log = logging.getLogger(__name__)
 SENTENCES = (
@@ -38,10 +39,12 @@ def load_tokenizer(name: str, folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    advised = _advice(folder)
     try:
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        with quietly() if advised else nullcontext():  # what is lacking is said once, here
+            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # noqa: BLE001 - transformers raises what its readers of vocabularies raise, bare Exception too
-        advice = _advice(folder) or one_line(error)
+        advice = advised or one_line(error)
         raise EncoderError(f"model.name: the tokenizer of {name} cannot be loaded: {advice}") from None
 
 
@@ -181,5 +184,5 @@ def _files_it_reads(folder: Path) -> tuple[str, list[str]]:
         files = getattr(transformers, kind, None)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError):
         return "the tokenizer", ["tokenizer.json"]
-    named = getattr(files, "vocab_files_names", None) or {"tokenizer_file": "tokenizer.json"}
+    named = getattr(files, "vocab_files_names", {"tokenizer_file": "tokenizer.json"})  # ByT5's bytes need no file: {}
     return kind, sorted({str(name) for name in named.values()})

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ def test_a_vocabulary_of_another_model_is_refused(tiny_bert: Path, tmp_path: Pat
     (folder / "vocab.txt").write_text("\n".join([*lines[:8], *(f"x{i}" for i in range(500)), *lines[8:]]) + "\n")
     with pytest.raises(EncoderError, match=r"gives token \d+ for ordinary English, but its embeddings have 420 rows"):
         load(folder)
+
+
+def test_bytes_need_no_vocabulary(tiny_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    encoder = load(bare(tiny_encoder("t5", vocab_size=384), tmp_path / "byt5", "ByT5Tokenizer"))
+    assert encoder.tokenize(["sad"]).ids == [[118, 100, 103, 1]]
 
 
 def test_words_that_fall_into_letters_for_lack_of_merges_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
