@@ -143,6 +143,8 @@ def show_plan(plan: dict[str, Any]) -> None:
     table.add("storage", plan["storage"])
     console.say(f"{plan['name']}  {plan['sweep_id']}", "bold")
     console.print(table)
+    for note in plan["notes"]:
+        console.say_all(f"note: {note}", "yellow")
 
 
 def show_forecast(forecast: Forecast, price: float | None) -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.config import RunConfig, home
+from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.corpus.pairs import PairTable, build_pairs, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.errors import TrainingError
@@ -48,6 +49,7 @@ class SimpleResult:
     pairs: dict[str, int]
     fold: FoldResult
     data_fingerprint: str
+    notes: tuple[str, ...] = ()  # what to know of the corpus
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     metrics["best_val_f1"] = fold.at("val_f1", fold.best_epoch)
     sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
     history = {name: fold.history[name] for name in PER_EPOCH}
-    return SimpleResult(history, fold.best_epoch, metrics, sizes, fold, corpus.fingerprint)
+    notes = tuple(corpus_notes(corpus, pairs))
+    return SimpleResult(history, fold.best_epoch, metrics, sizes, fold, corpus.fingerprint, notes)
 
 
 def _train(config: RunConfig, corpus: Corpus, pairs: PairTable, features: FeatureStore, tell: OnEpoch) -> FoldResult:

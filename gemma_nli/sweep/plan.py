@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.features import FeatureStore
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.earlier import take_up_earlier, told
@@ -53,6 +54,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
         if estimate
         else None,
         "storage": str(ready.storage),
+        "notes": corpus_notes(ready.corpus, ready.pairs),
     }
 
 
