@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -16,6 +15,7 @@ from gemma_nli.advice import command_line
 from gemma_nli.config import MlflowConfig, RunConfig, build_config, home, read_yaml
 from gemma_nli.errors import TrackingError, did_you_mean
 from gemma_nli.masking import MASK, mask_address
+from gemma_nli.tracking.places import local_folder
 from gemma_nli.tracking.projection import FOLD_FINGERPRINT, KIND, STATE, SWEEP_ID, TRIAL_KEY, safe_name
 from gemma_nli.tracking.runs import search, tags_filter
 from gemma_nli.tracking.store import Store, connect_existing, deleted_experiment, get_run, resolve_store, talking
@@ -271,13 +271,13 @@ def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
             f"run {run.info.run_id}: no config.yaml among its artifacts at {place}. What MLflow could not be given yet "
             f"is sent by: {sent_by}\nA folder of another machine cannot be read here: that store needs a server."
         )
-    artifacts = run.info.artifact_uri or ""
-    if not artifacts.startswith(("/", "file:")):
+    artifacts = local_folder(run.info.artifact_uri or "")
+    if artifacts is None:
         folder = home() / "mlflow" / "downloads" / run.info.run_id
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(folder)))
     else:
-        path = Path(unquote(artifacts.removeprefix("file://"))) / "config.yaml"  # where it lies, not a copy under /tmp
+        path = artifacts / "config.yaml"  # where it lies, not a copy under /tmp
     tree: Any = read_yaml(path)
     return build_config(tree, str(path)), path
 
