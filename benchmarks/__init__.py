@@ -4,6 +4,8 @@
     workplace.py    where one runs: a temporary folder, its corpus, its processes and what they spent
     sweep_run.py    a sweep in a process of its own, with its memory and times
     scheduling_run.py, sleeping_trial.py  a sweep whose trials sleep, over simulated nodes
+    tiny_encoders.py, tiny_tokenizer.py  encoders of two layers with random weights, of each family of transformers
+    family_check.py one family of encoders against plain transformers
     encoder_pass.py one length-sorted pass of a corpus's pairs through the encoder, in a process of its own
 
 Every other file is a benchmark: a function `run(place: Workplace) -> Outcome`, its docstring saying what is compared.
@@ -19,6 +21,7 @@ NAMES = {
     "peers": "scikit-learn's GridSearchCV over the same vectors",
     "racing": "what racing folds finds and saves",
     "report": "seconds and memory of the report of 1,000 trials",
+    "families": "130 tiny encoder families against plain transformers; what the probe of an encoder costs",
     "finetune": "training the encoder against the best frozen configuration",
     "scheduling": "64 simulated GPUs kept busy by one driver; what 5,000 trials cost it",
 }

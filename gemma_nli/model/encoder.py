@@ -217,7 +217,11 @@ class Encoder(nn.Module):
 
     def _takes_padding(self, mask_BT: Tensor) -> bool:
         padding, together = self.manner.padding, self.manner.together
-        if len(padding) == len(SIDES) or (torch.compiler.is_compiling() and "right" in padding):
+        if torch.compiler.is_compiling() and "right" in padding:
+            return True
+        if mask_BT.shape[1] > self.manner.longest:
+            return bool(mask_BT.all()) and (together or len(mask_BT) == 1)
+        if len(padding) == len(SIDES):
             return True
         if not together and len(mask_BT) > 1:
             return False
@@ -233,7 +237,8 @@ class Encoder(nn.Module):
             inputs["position_ids"] = (mask_BT.cumsum(-1) - 1).clamp(min=0) + manner.first_position
         if "use_cache" in self.takes:
             inputs["use_cache"] = False
-        with unchanged(self.model) if manner.put_back else nullcontext():
+        untried = self.max_length > manner.longest  # what a short text leaves in the model may change a longer one
+        with unchanged(self.model) if manner.put_back or untried else nullcontext():
             h_BTH: Tensor = self.model(**inputs, return_dict=True).last_hidden_state
         return h_BTH
 

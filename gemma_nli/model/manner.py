@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 Side = Literal["right", "left"]
 SIDES: tuple[Side, Side] = ("right", "left")
-AFFORDABLE_WORK = 2e10
-"""Weights times tokens of a pass that is tried on a CPU: about a second. A GPU does any."""
+AFFORDABLE_WORK = 6e10
+"""Weights times tokens of a pass that is tried on a CPU: a second or two. A GPU does any."""
 LENGTHS = (5, 9, 17, 17, 33)
 _ROUNDING = {torch.float32: (2e-5, 1e-3), torch.float16: (5e-3, 4e-2), torch.bfloat16: (3e-2, 8e-2)}
 """Share of the largest value that rounding explains: always, and at most, where rows of equal length differ so much."""
@@ -57,7 +57,7 @@ class Manner:
         put_back: whether a pass changes what later ones give, so that the change is undone.
         width: H of the states.
         positions: how many positions the encoder has; None where they do not run out.
-        longest: tokens of the longest text that was tried.
+        longest: tokens of the longest text that was tried; padding is not trusted in wider batches.
     """
 
     first_position: int | None = None
@@ -107,7 +107,8 @@ def find_manner(encoder: Encoder) -> Manner:
     Raises:
         EncoderError: it cannot encode a text, or gives a text other states each time.
     """
-    with torch.no_grad(), torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
+    devices = [encoder.device] if encoder.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), unchanged(encoder.model):
         return _Trial(encoder).manner()
 
 
@@ -221,7 +222,7 @@ class _Trial:
             return False
         tokenizer = self.encoder.tokenizer
         types = tokenizer(["i feel tired"], ["fatigue"], return_token_type_ids=True).get("token_type_ids")
-        if not types or max(types[0]) == 0:
+        if not types:
             return False
         batch = self.encoder.collate(self.tokens, [1])
         told = replace(self.plain, segments=True)
@@ -232,7 +233,7 @@ class _Trial:
             return False
         if "token_type_ids" in tokenizer.model_input_names:
             return True
-        return distance(zeros, none) <= self.least < distance(halves, none)
+        return max(types[0]) > 0 and distance(zeros, none) <= self.least < distance(halves, none)
 
 
 def _tokens(rows: list[list[int]]) -> Tokens:

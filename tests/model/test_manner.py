@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
 from gemma_nli.errors import EncoderError
@@ -53,6 +53,22 @@ def test_a_text_has_its_own_states_in_any_company(tiny_encoder, family: str, sid
     ]
     for rows in ([0], [3], [0, 1, 2, 3], [3, 0], [2], [3, 1]):
         batch = encoder.collate(tokens, rows, side)  # type: ignore[arg-type]
+        for row, h_TH, real_T in zip(rows, encoder(batch), batch["attention_mask"].bool(), strict=True):
+            assert (h_TH[real_T] - wanted[row]).abs().max() <= 1e-5 * wanted[row].abs().max()
+
+
+@torch.no_grad()
+def test_texts_longer_than_could_be_tried_are_given_no_company(tiny_encoder, monkeypatch) -> None:
+    """This BigBird takes full attention for good after a text of 56 tokens or less; none longer than 33 was tried."""
+    monkeypatch.setattr("gemma_nli.model.manner.AFFORDABLE_WORK", 0)
+    folder = tiny_encoder("big_bird", block_size=8)
+    encoder = load(folder, max_length=128)
+    assert encoder.manner.longest < 56
+    assert set(encoder.manner.padding) == {"left", "right"}
+    tokens = encoder.tokenize(["sad", TEXTS[1] * 2, TEXTS[1] * 4, TEXTS[1] * 6])
+    wanted = [plainly(folder, encoder, row, [0] * len(row)) for row in tokens.ids]
+    for rows in ([0], [3, 2, 1, 0], [0, 1], [3]):
+        batch = encoder.collate(tokens, rows)
         for row, h_TH, real_T in zip(rows, encoder(batch), batch["attention_mask"].bool(), strict=True):
             assert (h_TH[real_T] - wanted[row]).abs().max() <= 1e-5 * wanted[row].abs().max()
 
@@ -139,3 +155,37 @@ def test_a_bundle_trained_on_other_states_is_not_served(tiny_encoder, tmp_path) 
     (folder / "bundle.json").write_text(json.dumps(record))
     with pytest.raises(EncoderError, match=r"gave this kind of encoder other states .*; train it again\.$"):
         load_bundle(folder)
+
+
+def named(folder: Path, at: Path, names: list[str]) -> Path:
+    """The encoder with a tokenizer whose settings say which inputs its model has."""
+    again = Path(shutil.copytree(folder, at))
+    settings = json.loads((again / "tokenizer_config.json").read_text())
+    (again / "tokenizer_config.json").write_text(json.dumps({**settings, "model_input_names": names}))
+    return again
+
+
+@pytest.mark.parametrize(
+    ("family", "says", "passed"),
+    [
+        ("bert", True, True),
+        ("bert", False, True),  # left out by mistake: the model has two segments
+        ("xlnet", True, True),
+        ("gpt2", False, False),  # takes them, as words
+        ("roberta", True, False),  # has one segment: the second is past its table
+        ("distilbert", True, False),
+    ],
+)
+@torch.no_grad()
+def test_segments_go_to_models_whose_tokenizer_makes_them(tiny_encoder, tmp_path, family, says, passed) -> None:
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if says else [])]
+    kind = {"type_vocab_size": 1} if family == "roberta" else {}
+    folder = named(tiny_encoder(family, **kind), tmp_path / family, names)
+    shutil.copy(tiny_encoder("bert") / "tokenizer.json", folder)
+    encoder = load(folder)
+    tokens = encoder.tokenize([TEXTS[0]], ["mood"])
+    assert (tokens.types is not None) == passed
+    inputs = AutoTokenizer.from_pretrained(str(folder))([TEXTS[0]], ["mood"], return_token_type_ids=True)
+    types = inputs["token_type_ids"][0] if passed else None
+    wanted = plainly(folder, encoder, inputs["input_ids"][0], types)
+    assert (encoder(encoder.collate(tokens))[0] - wanted).abs().max() <= 1e-5 * wanted.abs().max()
