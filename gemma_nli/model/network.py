@@ -81,7 +81,7 @@ def load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Networ
             raise EncoderError(f"model.name: {model.name} cannot be loaded: {one_line(error)}") from None
     found = _text_part(whole)
     _check_names(model.name, whole, found.part, info)
-    _check_family(model.name, found.module, config)
+    _check_family(model.name, whole, found.module, config)
     return found
 
 
@@ -190,11 +190,11 @@ def _why(unexpected: Iterable[str]) -> str:
     return f", but hold others, first {names[0]}: they are another model's than config.json says"
 
 
-def _check_family(name: str, network: Any, config: Mapping[str, Any]) -> None:
+def _check_family(name: str, whole: Any, network: Any, config: Mapping[str, Any]) -> None:
     """Refuse weights of a family that has the names and shapes of another: BERT's and RoBERTa's differ in neither."""
     kind, made = str(config.get("model_type")), config.get("architectures") or []
     other = _family_of(str(made[0])) if isinstance(made, list) and made else None
-    here = _module_of(kind)
+    here = _folder_of(type(whole))  # InternLM 3 is read by Llama's classes
     if other is not None and other != here and not any({other, here} <= alike for alike in _ALIKE):
         raise EncoderError(
             f"model.name: {name}: config.json says model_type {kind}, but architectures {made[0]}; "
@@ -220,21 +220,18 @@ def _check_family(name: str, network: Any, config: Mapping[str, Any]) -> None:
         )
 
 
-def _module_of(model_type: str) -> str:
-    from transformers.models.auto.configuration_auto import model_type_to_module_name
-
-    return str(model_type_to_module_name(model_type))
-
-
 def _family_of(architecture: str) -> str | None:
     """The module of transformers that has a class of this name; None where none has."""
     import transformers
 
     try:
-        module = getattr(transformers, architecture).__module__
+        return _folder_of(getattr(transformers, architecture))
     except (AttributeError, ImportError, RuntimeError):
         return None
-    parts = str(module).split(".")
+
+
+def _folder_of(kind: type) -> str | None:
+    parts = kind.__module__.split(".")
     return parts[2] if parts[:2] == ["transformers", "models"] else None
 
 

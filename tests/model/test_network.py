@@ -199,6 +199,13 @@ def test_of_an_encoder_decoder_the_encoder_is_used(tiny_bert: Path, tmp_path: Pa
     assert not any("decoder" in name for name, _ in encoder.named_parameters())
 
 
+def test_a_family_that_is_read_by_anothers_classes_is_itself(tiny_encoder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_encoder("internlm3"), tmp_path / "internlm3"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
+    assert load(folder).hidden_size == 32
+
+
 @pytest.mark.parametrize(
     "family", ["bert", "distilbert", "gpt2", "t5", "bart", "xlnet", "t5gemma", "t5gemma2", "embedding_gemma2", "mpt"]
 )
