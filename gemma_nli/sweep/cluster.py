@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray.exceptions import RayError
 
 from gemma_nli.errors import GemmaNliError, SweepError
@@ -17,6 +17,7 @@ from gemma_nli.masking import mask_credentials
 from gemma_nli.sweep.ray_address import LOCAL, chosen_address, ray_address
 from gemma_nli.sweep.shadows import check_shadows
 
+log = logging.getLogger(__name__)
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -44,6 +45,7 @@ def ray_session() -> Iterator[str | None]:
         os.environ.setdefault(name, value)
     for noisy in ("ray.tune", "ray.air", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failed trials are told of by the board and the journals
+    worker.print_to_stdstream = _log_message
     if ray.is_initialized():
         yield _dashboard(ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR))
         return
@@ -53,6 +55,11 @@ def ray_session() -> Iterator[str | None]:
         yield _dashboard(context)
     finally:
         ray.shutdown()
+
+
+def _log_message(message: dict[str, Any], *_: Any, **__: Any) -> None:
+    """What Ray reports of its processes goes to the log; Ray prints it on stdout, where --json has one object."""
+    log.info("Ray: %s", " ".join(str(line) for line in message.get("lines", [])))
 
 
 def _joined(address: str) -> Any:

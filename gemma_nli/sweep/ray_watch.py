@@ -64,11 +64,12 @@ def _watch(over: threading.Event, on_death: Callable[[], None]) -> None:
             continue
         sys.stderr.write(f"\nRay has died ({died} is gone): the sweep ends here; the same command goes on from here.\n")
         sys.stderr.flush()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # all that comes now is Ray's dump
+        sys.stdout.flush()
+        for stream in (1, 2):  # all that comes now is Ray's dump
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         try:
             on_death()
         finally:
-            sys.stdout.flush()
             os._exit(EXIT_STATUS)
 
 
