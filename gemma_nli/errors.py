@@ -21,6 +21,9 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+NEAREST = 5
+"""Names that are told to one who wrote another: a hundred of them would hide what is wrong."""
+
 
 class GemmaNliError(Exception):
     """Root of all errors that a user can mend."""
@@ -78,14 +81,23 @@ SHOWN_PROBLEMS, SEARCHED_NAMES = 100, 5_000
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'last'?`, or the known names when none is near, or nothing when there are none."""
-    names = sorted(known)
+    """`; did you mean 'last'?`, or where none is that near the known names, of many the nearest five; or nothing."""
+    names = sorted(set(known))
     if len(names) > SEARCHED_NAMES:  # comparing takes a millisecond per ten of them
         return f"; {len(names):,} names are known."
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(names)}." if names else ""
+    if len(names) <= NEAREST:
+        return f"; known: {', '.join(names)}." if names else ""
+    nearest = sorted(names, key=lambda other: _distance(name, other))[:NEAREST]
+    return f"; the nearest of {len(names)}: {', '.join(nearest)}."
+
+
+def _distance(name: str, other: str) -> float:
+    """0 for equal names; of dotted ones the last parts count as well, so that `batch` is near `training.batch_size`."""
+    pairs = ((name, other), (name.rpartition(".")[2], other.rpartition(".")[2]))
+    return 1 - max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 @dataclass

@@ -76,6 +76,28 @@ def test_the_plan_says_what_would_run_and_writes_nothing(sweep_file, capsys, tmp
     assert not (tmp_path / "storage").exists()
 
 
+def test_the_plan_states_the_question_the_compared_values_and_no_gpu_where_there_is_none(
+    sweep_file, capsys, monkeypatch
+):
+    import torch
+    import yaml
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tree = yaml.safe_load(sweep_file.read_text())
+    tree.pop("space")
+    tree |= {"question": "Does [b] pooling matter?", "compare": {"model.pooling_strategy": {"grid": ["mean", "max"]}}}
+    tree |= {"tune": {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}}
+    sweep_file.write_text(yaml.safe_dump(tree))
+    assert run_command("sweep", str(sweep_file), "--plan") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Does [b] pooling matter?" in told
+    assert "compared model.pooling_strategy: mean, max" in told
+    assert "tuned training.learning_rate: 0.001, 0.01" in told
+    assert "GPU memory" not in told
+    assert "no GPU" in told
+    assert "0 GiB" not in told
+
+
 def test_one_configuration_trains_without_ray(sweep_file, tiny_bert, capsys, tmp_path):
     settings = [f"data.data_dir={tmp_path / 'data'}", f"model.name={tiny_bert}", "model.max_length=48"]
     assert run_command("train", *settings, "data.num_folds=2", "training.num_epochs=2", "--json") == 0

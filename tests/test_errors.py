@@ -29,12 +29,21 @@ def test_the_tree_draws_a_child_under_its_parent():
         ("lats", ["last", "mean"], "; did you mean 'last'?"),
         ("zzz", ["last", "mean"], "; known: last, mean."),
         ("zzz", {"mean", "last"}, "; known: last, mean."),
+        ("zzz", ["last", "last", "mean", "mean"], "; known: last, mean."),
         ("zzz", [], ""),
         ("", ["last"], "; known: last."),
     ],
 )
 def test_a_wrong_name_is_met_with_the_nearest_or_with_all(name, known, told):
     assert did_you_mean(name, known) == told
+
+
+def test_of_many_names_the_nearest_five_are_told_and_none_twice():
+    names = [f"{section}.setting_{number}" for section in ("data", "model") for number in range(50)] * 2
+    told = did_you_mean("xylophone", [*names, "training.xyl"])
+    assert told.startswith("; the nearest of 101: training.xyl, ")
+    listed = told.rpartition(": ")[2].rstrip(".").split(", ")
+    assert len(listed) == len(set(listed)) == 5
 
 
 def test_no_problems_raise_nothing():

@@ -45,12 +45,13 @@ def main() -> None:
     Any other exception is a traceback as far as it may be shown, and exit status 1.
     """
     prepare_streams()
-    stand_in_for_home()
     guard_process()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     gc.set_threshold(SPARED_COLLECTIONS, 20, 20)
     try:
+        if not {"--help", "--version"} & set(sys.argv):
+            stand_in_for_home()
         app()
     except GemmaNliError as error:
         sys.stderr.write(f"{shown(str(error))}\n")

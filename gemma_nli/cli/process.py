@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from gemma_nli.config import home
+
 
 def prepare_streams() -> None:
     """Let stdout and stderr, here and in every process started from here, write `\\xe9` for what they have no code of.
@@ -24,14 +26,15 @@ def prepare_streams() -> None:
 def stand_in_for_home() -> None:
     """Where a user has no home and no entry in the passwd file, give libraries $GEMMA_NLI_HOME and a name instead.
 
-    Ray, torch and MLflow ask for both, and some of them fail without. Without $GEMMA_NLI_HOME nothing is set: what
-    needs a home then says so.
+    Ray, torch and MLflow ask for both; MLflow cannot even be imported without a home.
+
+    Raises:
+        ConfigError: there is no $GEMMA_NLI_HOME either.
     """
     try:
         Path.home()
     except RuntimeError:
-        if os.environ.get("GEMMA_NLI_HOME"):
-            os.environ["HOME"] = os.path.abspath(os.environ["GEMMA_NLI_HOME"])
+        os.environ["HOME"] = str(home())
     try:
         getpass.getuser()
     except (KeyError, OSError):

@@ -53,6 +53,7 @@ def plan_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure for a minute or two, then say how long a sweep will take and what it will cost."""
+    from gemma_nli.console.progress import Steps
     from gemma_nli.console.results import show_forecast, show_plan
     from gemma_nli.spec.spec import load_sweep
     from gemma_nli.sweep.forecast import forecast
@@ -62,7 +63,8 @@ def plan_command(
     planned = plan_sweep(spec)
     if not as_json:
         show_plan(planned)
-    measured = forecast(spec)
+    with Steps("measuring", enabled=not as_json) as steps:
+        measured = forecast(spec, steps.tell)
     print_json(as_json, {**planned, "forecast": measured.to_json(price)})
     if not as_json:
         show_forecast(measured, price)

@@ -131,6 +131,33 @@ class _Lines:
         self.console.print(line(f"{time.strftime('%H:%M:%S', time.gmtime())} {told}"), soft_wrap=True)
 
 
+class Steps:
+    """The steps of something that takes a minute or two, on stderr: a line as each begins, and on a terminal a sign
+    of life meanwhile."""
+
+    def __init__(self, doing: str, enabled: bool = True, console: Console | None = None) -> None:
+        self.doing, self.enabled = doing, enabled
+        self.console = console or Terminal(stderr=True)
+        self._status = self.console.status(line(doing))
+
+    def tell(self, step: str) -> None:
+        if not self.enabled:
+            return
+        said = line(f"{self.doing}: {step}")
+        if self.console.is_terminal:
+            self._status.update(said)
+        else:
+            self.console.print(said, soft_wrap=True)
+
+    def __enter__(self) -> Steps:
+        if self.enabled and self.console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+
 def phase_of(board: Board) -> str:
     return _PHASES.get(board.phase, board.phase)
 

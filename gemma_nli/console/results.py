@@ -129,22 +129,40 @@ def show_plan(plan: dict[str, Any]) -> None:
         todo = f"chosen by Optuna, {todo}"
     machine, trial, memory = plan["machine"], plan["trial"], plan["memory_gib"]
     table = Sheet()
+    for title, key in (("compared", "compared"), ("tuned" if plan["compared"] else "varied", "varied")):
+        for setting, domain in plan[key].items():
+            table.add(title, f"{setting}: {_said(domain)}")
+            title = ""
     table.add("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
     if plan["earlier"]:
         table.add("earlier", plan["earlier"])
     table.add("texts", f"{plan['texts']['to_encode']} to encode, {plan['texts']['reused']} reused")
     pairs = plan["evaluation_pairs"].values()
     table.add("evaluation", f"{sum(pairs)} pairs in {len(pairs)} folds, the same for every trial")
-    table.add("machine", f"{machine['cpus']:g} CPUs, {machine['gpus']:g} GPUs of {machine['gpu_gib']:g} GiB")
-    table.add("a trial", f"{trial['cpu']:g} CPUs, {trial['gpu']:g} GPUs; {trial['concurrent']} side by side")
-    if memory:
+    has_gpus = machine["gpus"] > 0
+    gpus = f"{machine['gpus']:g} GPUs of {machine['gpu_gib']:g} GiB" if has_gpus else "no GPU"
+    table.add("machine", f"{machine['cpus']:g} CPUs, {gpus}")
+    share = f"{trial['cpu']:g} CPUs" + (f", {trial['gpu']:g} GPUs" if has_gpus or trial["gpu"] else "")
+    table.add("a trial", f"{share}; {trial['concurrent']} side by side")
+    if memory and has_gpus:
         parts = ", ".join(f"{name} {value:g}" for name, value in memory.items() if name != "total")
         table.add("GPU memory", f"{memory['total']:g} GiB estimated ({parts})")
-    table.add("storage", plan["storage"])
+    if plan["question"]:
+        console.say(plan["question"], "italic")
     console.say(f"{plan['name']}  {plan['sweep_id']}", "bold")
     console.print(table)
+    console.say(f"storage: {plan['storage']}", whole=True)
     for note in plan["notes"]:
         console.say_all(f"note: {note}", "yellow")
+
+
+def _said(domain: dict[str, Any]) -> str:
+    """`mean, max` of a list of values, `loguniform 1e-5 to 1e-2` of a range."""
+    kind, values = next((kind, values) for kind, values in domain.items() if kind not in ("when", "step"))
+    if not isinstance(values, list):
+        return f"{kind} {values}"
+    listed = kind in ("grid", "choice")
+    return ", ".join(map(shown, values)) if listed else f"{kind} {' to '.join(map(shown, values))}"
 
 
 def show_forecast(forecast: Forecast, price: float | None) -> None:

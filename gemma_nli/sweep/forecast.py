@@ -6,7 +6,7 @@ import heapq
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,9 +62,11 @@ class Forecast:
         return {**told, **cost, "trials": self.trials, "notes": self.notes}
 
 
-def forecast(spec: SweepSpec) -> Forecast:
+def forecast(spec: SweepSpec, tell: Callable[[str], None] = lambda step: None) -> Forecast:
     """Measure, then reckon; takes a minute or two, and leaves nothing behind.
 
+    Args:
+        tell: called with what is measured next, as each step begins.
     Raises:
         GemmaNliError: whatever the sweep itself would refuse.
     """
@@ -74,15 +76,19 @@ def forecast(spec: SweepSpec) -> Forecast:
     if not configs:
         return Forecast(time.monotonic() - began, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, ["nothing is left to run"])
     prepared = time.monotonic() - began
+    tell("starting Ray")
     with ray_session():
         wait_for_nodes(spec.resources, lambda phase: None)
         resources = decide_resources(ready)
         started = time.monotonic() - began
         counts = Counter(map(cost_class, configs))
         common = next(config for config in configs if cost_class(config) == counts.most_common(1)[0][0])
+        tell("a rehearsal: one trial on invented posts, from its start to a registered model")
         fixed = rehearse(spec, common)["total"]
         try:
+            tell("how long texts take to encode")
             encoding, rates = _encoding(ready)
+            tell(f"the first epochs of {min(len(counts), MEASURED_CLASSES)} kinds of trial")
             costs, notes = _trials(ready, configs, counts, resources, rates)
         except RayError as error:
             raise ray_failed(error) from None

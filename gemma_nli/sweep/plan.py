@@ -35,8 +35,12 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
     total = len(ready.cells) or spec.total_trials
     done = ready.num_done
     estimate = estimate_memory(hungriest(configs)) if configs else None
+    space = spec.model_dump(mode="json")["space"]
     return {
         "name": spec.name,
+        "question": spec.question,
+        "compared": {key: domain for key, domain in space.items() if key in spec.compare},
+        "varied": {key: domain for key, domain in space.items() if key not in spec.compare},
         "sweep_id": ready.sweep_id,
         "cells": total,
         "chosen_by": spec.search.algorithm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 import gemma_nli
-from gemma_nli.console.progress import Progress, facts_of
+from gemma_nli.console.progress import Progress, Steps, facts_of
 from gemma_nli.console.terminal import Sheet, Terminal, line
 from gemma_nli.sweep.board import Board
 from gemma_nli.tracking.projection import KIND, STATE
@@ -157,6 +158,21 @@ def test_the_live_line_of_a_sweep_is_never_cut():
         told = "".join(part.text for part in console.render(progress._render()))
     assert "setting_8 a_long_value" in " ".join(told.split())
     assert "left" in " ".join(told.split())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_each_step_of_a_measurement_is_told_as_it_begins(terminal):
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=terminal, legacy_windows=False)
+    with Steps("measuring", console=console) as steps:
+        for step in ("starting Ray", "[/] a rehearsal"):
+            steps.tell(step)
+            time.sleep(0.2)
+            assert step in out.getvalue()
+    quiet = io.StringIO()
+    with Steps("measuring", enabled=False, console=Console(file=quiet)) as steps:
+        steps.tell("x")
+    assert quiet.getvalue() == ""
 
 
 def test_only_one_file_makes_consoles_tables_and_texts():
