@@ -93,7 +93,14 @@ class PairScorer:
         return [*names, _free("threshold", taken)]
 
     def answer(self, table: pd.DataFrame) -> pd.DataFrame:
-        """`score` where there is a column `hypothesis`, else `score_posts`."""
+        """`score` where there is a column `hypothesis`, else `score_posts`; an empty text is refused, not scored."""
+        for column in set(COLUMNS) & set(table.columns):
+            empty = [row for row, value in enumerate(table[column]) if isinstance(value, str) and not value.strip()]
+            if empty:
+                raise ConfigError(
+                    f"column '{column}' is empty in {len(empty)} of {len(table)} rows, first in row {empty[0]}; "
+                    "fill or drop them."
+                )
         return self.score(table) if "hypothesis" in table.columns else self.score_posts(table)
 
     def answer_columns(self, columns: Iterable[str]) -> list[str]:
@@ -127,11 +134,5 @@ def _texts(pairs: pd.DataFrame) -> tuple[list[str], list[str]]:
             raise ConfigError(
                 f"pairs: column '{column}' must hold text, but {len(odd)} of {len(pairs)} values do not; "
                 f"the first is row {odd[0]} ({kind}). Fill or drop them."
-            )
-        empty = [row for row, value in enumerate(pairs[column]) if not value.strip()]
-        if empty:
-            raise ConfigError(
-                f"pairs: column '{column}' is empty in {len(empty)} of {len(pairs)} rows, first in row {empty[0]}; "
-                "fill or drop them."
             )
     return pairs["premise"].tolist(), pairs["hypothesis"].tolist()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gemma_nli.config import DeviceConfig, RunConfig
-from gemma_nli.errors import GemmaNliError
+from gemma_nli.errors import ConfigError, GemmaNliError
 from gemma_nli.model.bundle import save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
@@ -83,3 +83,9 @@ def test_a_probability_equal_to_the_threshold_is_labelled_a_match(scorer: PairSc
     object.__setattr__(scorer.bundle, "threshold", np.nextafter(exact, 1))
     assert scorer.score(frame)["label"].iloc[0] == 0
     object.__setattr__(scorer.bundle, "threshold", 0.5)
+
+
+@pytest.mark.parametrize("row", [{"premise": " "}, {"premise": "fine", "hypothesis": ""}])
+def test_what_is_served_refuses_an_empty_text_instead_of_scoring_it(scorer: PairScorer, row: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="is empty in 1 of 1 rows, first in row 0"):
+        scorer.answer(pd.DataFrame([row]))

@@ -155,7 +155,7 @@ def test_a_model_that_cannot_be_exported_is_registered_with_the_reason(store, mo
     assert (made.version, made.torch) == (1, "not exported: RuntimeError: data dependent control flow")
 
 
-def test_a_post_alone_gets_a_probability_a_criterion(store, sqlite_uri):
+def test_a_post_alone_gets_a_probability_and_a_label_per_criterion(store, sqlite_uri):
     tracker, run_id, bundle = store
     register_bundle(bundle, "m", tracker, run_id, TAGS, export_limit_gib=0)
     mlflow.set_tracking_uri(sqlite_uri)
@@ -164,7 +164,8 @@ def test_a_post_alone_gets_a_probability_a_criterion(store, sqlite_uri):
     finally:
         mlflow.set_tracking_uri(None)
     wide = model.predict(pd.DataFrame({"premise": ["i feel so sad", "fine"]}))
-    assert list(wide.columns) == list(CRITERIA)
+    names = [name for criterion in CRITERIA for name in (criterion, f"{criterion}_label")]
+    assert list(wide.columns) == [*names, "threshold"]
     for row, premise in enumerate(["i feel so sad", "fine"]):
         for name, text in CRITERIA.items():
             alone = model.predict(pd.DataFrame({"premise": [premise], "hypothesis": [text]}))
