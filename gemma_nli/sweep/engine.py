@@ -142,7 +142,8 @@ class _Run:
         """From here on MLflow follows; trials done already are sent where their run is missing or old."""
         opened()
         self.board.link("MLflow run", recorder.link())
-        for key in known:
+        confirming = [key for each in self.rounds for key in each.records if each.is_done(key)]
+        for key in dict.fromkeys([*known, *confirming]):
             recorder.post(key)
 
     def _encoding(self, requests: list[FeatureRequest]) -> Encoding:

@@ -80,7 +80,7 @@ def finalize(
     model_name = _model_name(ready)
     found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
     if found is not None:
-        aliased = give_alias(tracker, found, settings.alias)
+        aliased = give_alias(tracker, found, settings.alias, recorder.sweep_run_id)
         return Finalized(_told(aliased, _promotion(ready, aliased, tracker)), created=False)
     recorder.post(record.key)
     recorder.drain()

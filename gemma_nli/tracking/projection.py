@@ -23,6 +23,7 @@ STATE = "gemma_nli.state"
 FOLD_FINGERPRINT = "gemma_nli.fold_fingerprint"
 DELIVERED = "gemma_nli.delivered"  # digest of the projection that this run shows in full
 CREATED = "gemma_nli.created_ms"
+PARENT = "mlflow.parentRunId"
 ERROR = "gemma_nli.error"
 INFINITE = "gemma_nli.infinite_metrics"
 CUT = "... [cut]"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from mlflow.entities import LifecycleStage
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -49,7 +50,7 @@ def find_registered(
     wanted = {TRIAL_KEY: trial_key, FOLD_FINGERPRINT: fold_fingerprint}
     wanted |= {BUNDLE_DIGEST: bundle_digest} if bundle_digest else {}
     with talking(tracker.store, f"look up model '{model_name}'"):
-        matching = _versions(tracker.client, model_name, wanted)
+        matching = _whole(tracker.client, _versions(tracker.client, model_name, wanted))
         return _registered(tracker.client, matching[-1], created=False) if matching else None
 
 
@@ -86,7 +87,7 @@ def register_bundle(
     everything |= {SWEEP_RUN: sweep_run_id} if sweep_run_id else {}
     with talking(tracker.store, f"register model '{model_name}'", PATIENCE_SECONDS):
         client = tracker.client
-        matching = _versions(client, model_name, identity)
+        matching = _whole(client, _versions(client, model_name, identity))
         created = not matching
         if created:
             # A folder named by content: files of a version that exists are never written over.
@@ -95,7 +96,7 @@ def register_bundle(
             everything[TORCH] = torch
             _open_model(client, model_name)
             client.create_model_version(model_name, source, source_run_id, tag_texts(everything))
-            matching = _versions(client, model_name, identity)
+            matching = _whole(client, _versions(client, model_name, identity))
             for twin in matching[1:]:  # of a retried request
                 client.delete_model_version(model_name, twin.version)
         version = matching[0]
@@ -103,11 +104,20 @@ def register_bundle(
         return _registered(client, version, created, alias)
 
 
-def give_alias(tracker: MlflowTracker, registered: Registered, alias: str) -> Registered:
-    """The alias that a version never got, its maker being killed in between; one it got and lost stays lost."""
+def give_alias(
+    tracker: MlflowTracker, registered: Registered, alias: str, sweep_run_id: str | None = None
+) -> Registered:
+    """The alias that a version never got, its maker being killed in between; one it got and lost stays lost.
+
+    Args:
+        sweep_run_id: what the version names as its sweep from now on if the run that it names was deleted.
+    """
     with talking(tracker.store, f"give model '{registered.name}' its alias"):
         client = tracker.client
         version = client.get_model_version(registered.name, str(registered.version))
+        named = version.tags.get(SWEEP_RUN)
+        if sweep_run_id is not None and named != sweep_run_id and not _active(client, named):
+            client.set_model_version_tag(version.name, version.version, SWEEP_RUN, sweep_run_id)
         _alias_once(client, version, alias)
         return _registered(client, version, registered.created, alias)
 
@@ -162,6 +172,33 @@ def _versions(client: MlflowClient, name: str, wanted: Mapping[str, str]) -> lis
         token = page.token
         if not token:
             return sorted(found, key=lambda version: int(version.version))
+
+
+def _active(client: MlflowClient, run_id: str | None) -> bool:
+    return run_id is not None and _stage(client, run_id) == LifecycleStage.ACTIVE
+
+
+def _stage(client: MlflowClient, run_id: str) -> str | None:
+    """active, deleted (in MLflow's bin), or None: gone for good."""
+    try:
+        return str(client.get_run(run_id).info.lifecycle_stage)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def _whole(client: MlflowClient, versions: Iterable[ModelVersion]) -> list[ModelVersion]:
+    """Those whose run, which holds their files, is there. A run in MLflow's bin is taken out of it, since emptying the
+    bin would take the model along; one that is gone for good leaves a version that nobody can load."""
+    whole = []
+    for version in versions:
+        stage = _stage(client, version.run_id) if version.run_id else LifecycleStage.ACTIVE
+        if stage == LifecycleStage.DELETED:
+            client.restore_run(version.run_id)
+        if stage is not None:
+            whole.append(version)
+    return whole
 
 
 def _registered(client: MlflowClient, version: ModelVersion, created: bool, alias: str | None = None) -> Registered:

@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_address, mask_credentials
 from gemma_nli.tracking import projection as shape
-from gemma_nli.tracking.projection import CREATED, DELIVERED, TRIAL_KEY, DatasetFacts, MetricPoint
+from gemma_nli.tracking.projection import CREATED, DELIVERED, PARENT, TRIAL_KEY, DatasetFacts, MetricPoint
 
 PAGE = 200  # runs a search call: a page of 1,000 full runs is tens of megabytes and outlasts a short timeout
 ALIVE = ("SCHEDULED", "RUNNING")
@@ -31,6 +31,7 @@ class KnownRun:
     status: str
     end_ms: int | None = None
     delivered: str = ""
+    parent: str = ""  # the run that it stands under in MLflow's pages
     detailed: bool = False  # whether the fields below hold what the store has
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
@@ -41,7 +42,8 @@ class KnownRun:
 
     @classmethod
     def of(cls, run: Run, detailed: bool = False) -> KnownRun:
-        known = cls(run.info.run_id, run.info.status, run.info.end_time, run.data.tags.get(DELIVERED, ""))
+        tags = run.data.tags
+        known = cls(run.info.run_id, run.info.status, run.info.end_time, tags.get(DELIVERED, ""), tags.get(PARENT, ""))
         return known.detail(run) if detailed else known
 
     def detail(self, run: Run) -> KnownRun:

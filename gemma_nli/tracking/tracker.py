@@ -103,7 +103,10 @@ class MlflowTracker:
             self._client.set_terminated(run_id, STATUS.get(status, status), ended)
 
     def known_trials(self, sweep_run_id: str | None) -> dict[str, tuple[str, str]]:
-        """Trial key to (run id, status) of every trial run of the sweep; twins are deleted on the way."""
+        """Trial key to (run id, status) of every trial run of the sweep.
+
+        Twins are deleted on the way, and trials of a sweep's run that was deleted are put under its new one.
+        """
         with self._talking("list the sweep's trials"):
             sweep_id = self._sweep_id(sweep_run_id)
             runs = search(self._client, self._experiment_id, tags_filter(_kin(sweep_id)))
@@ -113,6 +116,9 @@ class MlflowTracker:
                 if key in old and old[key].run_id == run.run_id:
                     known[key] = old[key]
                     known[key].status = run.status
+                if sweep_run_id is not None and known[key].parent != sweep_run_id:
+                    self._client.set_tag(run.run_id, shape.PARENT, sweep_run_id)
+                    known[key].parent = sweep_run_id
             self._trials[sweep_id] = known
             return {key: (run.run_id, run.status) for key, run in known.items()}
 
@@ -282,7 +288,7 @@ def _kin(sweep_id: str) -> dict[str, str]:
 
 
 def _parent(sweep_run_id: str | None) -> dict[str, str]:
-    return {} if sweep_run_id is None else {"mlflow.parentRunId": sweep_run_id}
+    return {} if sweep_run_id is None else {shape.PARENT: sweep_run_id}
 
 
 def _notes(sweep: SweepProjection) -> dict[str, str]:
