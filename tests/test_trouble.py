@@ -52,6 +52,8 @@ def test_server_unreachable(words, capsys):
     assert "the server does not answer" in told
     assert "mlflow.enabled=false" in told
     assert "secret" not in told
+    for raw in ("HTTPConnectionPool", "Max retries", "Errno", "object at 0x", "api/2.0"):
+        assert raw not in told
 
 
 class _NoRegistry(BaseHTTPRequestHandler):

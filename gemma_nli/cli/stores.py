@@ -18,11 +18,15 @@ Csv = Annotated[bool, typer.Option("--csv", help="print CSV with every param, me
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="where to listen")] = 5000,
     host: Annotated[str, typer.Option(help="address to listen on; loopback unless you say otherwise")] = "127.0.0.1",
+    address: Annotated[bool, typer.Option("--address", help="print the store's address and start nothing")] = False,
     tracking_uri: Uri = None,
 ) -> None:
     """Open MLflow's pages over the store that our commands write to."""
-    from gemma_nli.tracking.ui import serve_ui
+    from gemma_nli.tracking.ui import address_of, serve_ui
 
+    if address:
+        say(address_of(tracking_uri))
+        return
     say(f"the store is a server: open {serve_ui(port, host, tracking_uri)}")
 
 
@@ -45,17 +49,23 @@ def runs(
     since: Annotated[str | None, typer.Option(help="2026-11-01, or an age: 12h, 7d, 2w")] = None,
     kind: Annotated[str, typer.Option(help="trial, sweep or all (other programs' runs too)")] = "trial",
     limit: Annotated[int, typer.Option(min=1, help="the most rows")] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="every row, without a limit")] = False,
     as_csv: Csv = False,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs, best F1 first."""
-    from gemma_nli.console.tables import records, show_runs
+    from gemma_nli.console.tables import cut_line, records, show_runs
     from gemma_nli.tracking.frames import list_runs as table_of
 
     if kind not in ("trial", "sweep", "all"):
         raise ConfigError(f"--kind: must be trial, sweep or all, got '{kind}'.")
-    table = table_of(experiment, where, since, tracking_uri, None if kind == "all" else kind, limit)
+    table = table_of(
+        experiment, where, since, tracking_uri, None if kind == "all" else kind, None if everything else limit
+    )
+    cut = cut_line(table) if as_csv or as_json else None
+    if cut:
+        say(cut, err=True)
     if as_csv:
         say(table.to_csv(index=False), end="")
         return
@@ -67,6 +77,7 @@ def runs(
 @app.command()
 def compare(
     run_ids: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="runs, as `gemma-nli runs` lists them")],
+    everything: Annotated[bool, typer.Option("--all", help="every metric, not only the ones to look at first")] = False,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
@@ -80,7 +91,7 @@ def compare(
 
         print_json(True, comparison_json(found))
     else:
-        show_comparison(found)
+        show_comparison(found, everything)
 
 
 @app.command()

@@ -239,6 +239,10 @@ def show_reproduction(told: Reproduction) -> None:
     console.print(table)
     same = sum(row.difference == 0 for row in told.rows)
     console.say(f"{same} of {len(told.rows)} metrics are equal to the last bit")
+    if told.moved:
+        farthest = told.moved[0]
+        verdict = f"all within {told.tolerance:g}" if told.equal else f"not all within {told.tolerance:g}"
+        console.say(f"{len(told.moved)} moved, {farthest.metric} farthest, by {farthest.difference:+.1e}: {verdict}")
     for note in told.notes:
         console.say_all(f"note: {note}", "yellow")
 

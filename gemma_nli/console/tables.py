@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gemma_nli.tracking.upkeep import CleanPlan
 
 NOT_THERE = "N/A"
+_AGGREGATES = ("mean_f1", "std_f1", "median_f1", "mean_auc", "std_auc", "macro_f1", "mean_precision", "mean_recall")
+HEADLINE = (*(f"cv_aggregate/{name}" for name in _AGGREGATES), "test_f1", "test_auc", "test_accuracy", "best_val_f1")
+"""Metrics that a comparison shows unasked, in this order."""
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -47,9 +50,14 @@ def show_runs(table: pd.DataFrame) -> None:
     if not len(table):
         console.say("no run matches")
         return
-    shown = Sheet("run", "name", "experiment", "state", "F1", "AUC", "start", right={"F1", "AUC"})
+    shown = Sheet("run", "name", "experiment", "state", "by", "F1", "AUC", "start", right={"F1", "AUC"})
+    for number in (0, 4):
+        shown.columns[number].no_wrap = True  # an id is copied, and so is not folded
+    twins = _twins(table)
     for row in table.itertuples():
-        cells = [str(row.run_id)[:8], str(row.name), str(row.experiment), str(row.state)]
+        twin = twins.get(str(row.run_id))
+        by = f"={twin[:8]}" if twin else str(row.by)
+        cells = [str(row.run_id)[:8], str(row.name), str(row.experiment), str(row.state), by]
         shown.add(*cells, _number(row.f1), _number(row.auc), _time(row.start))
     console.print(shown)
     lacking = table[table["f1"].isna()]
@@ -58,7 +66,32 @@ def show_runs(table: pd.DataFrame) -> None:
         console.say(
             f"{NOT_THERE}: {len(lacking)} runs without aggregates ({states}); they come when the last fold has ended."
         )
-    console.say("full ids: --csv or --json", "dim")
+    if twins:
+        console.say("=RUN: `train` of the configuration of that sweep's trial: no second result")
+    cut = cut_line(table)
+    if cut:
+        console.say(cut)
+    console.say("full ids: --csv or --json; eight characters do wherever a run is asked for", "dim")
+
+
+def cut_line(table: pd.DataFrame) -> str | None:
+    """What a list that was cut leaves out; None where it is whole."""
+    matching = table.attrs.get("matching", len(table))
+    if matching == len(table):
+        return None
+    return f"{len(table)} of {f'{matching:,}' if matching is not None else 'many more'} shown; --all shows every one"
+
+
+def _twins(table: pd.DataFrame) -> dict[str, str]:
+    """Runs of `train` to the sweep's trial, among those listed, that has their key."""
+    if "tags.gemma_nli.trial_key" not in table:
+        return {}
+    keyed = table[table["tags.gemma_nli.trial_key"].notna()]
+    swept = keyed[keyed["by"] == "sweep"]
+    of_key = dict(zip(swept["tags.gemma_nli.trial_key"], swept["run_id"], strict=True))
+    alone = keyed[keyed["by"] == "train"]
+    pairs = zip(alone["run_id"], alone["tags.gemma_nli.trial_key"], strict=True)
+    return {str(run): str(of_key[key]) for run, key in pairs if key in of_key}
 
 
 def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
@@ -79,21 +112,25 @@ def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
             console.say(f"version {version.version}, mlflow.pytorch: {version.torch}", whole=True)
 
 
-def show_comparison(found: Comparison) -> None:
+def show_comparison(found: Comparison, everything: bool = False) -> None:
+    """The figures one looks for first, then the folds'; the other metrics where they are asked for."""
     console = Terminal()
-    ids = list(found.runs.columns)
-    for title, table in (("runs", found.runs), ("params that differ", found.params), ("metrics", found.metrics)):
+    first = [name for name in HEADLINE if name in found.metrics.index]
+    rest = found.metrics.drop(first)
+    tables = {"runs": found.runs, "params that differ": found.params, "metrics": found.metrics.loc[first]}
+    if "selected_f1" in found.folds.index.get_level_values(0):
+        tables["fold F1"] = pd.DataFrame(found.folds.xs("selected_f1", level=0))
+    if everything or not first:
+        tables["other metrics"] = rest
+    for title, table in tables.items():
         if not len(table):
             continue
-        shown = Sheet(title, *(run[:8] for run in ids))
+        shown = Sheet(title, *(run[:8] for run in found.runs.columns))
         for name, row in table.iterrows():
             shown.add(str(name), *(_value(value) for value in row))
         console.print(shown)
-    if "selected_f1" in found.folds.index.get_level_values(0):
-        shown = Sheet("fold F1", *(run[:8] for run in ids))
-        for fold, row in found.folds.loc["selected_f1"].iterrows():
-            shown.add(str(fold), *(_value(value) for value in row))
-        console.print(shown)
+    if len(rest) and "other metrics" not in tables:
+        console.say(f"{len(rest)} more metrics: --all")
     for note in found.notes:
         console.say_all(f"note: {note}", "yellow")
 

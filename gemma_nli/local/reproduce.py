@@ -13,7 +13,7 @@ from gemma_nli.config import RunConfig, home
 from gemma_nli.local.trial import LocalRun, run_here
 from gemma_nli.storage import Place
 from gemma_nli.tracking.from_journal import metric_points
-from gemma_nli.tracking.queries import recorded_run
+from gemma_nli.tracking.recorded import recorded_run
 from gemma_nli.training.listeners import Listener
 from gemma_nli.trial.hardware import environment_tags
 
@@ -26,6 +26,9 @@ NOTED = {
     "gpu_name": "the GPU",
     "cpu_name": "the CPU",
 }
+TOLERANCE = 1e-6
+"""How far a number may lie from the recorded one. Sums of float32 end a few 1e-8 apart where another number of threads,
+or other folds beside a fold, cut them differently; one decision that changed moves F1 a thousand times as far."""
 _LEFT_OUT = ("system/", "sweep/")
 
 
@@ -52,10 +55,18 @@ class Reproduction:
     again: LocalRun
     rows: list[Row]
     notes: list[str]
+    tolerance: float = TOLERANCE
 
     @property
     def equal(self) -> bool:
-        return all(row.difference == 0 for row in self.rows)
+        """Whether every number is within TOLERANCE of the recorded one."""
+        return all(abs(row.difference) <= TOLERANCE for row in self.rows)
+
+    @property
+    def moved(self) -> list[Row]:
+        """Metrics that are not equal to the last bit, the farthest first."""
+        apart = [row for row in self.rows if row.difference != 0]
+        return sorted(apart, key=lambda row: -math.inf if math.isnan(row.difference) else -abs(row.difference))
 
 
 def reproduce(
@@ -84,7 +95,7 @@ def reproduce(
         if not name.startswith(_LEFT_OUT)
     ]
     notes = list(_notes(recorded.tags, again, config, recorded.config))
-    return Reproduction(run_id, recorded.run_name, dataclasses.replace(again, notes=[]), rows, notes)
+    return Reproduction(recorded.run_id, recorded.run_name, dataclasses.replace(again, notes=[]), rows, notes)
 
 
 def _notes(then: Mapping[str, str], again: LocalRun, config: RunConfig, recorded: RunConfig) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,11 +17,13 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.config import MlflowConfig
 from gemma_nli.errors import TrackingError, did_you_mean
 from gemma_nli.tracking.models import registered_versions
-from gemma_nli.tracking.projection import KIND, STATE
+from gemma_nli.tracking.projection import KIND, STANDALONE, STATE, SWEEP_ID
 from gemma_nli.tracking.queries import METRIC
-from gemma_nli.tracking.store import Store, connect_existing, deleted_experiment, get_run, resolve_store, talking
+from gemma_nli.tracking.run_ids import get_run
+from gemma_nli.tracking.store import Store, connect_existing, deleted_experiment, resolve_store, talking
 
 PAGE = 200
+COUNTED = 1000  # runs past the limit of a list that are counted
 _UNITS = {"h": 3600, "d": 86400, "w": 604800, "m": 60}
 _NAMED = re.compile(r"\b(params?|metrics?|tags?|attributes?)\.([A-Za-z_][\w./:-]*)")
 
@@ -72,7 +74,9 @@ def list_runs(
             programs.
         limit: the most rows to give.
     Returns:
-        run_id, name, experiment, status, state, f1, auc, start, then every `params.*`, `metrics.*` and `tags.*`.
+        run_id, name, experiment, status, state, by, f1, auc, start, then every `params.*`, `metrics.*` and `tags.*`.
+        `by` says what made the run: `sweep`, `train` (alone), `tracker`, or nothing for other programs'. In `attrs` is
+        `matching`: how many runs match, counted up to COUNTED past the limit, and None past that.
     Raises:
         TrackingError: no such experiment, a filter MLflow does not take, or the store cannot be reached.
     """
@@ -82,16 +86,20 @@ def list_runs(
         client = connect_existing(store)
         names = experiments_named(client, store, experiment)
         order = [f"metrics.`{METRIC}` DESC", "attributes.start_time DESC"]
-        found = []
+        found, matching = [], 0
         if names:
             search = pages(client.search_runs, experiment_ids=list(names), filter_string=query, order_by=order)
             for run in search:
-                found.append(_run_row(run, names))
-                if limit is not None and len(found) >= limit:
+                matching += 1
+                if limit is None or matching <= limit:
+                    found.append(_run_row(run, names))
+                elif matching > limit + COUNTED:
                     break
-    first = ["run_id", "name", "experiment", "status", "state", "f1", "auc", "start"]
+    first = ["run_id", "name", "experiment", "status", "state", "by", "f1", "auc", "start"]
     table = pd.DataFrame(found)
-    return table.reindex(columns=[*first, *(c for c in table.columns if c not in first)])
+    table = table.reindex(columns=[*first, *(c for c in table.columns if c not in first)])
+    table.attrs["matching"] = matching if limit is None or matching <= limit + COUNTED else None
+    return table
 
 
 def list_models(tracking_uri: str | None = None, name: str | None = None) -> pd.DataFrame:
@@ -131,11 +139,11 @@ def compare_runs(run_ids: Sequence[str], tracking_uri: str | None = None) -> Com
         TrackingError: fewer than two runs, an unknown run, or the store cannot be reached.
     """
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
-    if len(set(run_ids)) < 2:
-        raise TrackingError(f"compare: name two runs at least; they are listed by: {store.line('runs')}")
     with talking(store, "compare runs"):
         client = connect_existing(store)
-        found = [get_run(client, store, run_id) for run_id in dict.fromkeys(run_ids)]
+        found = list({run.info.run_id: run for run in (get_run(client, store, each) for each in run_ids)}.values())
+    if len(found) < 2:
+        raise TrackingError(f"compare: name two runs at least; they are listed by: {store.line('runs')}")
     ids = [run.info.run_id for run in found]
     about = [[r.info.run_name, r.info.status, r.data.tags.get(STATE, ""), _when(r.info.start_time)] for r in found]
     table = pd.DataFrame(about, index=ids, columns=["name", "status", "state", "start"]).T
@@ -159,7 +167,9 @@ def metric_history(run_id: str, metric: str, tracking_uri: str | None = None) ->
         if metric not in run.data.metrics:
             hint = did_you_mean(metric, run.data.metrics) or "; it has none yet."
             raise TrackingError(f"run {run_id}: no metric '{metric}'{hint}")
-        points = sorted(client.get_metric_history(run_id, metric), key=lambda point: (point.step, point.timestamp))
+        points = sorted(
+            client.get_metric_history(run.info.run_id, metric), key=lambda point: (point.step, point.timestamp)
+        )
     rows = [(point.step, point.value, _when(point.timestamp)) for point in points]
     return pd.DataFrame(rows, columns=["step", "value", "time"])
 
@@ -197,6 +207,7 @@ def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
         "experiment": names[run.info.experiment_id],
         "status": run.info.status,
         "state": tags.get(STATE, run.info.status.lower()),
+        "by": _maker(tags),
         "f1": metrics.get(METRIC, metrics.get("test_f1", math.nan)),
         "auc": metrics.get("cv_aggregate/mean_auc", metrics.get("test_auc", math.nan)),
         "start": _when(run.info.start_time),
@@ -204,6 +215,13 @@ def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
     row |= {f"params.{k}": v for k, v in run.data.params.items()}
     row |= {f"metrics.{k}": v for k, v in metrics.items()}
     return row | {f"tags.{k}": v for k, v in tags.items() if not k.startswith("mlflow.")}
+
+
+def _maker(tags: Mapping[str, str]) -> str:
+    """What made a run: a `train` alone can have the key and the numbers of a sweep's trial, and is not a second one."""
+    if tags.get(KIND) == "trial":
+        return "train" if tags.get(SWEEP_ID) == STANDALONE else "sweep"
+    return {"single": "tracker", "sweep": "sweep"}.get(tags.get(KIND, ""), "")
 
 
 def _kind(kind: str | None) -> str:

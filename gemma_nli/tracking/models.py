@@ -17,6 +17,7 @@ from gemma_nli.model.bundle import load_bundle
 from gemma_nli.serving import PairScorer
 from gemma_nli.tracking.promotion import METRIC, PROMOTION, check_name, find_version
 from gemma_nli.tracking.registry import SWEEP_RUN, TORCH
+from gemma_nli.tracking.run_ids import get_run
 from gemma_nli.tracking.store import Store, connect_existing, resolve_store, talking
 
 if TYPE_CHECKING:
@@ -124,6 +125,9 @@ def load_scorer(uri: str, tracking_uri: str | None = None, device: str = "auto")
 
 def _files_of(client: MlflowClient, store: Store, uri: str) -> str:
     """Where a model's files lie; MLflow's own reading of `models:/` asks the process-wide registry, not ours."""
+    if uri.startswith("runs:/"):
+        run_id, _, path = uri.removeprefix("runs:/").partition("/")
+        return f"runs:/{get_run(client, store, run_id).info.run_id}/{path}"
     if not uri.startswith("models:/"):
         return uri
     version = _version_of(client, store, uri)

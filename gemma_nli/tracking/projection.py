@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SWEEP_ID = "gemma_nli.sweep_id"
+STANDALONE = "standalone"  # the sweep id of a run of `gemma-nli train`
 TRIAL_KEY = "gemma_nli.trial_key"
 KIND = "gemma_nli.kind"  # sweep | trial | single (an ExperimentTracker's)
 STATE = "gemma_nli.state"
@@ -74,6 +75,7 @@ class TrialProjection:
     ended_ms: int | None = None
     error: str | None = None  # traceback or message of a failed trial
     dataset: DatasetFacts | None = None
+    named: bool = False  # whether run_name is the user's choice, which a run that is there already takes over
 
     def digest(self) -> str:
         """Of everything the run shall show; files enter by size and time of change."""

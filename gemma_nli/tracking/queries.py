@@ -12,13 +12,13 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.advice import command_line
-from gemma_nli.config import MlflowConfig, RunConfig, build_config, home, read_yaml
+from gemma_nli.config import MlflowConfig, RunConfig
 from gemma_nli.errors import TrackingError, did_you_mean
-from gemma_nli.masking import MASK, mask_address
-from gemma_nli.tracking.places import local_folder
+from gemma_nli.masking import MASK
 from gemma_nli.tracking.projection import FOLD_FINGERPRINT, KIND, STATE, SWEEP_ID, TRIAL_KEY, safe_name
+from gemma_nli.tracking.recorded import config_of
 from gemma_nli.tracking.runs import search, tags_filter
-from gemma_nli.tracking.store import Store, connect_existing, deleted_experiment, get_run, resolve_store, talking
+from gemma_nli.tracking.store import Store, connect_existing, deleted_experiment, resolve_store, talking
 
 METRIC = "cv_aggregate/mean_f1"
 FINISHED = "attributes.status = 'FINISHED'"
@@ -121,7 +121,7 @@ def best_trial(
         value = best.data.metrics[name]
         if math.isnan(value):
             raise TrackingError(f"experiment '{experiment}': metric '{metric}' is NaN in every finished trial.")
-        config, path = _config_of(place.client, best)
+        config, path = config_of(place.client, best)
         honest = _honest(place.client, best, name)
     return BestTrial(
         run_id=best.info.run_id,
@@ -150,35 +150,6 @@ def _honest(client: MlflowClient, best: Run, metric: str) -> dict[str, Any] | No
         return None
     numbers = {name: float(tags[f"gemma_nli.honest_{name}"]) for name in ("value", "low", "high")}
     return {**numbers, "candidates": int(tags["gemma_nli.honest_candidates"])}
-
-
-@dataclass(frozen=True)
-class RecordedRun:
-    """A run as MLflow has it, with the configuration it was made by."""
-
-    run_id: str
-    run_name: str
-    config: RunConfig
-    metrics: dict[str, float]  # the last value of each
-    tags: dict[str, str]
-
-
-def recorded_run(run_id: str, tracking_uri: str | None = None) -> RecordedRun:
-    """A trial's run and its configuration, from MLflow alone.
-
-    Raises:
-        TrackingError: no such run, a sweep's parent run, or a run without a config.yaml.
-    """
-    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
-    with talking(store, f"read run '{run_id}'"):
-        client = connect_existing(store)
-        run = get_run(client, store, run_id)
-        if run.data.tags.get(KIND) == "sweep":
-            raise TrackingError(
-                f"run {run_id} is a sweep; name one of its trials; they are listed by: {store.line('runs')}"
-            )
-        config, _ = _config_of(client, run)
-    return RecordedRun(run_id, run.info.run_name, config, dict(run.data.metrics), dict(run.data.tags))
 
 
 def list_trials(
@@ -260,26 +231,6 @@ def _unknown_metric(place: _Place, query: str, metric: str) -> TrackingError:
             break
     hint = did_you_mean(metric, seen) or "; no finished trial has a metric."
     return TrackingError(f"experiment '{place.name}': no finished trial has metric '{metric}'{hint}")
-
-
-def _config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
-    """The run's config.yaml, read back, and where it lies on this machine."""
-    if "config.yaml" not in [file.path for file in client.list_artifacts(run.info.run_id)]:
-        place = mask_address(run.info.artifact_uri or "")
-        sent_by = command_line("gemma-nli", "flush", run.data.tags.get(SWEEP_ID, "SWEEP"))
-        raise TrackingError(
-            f"run {run.info.run_id}: no config.yaml among its artifacts at {place}. What MLflow could not be given yet "
-            f"is sent by: {sent_by}\nA folder of another machine cannot be read here: that store needs a server."
-        )
-    artifacts = local_folder(run.info.artifact_uri or "")
-    if artifacts is None:
-        folder = home() / "mlflow" / "downloads" / run.info.run_id
-        folder.mkdir(parents=True, exist_ok=True)
-        path = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(folder)))
-    else:
-        path = artifacts / "config.yaml"  # where it lies, not a copy under /tmp
-    tree: Any = read_yaml(path)
-    return build_config(tree, str(path)), path
 
 
 def _command(config: RunConfig, path: Path) -> str:

@@ -12,21 +12,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import mlflow.store.db.utils
 import sqlalchemy.exc
 from filelock import Timeout
-from mlflow.entities import Experiment, Run
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.advice import command_line, install_line
-from gemma_nli.config import MlflowConfig, database_uri, expanded, home, quoted_path, sqlite_address, sqlite_file
+from gemma_nli.config import MlflowConfig, database_uri, home, quoted_path, sqlite_address, sqlite_file
 from gemma_nli.errors import TrackingError
 from gemma_nli.masking import mask_address
+from gemma_nli.tracking.addresses import DATABASES, check_scheme, file_store_advice
 from gemma_nli.tracking.database import check_database
 from gemma_nli.tracking.exchange import is_unsettled, settle_exchange, store_lock
 from gemma_nli.tracking.refusals import reason_of
@@ -43,8 +43,6 @@ BOUNDS = {
 CONNECT_ATTEMPTS = 3  # of MLflow to a database; its own 10 take 100 seconds
 
 _DATABASE_LOG = logging.getLogger("mlflow.store.db.utils")
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_REMOTE = ("http", "https", "databricks", "databricks-uc", "uc")
 DRIVERS = {
     "psycopg2": "gemma-nli[postgres]",
     "psycopg": "psycopg[binary]",
@@ -138,9 +136,9 @@ def resolve_store(config: MlflowConfig) -> Store:
     default = sqlite_address(home() / "mlflow" / "mlflow.db")
     uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
     scheme = uri.partition(":")[0].partition("+")[0].lower() if ":" in uri else ""
-    _check_scheme(scheme)
+    check_scheme(scheme)
     if scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
-        raise TrackingError(_file_store(uri))
+        raise TrackingError(file_store_advice(uri))
     if scheme == "sqlite":
         file = sqlite_file(uri)
         if file is None:
@@ -149,34 +147,8 @@ def resolve_store(config: MlflowConfig) -> Store:
         root: str | None = quoted_path(file.parent / "artifacts")
     else:
         uri = database_uri(uri)
-        root = quoted_path(home() / "mlflow" / "artifacts") if scheme in _DATABASES else None
+        root = quoted_path(home() / "mlflow" / "artifacts") if scheme in DATABASES else None
     return Store(uri, root, config.artifact_location)
-
-
-def _check_scheme(scheme: str) -> None:
-    known = ("", "file", *_DATABASES, *_REMOTE)
-    if scheme in known or scheme in {point.name for point in entry_points(group="mlflow.tracking_store")}:
-        return
-    raise TrackingError(
-        f"mlflow.tracking_uri: '{mask_address(scheme)}:' is no kind of MLflow store; write "
-        "sqlite:///path/to/mlflow.db, postgresql://USER@HOST/DATABASE, or http://HOST:PORT."
-    )
-
-
-def _file_store(uri: str) -> str:
-    """What to do about a `./mlruns`: two lines that keep its runs, where it has any."""
-    told = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer takes; "
-    folder = expanded(unquote(uri.removeprefix("file://").removeprefix("file:"))).absolute()
-    if not folder.is_dir():
-        return told + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
-    names = ("mlflow.db", *(f"mlflow-migrated{n or ''}.db" for n in range(100)))
-    target = next(path for name in names if not (path := folder.parent / name).exists())
-    address = sqlite_address(target)
-    return (
-        f"{told}to keep its runs (its artifacts stay where they are):\n"
-        f"  {command_line('mlflow', 'migrate-filestore', '--source', folder, '--target', address)}\n"
-        f"  export MLFLOW_TRACKING_URI={shlex.quote(address)}"
-    )
 
 
 def connect(store: Store) -> MlflowClient:
@@ -231,16 +203,6 @@ def connect_existing(store: Store) -> MlflowClient:
         if store.is_server or check_database(store):
             return _client(store)
     raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
-
-
-def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
-    """The run, or a TrackingError that says how to find its id."""
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        raise TrackingError(f"{store.shown}: no run '{run_id}'; they are listed by: {store.line('runs')}") from None
 
 
 def deleted_experiment(store: Store, experiment: Experiment) -> TrackingError:

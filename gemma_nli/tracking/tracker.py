@@ -31,7 +31,6 @@ from gemma_nli.tracking.runs import (
 )
 from gemma_nli.tracking.store import connect, deleted_experiment, resolve_store, talking
 
-STANDALONE = "standalone"  # the sweep_id tag of a run of `gemma-nli train`
 TASK = {"task": "nli_binary_classification", "mlflow.source.name": "gemma-nli", "mlflow.source.type": "LOCAL"}
 _REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")  # what a deleted run answers
 
@@ -103,10 +102,7 @@ class MlflowTracker:
             self._client.set_terminated(run_id, STATUS.get(status, status), ended)
 
     def known_trials(self, sweep_run_id: str | None) -> dict[str, tuple[str, str]]:
-        """Trial key to (run id, status) of every trial run of the sweep.
-
-        Twins are deleted on the way, and trials of a sweep's run that was deleted are put under its new one.
-        """
+        """Trial key to (run id, status) of the sweep's trial runs; twins are deleted, orphans put under it."""
         with self._talking("list the sweep's trials"):
             sweep_id = self._sweep_id(sweep_run_id)
             runs = search(self._client, self._experiment_id, tags_filter(_kin(sweep_id)))
@@ -187,6 +183,8 @@ class MlflowTracker:
         rows, infinite = shape.metric_rows(trial.metrics)
         if any(run.disagrees(point) for point in rows):
             return False
+        if trial.named and run.tags.get("mlflow.runName") != mask_credentials(trial.run_name):
+            self._client.update_run(run.run_id, name=mask_credentials(trial.run_name))
         news = [point for point in rows if (point.name, point.step) not in run.sent]
         tags = {**_trial_tags(trial), **_parent(sweep_run_id)}
         if status not in ALIVE:  # a trial that goes on has more to show soon: a write of this tag each time is saved
@@ -265,7 +263,7 @@ class MlflowTracker:
 
     def _sweep_id(self, sweep_run_id: str | None) -> str:
         if sweep_run_id is None:
-            return STANDALONE
+            return shape.STANDALONE
         if sweep_run_id not in self._sweep_ids:
             tags = self._client.get_run(sweep_run_id).data.tags
             if shape.SWEEP_ID not in tags:

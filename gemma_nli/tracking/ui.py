@@ -43,6 +43,18 @@ def serve_ui(port: int = 5000, host: str = LOOPBACK, tracking_uri: str | None = 
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own interpreter, words of ours
 
 
+def address_of(tracking_uri: str | None = None) -> str:
+    """The store's address, as $MLFLOW_TRACKING_URI takes it.
+
+    Raises:
+        TrackingError: it holds a password, which is printed nowhere.
+    """
+    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    if store.shown != store.uri:
+        raise TrackingError(f"{store.shown}: holds a password, which is not printed; it stands where you named it.")
+    return store.uri
+
+
 def claim_port(port: int, host: str, store: Store) -> int:
     """A lock on the port, as an open file; a server takes seconds from its start to its first answer.
 

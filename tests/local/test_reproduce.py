@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -65,3 +66,20 @@ def test_runs_without_a_configuration_are_told(sqlite_uri, kind, told):
         reproduce(run.info.run_id, sqlite_uri)
     with pytest.raises(TrackingError, match="no run 'abc'"):
         reproduce("abc", sqlite_uri)
+
+
+def test_numbers_that_moved_by_less_than_the_tolerance_are_counted_and_told(config, sqlite_uri, capsys):
+    from gemma_nli.console.results import show_reproduction
+
+    told = reproduce(run_here(config).run_id, sqlite_uri)
+    row = next(row for row in told.rows if row.metric == "fold_2/val_loss")
+    near = [dataclasses.replace(each, now=each.now + 1e-8) if each is row else each for each in told.rows]
+    far = [dataclasses.replace(each, now=each.now + 1e-3) if each is row else each for each in told.rows]
+    for rows, equal in ((near, True), (far, False)):
+        moved = dataclasses.replace(told, rows=rows)
+        assert moved.equal == equal
+        assert [each.metric for each in moved.moved] == ["fold_2/val_loss"]
+        show_reproduction(moved)
+        out = " ".join(capsys.readouterr().out.split())
+        assert "1 moved, fold_2/val_loss farthest" in out
+        assert ("not all within 1e-06" in out) == (not equal)
