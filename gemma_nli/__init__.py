@@ -22,6 +22,7 @@ __all__ = [
     "reproduce",
     "run_here",
     "run_sweep",
+    "use_store",
 ]
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gemma_nli.tracking.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
     from gemma_nli.tracking.models import load_model
     from gemma_nli.tracking.queries import best_trial
+    from gemma_nli.tracking.use import use_store
     from gemma_nli.training.cross_validation import cross_validate
 
 _HOMES = {
@@ -52,6 +54,7 @@ _HOMES = {
     "reproduce": "gemma_nli.local.reproduce",
     "run_here": "gemma_nli.local.trial",
     "run_sweep": "gemma_nli.sweep.engine",
+    "use_store": "gemma_nli.tracking.use",
 }
 
 

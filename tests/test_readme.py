@@ -41,6 +41,14 @@ def test_our_commands_work_in_their_order(tmp_path, tiny_bert, monkeypatch, caps
         assert status == 0, f"{command}: {capsys.readouterr().err}"
 
 
+def test_a_reader_is_told_how_to_have_the_command_after_make_demo():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before = text[: text.index("$ gemma-nli")]
+    assert "`source .venv/bin/activate` puts `gemma-nli` on the PATH" in before
+    ending = before.partition("\nNext:\n")[2].partition("```")[0].strip().splitlines()
+    assert [line.split()[:2] for line in ending] == [[".venv/bin/gemma-nli", word] for word in ("best", "resume", "ui")]
+
+
 def test_the_files_named_are_there():
     tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## Files")[1]
     for line in re.findall(r"^( *)([\w./]+) {2,}\S", tree, flags=re.M):

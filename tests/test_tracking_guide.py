@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,11 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 import pytest
 
-import gemma_nli
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.tracking import ui
 from gemma_nli.tracking.frames import list_runs
@@ -29,7 +28,7 @@ MODEL = "gemma_nli_little"
 
 def test_every_command_has_its_test():
     others = [command.split()[0] for command in COMMANDS if command not in OURS]
-    assert others == ["mlflow", "curl"]  # tests/tracking/test_serve.py
+    assert others == ["export", "mlflow", "curl"]  # tests/tracking/test_serve.py
     assert len(OURS) > 20
 
 
@@ -94,8 +93,6 @@ def test_commands_and_snippets_work_in_their_order(registered, tiny_bert, monkey
         if words[0] == "reproduce":
             words += ["mlflow.enabled=false"]
         words = [{"RUN_A": runs[0], "RUN_B": runs[-1]}.get(word, word) if runs else word for word in words]
-        if words[0] == "backup":
-            _snippets(registered)
         if words[0] in ("restore", "export", "clean"):  # this process still holds the store that restore moves aside
             done = subprocess.run([sys.executable, "-m", "gemma_nli", *words], capture_output=True, text=True)
             assert done.returncode == 0, f"{command}: {done.stderr}"
@@ -108,17 +105,44 @@ def test_commands_and_snippets_work_in_their_order(registered, tiny_bert, monkey
     assert [words[1][-3] for words in served] == ["5000", "5001"]
 
 
-def _snippets(model: str) -> None:
-    assert len(SNIPPETS) == 3
-    uri = f"sqlite:///{gemma_nli.config.home() / 'mlflow' / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    try:
-        for snippet in SNIPPETS:
-            names: dict[str, Any] = {}
-            exec(snippet.replace("MODEL", model), names)
-            if "table" in names:
-                assert len(names["table"]) >= 1
-            if "module" in names:
-                assert names["module"].predict(["a"], ["b"]).shape == (1,)
-    finally:
-        mlflow.set_tracking_uri(None)
+@pytest.fixture
+def read_through(registered: str) -> str:
+    """And the runs and roles that the page's snippets ask for."""
+    from gemma_nli.config import MlflowConfig, RunConfig
+    from gemma_nli.tracking.from_journal import config_yaml
+    from gemma_nli.tracking.promotion import promote
+    from gemma_nli.tracking.tracker import MlflowTracker
+    from tests.tracking.conftest import a_trial
+
+    tracker = MlflowTracker(MlflowConfig(), "nli_full_5fold")
+    for key in ("k1", "k2"):
+        tracker.sync_trial(None, a_trial(key, artifacts={"config.yaml": config_yaml(RunConfig()).encode()}))
+    promote(tracker.store, registered, 1, "production")
+    return registered
+
+
+def test_each_snippet_works_as_it_is_pasted_and_leaves_no_store_behind(read_through, tmp_path):
+    assert len(SNIPPETS) == 4
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    last = {0: "assert len(table) >= 2", 1: "", 2: "", 3: "assert module.predict(['a'], ['b']).shape == (1,)"}
+    for number, snippet in enumerate(SNIPPETS):
+        code = f"{snippet.replace('MODEL', read_through)}\n{last[number]}"
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, f"{snippet}\n{done.stderr}"
+        assert list(folder.iterdir()) == [], snippet
+    (mine,) = list_runs("notebook")["status"]
+    assert mine == "FINISHED"
+
+
+def test_the_line_that_names_the_store_for_mlflows_own_commands_works(read_through, tmp_path):
+    line = next(command for command in COMMANDS if command.startswith("export "))
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        f"{line} && mlflow experiments search", shell=True, cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PATH": path},
+    )  # fmt: skip
+    assert "nli_full_5fold" in done.stdout, done.stderr
+    assert list(folder.iterdir()) == []

@@ -13,6 +13,8 @@ from gemma_nli.errors import ConfigError
 if TYPE_CHECKING:
     from gemma_nli.config import RunConfig
 
+RunName = Annotated[str | None, typer.Option("--name", help="the run's name in MLflow (output.run_name)")]
+
 
 @app.command()
 def train(
@@ -23,6 +25,7 @@ def train(
     output: Annotated[Path | None, typer.Option(help="folder of the run's journal; else $GEMMA_NLI_HOME/runs")] = None,
     storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
     tag: Tags = None,
+    name: RunName = None,
     again: Annotated[bool, typer.Option("--again", help="train anew what was trained before")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -32,7 +35,7 @@ def train(
     """
     from gemma_nli.local.trial import run_here
 
-    run = _configuration(config, overrides)
+    run = _named(_configuration(config, overrides), name)
     from gemma_nli.console.training import FoldProgress
 
     with FoldProgress(enabled=not as_json) as progress:
@@ -51,6 +54,10 @@ def train(
     if not as_json:
         show_run(done)
     raise typer.Exit(1 if done.failed else 0)
+
+
+def _named(run: RunConfig, name: str | None) -> RunConfig:
+    return run if name is None else run.with_settings({"output.run_name": name}, "--name")
 
 
 def _configuration(config: Path | None, overrides: list[str] | None) -> RunConfig:
@@ -77,13 +84,14 @@ def train_simple(
     config: Annotated[Path | None, typer.Option("--config", help="a config.yaml")] = None,
     storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
     tag: Tags = None,
+    name: RunName = None,
     as_json: AsJson = False,
 ) -> None:
     """Train once on one train/validation/test split by post, instead of a cross-validation."""
     from gemma_nli.local.simple import run_simple
 
     given = {"data.data_dir": str(data_dir) if data_dir else None, "training.num_epochs": epochs}
-    run = _configuration(config, overrides)
+    run = _named(_configuration(config, overrides), name)
     run = run.with_settings({name: value for name, value in given.items() if value is not None}, "command line")
     done, run_id = run_simple(run, storage_place(storage), mlflow, wandb, parse_tags(tag))
     from gemma_nli.console.results import show_simple
@@ -112,7 +120,7 @@ def reproduce(
     from gemma_nli.console.results import show_reproduction
 
     rows = [{"metric": r.metric, **finite({"recorded": r.recorded, "now": r.now})} for r in told.rows]
-    print_json(as_json, {"run_id": run_id, "equal": told.equal, "metrics": rows, "notes": told.notes})
+    print_json(as_json, {"run_id": told.run_id, "equal": told.equal, "metrics": rows, "notes": told.notes})
     if not as_json:
         show_reproduction(told)
     raise typer.Exit(0 if told.equal else 1)

@@ -199,6 +199,13 @@ class OutputConfig(Settings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
         description="names the experiment and the model",
     )
+    run_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="the run's name in MLflow, else one made of its settings; a sweep's trials add their key to it",
+    )
     fold_weights_gib: float = Field(
         default=0.5,
         ge=0,

@@ -18,11 +18,11 @@ from gemma_nli.config import RunConfig, home
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.corpus.pairs import PairTable, build_pairs, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
-from gemma_nli.errors import TrainingError
+from gemma_nli.errors import ConfigError, CorpusError, EncoderError, FeatureError, TrainingError
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder
 from gemma_nli.model.classifier import PairClassifier
-from gemma_nli.model.encoder import load_encoder, resolve_device, resolve_precision
+from gemma_nli.model.encoder import identify_encoder, load_encoder, resolve_device, resolve_precision
 from gemma_nli.storage import Place
 from gemma_nli.tracking.experiment import ExperimentTracker
 from gemma_nli.tracking.from_journal import config_yaml, dataset_of, params_of
@@ -74,17 +74,26 @@ def run_simple(
         return train_simple(config, store), None
     corpus = load_corpus(config.data.data_dir, config.data.log_text)
     pairs = build_pairs(corpus, config.data)
+    identify_encoder(config.model)
+    device = resolve_device(config.device)
     with ExperimentTracker(
-        config.experiment, use_mlflow, wandb_project is not None, wandb_project, config.mlflow.tracking_uri
+        config.experiment,
+        use_mlflow,
+        wandb_project is not None,
+        wandb_project,
+        config.mlflow.tracking_uri,
+        config.output.run_name,
     ) as tracker:
         tracker.set_tags(tags or {})
-        tracker.set_facts(
-            {"gemma_nli.data_fingerprint": corpus.fingerprint, **hardware_tags(resolve_device(config.device))}
-        )
+        tracker.set_facts({"gemma_nli.data_fingerprint": corpus.fingerprint, **hardware_tags(device)})
         tracker.log_params(params_of(config, pairs))
         tracker.log_dataset(dataset_of(config, corpus, pairs))
         tracker.log_artifact(config_yaml(config).encode(), "config.yaml")
-        result = train_simple(config, store, lambda epoch, metrics: tracker.log_metrics(metrics, step=epoch))
+        try:
+            result = train_simple(config, store, lambda epoch, metrics: tracker.log_metrics(metrics, step=epoch))
+        except (ConfigError, CorpusError, EncoderError, FeatureError):
+            tracker.discard()  # nothing was trained: the set-up is at fault
+            raise
         tracker.log_metrics(result.metrics, step=result.best_epoch)
         state = {name: tensor.contiguous() for name, tensor in result.fold.state.items()}
         tracker.log_artifact(save_tensors(state), "best.safetensors")

@@ -6,7 +6,10 @@ What is trained from a journal (a sweep, `gemma-nli train`) is projected by `tra
 
 from __future__ import annotations
 
+import atexit
+import logging
 import re
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +31,14 @@ from gemma_nli.tracking.store import talking
 from gemma_nli.tracking.tracker import TASK, MlflowTracker, now_ms
 from gemma_nli.trial.hardware import environment_tags, hardware_tags
 
+log = logging.getLogger(__name__)
+
 
 class ExperimentTracker:
     """A run of an experiment. As a context manager it ends FINISHED, or FAILED where the block raises.
+
+    Without `with`, `end()` closes it; a run that nobody closed ends with its process: FINISHED, or FAILED where an
+    exception ends that (KILLED for Ctrl-C). Only a process that is killed leaves a run RUNNING.
 
     >>> with ExperimentTracker("notebook") as tracker:
     ...     tracker.set_tags({"researcher": "ann", "note": "first try"})
@@ -62,11 +70,20 @@ class ExperimentTracker:
         self._ended = False
         self._mlflow = MlflowTracker(MlflowConfig(tracking_uri=tracking_uri), experiment_name) if use_mlflow else None
         self._known: KnownRun | None = None
+        self._wandb: Any = None
         if self._mlflow is not None:
-            self._known = self._open(self._mlflow, run_name)
-            self.run_id = self._known.run_id
-        self._wandb = _open_wandb(wandb_project or experiment_name, run_name) if use_wandb else None
-        self.set_facts({**environment_tags(), **hardware_tags()})
+            _ = self._mlflow.experiment_id  # a store that is away is told before W&B begins a run
+        try:
+            if use_wandb:
+                self._wandb = _open_wandb(wandb_project or experiment_name, run_name)
+            if self._mlflow is not None:
+                self._known = self._open(self._mlflow, run_name)
+                self.run_id = self._known.run_id
+            self.set_facts({**environment_tags(), **hardware_tags()})
+        except BaseException:
+            self._give_up()
+            raise
+        atexit.register(self._end_at_exit)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Settings by their dotted names; one logged before with another value becomes a tag `changed/NAME`."""
@@ -153,6 +170,7 @@ class ExperimentTracker:
         if self._ended:
             return
         self._ended = True
+        atexit.unregister(self._end_at_exit)
         self._send(tags={STATE: state})
         if self._mlflow is not None and self.run_id is not None:
             with talking(self._mlflow.store, "close the run"):
@@ -160,6 +178,32 @@ class ExperimentTracker:
                 self._mlflow.client.set_terminated(self.run_id, status)
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if state == "finished" else 1)
+
+    def discard(self) -> None:
+        """Delete the run from MLflow: what it was opened for never began. W&B's run is closed as failed."""
+        known, self._known = self._known, None
+        if self._mlflow is not None and known is not None:
+            with talking(self._mlflow.store, "delete the run"):
+                self._mlflow.client.delete_run(known.run_id)
+        self._ended, self.run_id = True, None
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=1)
+
+    def _give_up(self) -> None:
+        """After an error while the run was opened: leave none RUNNING, and let that error be the one that is told."""
+        try:
+            self.end("failed")
+        except TrackingError as error:
+            log.warning("%s", error)
+
+    def _end_at_exit(self) -> None:
+        """The process ends and nobody closed the run: failed or killed where an exception ends it, else finished."""
+        last = getattr(sys, "last_value", None)
+        state = "finished" if last is None else "failed" if isinstance(last, Exception) else "killed"
+        try:
+            self.end(state)
+        except TrackingError as error:
+            sys.stderr.write(f"{error}\n")
 
     def __enter__(self) -> ExperimentTracker:
         return self

@@ -60,7 +60,8 @@ def project_trial(
     if record.reason:
         facts["gemma_nli.reason"] = record.reason
     return TrialProjection(
-        run_name=run_name(record),
+        run_name=run_name(record, alone=sweep_id is None),
+        named=record.config.output.run_name is not None,
         key=record.key,
         state=record.state,
         params=params_of(record.config, pairs),
@@ -74,9 +75,11 @@ def project_trial(
     )
 
 
-def run_name(record: TrialRecord) -> str:
-    """Readable at a glance in a list of runs: `mean lr=0.001 neg=2 3f0c`."""
+def run_name(record: TrialRecord, alone: bool = False) -> str:
+    """Readable at a glance in a list of runs: `mean lr=0.001 neg=2 3f0c`, or as output.run_name says."""
     config = record.config
+    if config.output.run_name is not None:
+        return config.output.run_name if alone else f"{config.output.run_name} {record.key[:4]}"
     parts = [
         config.model.pooling_strategy,
         f"lr={config.training.learning_rate:g}",

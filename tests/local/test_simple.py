@@ -9,7 +9,7 @@ import pytest
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.errors import TrackingError
+from gemma_nli.errors import EncoderError, TrackingError
 from gemma_nli.features import FeatureStore
 from gemma_nli.local import simple
 from gemma_nli.local.simple import PER_EPOCH, split_of, train_simple
@@ -111,3 +111,24 @@ def test_a_store_that_is_away_is_told_before_training(config, monkeypatch):
     config = config.with_settings({"mlflow.tracking_uri": "http://127.0.0.1:9"})
     with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9"):
         simple.run_simple(config, use_mlflow=True)
+
+
+@pytest.mark.parametrize("mistake", ["model.name=/no/such/encoder", "data.data_dir=/no/such/corpus"])
+def test_a_set_up_that_fails_leaves_no_run(mistake, words, runs_of):
+    assert run_command("train-simple", *words, mistake, "--mlflow") == 2
+    assert runs_of("single") == []
+
+
+def test_an_encoder_that_cannot_be_loaded_leaves_no_run(config, monkeypatch, runs_of):
+    def no_encoder(*_: object, **__: object) -> None:
+        raise EncoderError("it is damaged")
+
+    monkeypatch.setattr(simple, "load_inputs", no_encoder)
+    with pytest.raises(EncoderError):
+        simple.run_simple(config, use_mlflow=True)
+    assert runs_of("single") == []
+
+
+def test_a_run_is_called_as_its_user_says(words, capsys, runs_of):
+    assert run_command("train-simple", *words, "--mlflow", "--name", "my first") == 0
+    assert [run.info.run_name for run in runs_of("single")] == ["my first"]

@@ -159,3 +159,29 @@ def test_wandb_missing_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(TrackingError, match=r"gemma-nli\[wandb\]"):
         ExperimentTracker("notebook", use_mlflow=False, use_wandb=True)
+
+
+LEFT_OPEN = """
+import sys
+from gemma_nli.tracking.experiment import ExperimentTracker
+tracker = ExperimentTracker("notebook", tracking_uri=sys.argv[1])
+tracker.log_metrics({"val_f1": 0.5}, step=1)
+%s
+"""
+
+
+@pytest.mark.parametrize(
+    ("last_line", "status"),
+    [("", "FINISHED"), ("raise ValueError('no')", "FAILED"), ("raise KeyboardInterrupt", "KILLED")],
+)
+def test_a_run_that_nobody_closed_ends_with_its_process(last_line, status, sqlite_uri):
+    subprocess.run([sys.executable, "-c", LEFT_OPEN % last_line, sqlite_uri], capture_output=True)
+    (found,) = gemma_nli.list_runs("notebook", tracking_uri=sqlite_uri)["status"]
+    assert found == status
+
+
+def test_a_wandb_that_cannot_start_leaves_no_run(sqlite_uri, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(TrackingError, match=r"gemma-nli\[wandb\]"):
+        ExperimentTracker("notebook", use_wandb=True, tracking_uri=sqlite_uri)
+    assert len(gemma_nli.list_runs("notebook", tracking_uri=sqlite_uri)) == 0
