@@ -24,9 +24,9 @@ def command_line(program: str, *words: object) -> str:
     return " ".join([*map(shlex.quote, _program(program)), *(shlex.quote(str(word)) for word in words)])
 
 
-def install_line(requirement: str) -> str:
-    """What installs a package or an extra into this environment, not into the one that `pip` happens to be of."""
-    return f"{shlex.quote(_shortest(Path(sys.executable)))} -m pip install {shlex.quote(requirement)}"
+def install_line(*requirements: str) -> str:
+    """What installs packages or extras into this environment, not into the one that `pip` happens to be of."""
+    return f"{shlex.quote(_shortest(Path(sys.executable)))} -m pip install {shlex.join(requirements)}"
 
 
 def _program(name: str) -> list[str]:

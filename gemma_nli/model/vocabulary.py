@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from gemma_nli.advice import install_line
 from gemma_nli.errors import EncoderError
 from gemma_nli.model.identity import tokenizer_files
 from gemma_nli.model.network import one_line, quietly
@@ -153,8 +154,8 @@ def _advice(folder: Path) -> str:
         if any(importlib.util.find_spec(modules.get(package, package)) is None for package in packages):
             both = " and ".join(packages)
             return (
-                f"its vocabulary is {models[0]} alone, which transformers reads with {both}: pip install "
-                f"{' '.join(packages)}, or save the tokenizer once as tokenizer.json."
+                f"its vocabulary is {models[0]} alone, which transformers reads with {both}: "
+                f"{install_line(*packages)}, or save the tokenizer once as tokenizer.json."
             )
         return ""
     kind, wanted = _files_it_reads(folder)
