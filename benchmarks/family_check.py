@@ -75,7 +75,7 @@ def _plain_model(folder: Path) -> torch.nn.Module:
     parts = {"t5": T5EncoderModel, "umt5": UMT5EncoderModel}
     kind = parts.get(AutoConfig.from_pretrained(str(folder)).model_type, AutoModel)
     model: torch.nn.Module = kind.from_pretrained(str(folder), dtype=torch.float32).eval()
-    return model
+    return model.get_submodule("encoder") if kind in parts.values() else model
 
 
 @torch.no_grad()
