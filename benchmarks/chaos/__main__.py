@@ -1,7 +1,8 @@
 """`make chaos`: kill drivers, workers and servers, damage files, count what is lost. Loopback only, bounded in time.
 
-python -m benchmarks.chaos            50 driver kills, 10 worker kills, 5 kills of a raylet or GCS, 5 outages, 20
-                                      damaged files, 20 killed restores, stock Tune beside: 45 minutes on 2 cores
+python -m benchmarks.chaos            50 driver kills, 10 worker kills, 5 kills of a raylet or GCS, 20 of workers before
+                                      their journals, 5 outages, 20 damaged files, 20 killed restores, stock Tune too:
+                                      50 minutes on 2 cores
 python -m benchmarks.chaos --short    5 + 2 + 1 + 5 in one sweep, as the tests run it
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.damage import damage_files
-from benchmarks.chaos.kills import kill_drivers, kill_ray, kill_workers
+from benchmarks.chaos.kills import kill_before_journals, kill_drivers, kill_ray, kill_workers
 from benchmarks.chaos.outages import take_server_away
 from benchmarks.chaos.restores import kill_restores
 from benchmarks.chaos.rig import Server, Stage, Warm, build_source, orphans, warm_process
@@ -115,6 +116,7 @@ class Chaos:
         restores: int,
         stock: tuple[int, int, int, int],
         rays: int = 5,
+        unbegun: int = 20,
     ) -> None:
         fast, rng = self.reference(), self.rng
         self.repeat(
@@ -126,6 +128,11 @@ class Chaos:
                 "worker killed", workers, lambda left: kill_workers(self.stage(slow=True), min(left, 5), rng, slow)
             )
         self.repeat("Ray's own process killed", rays, lambda left: kill_ray(self.stage(), rng, fast))
+        self.repeat(
+            "worker killed before its journal",
+            unbegun,
+            lambda left: kill_before_journals(self.stage(), min(left, 20), fast),
+        )
         self.repeat("server away", outages, lambda left: self.outage(left, fast))
         self.repeat("file damaged", files, lambda left: damage_files(self.stage(), left, rng, fast))
         self.repeat("restore killed", restores, lambda left: kill_restores(self.stage(), left, rng))
@@ -157,6 +164,7 @@ def main() -> int:
         "--counts", default="50,10,5,20,20", help="kills of drivers, of workers, outages, files, restores"
     )
     parser.add_argument("--rays", type=int, default=5, help="kills of a raylet or GCS")
+    parser.add_argument("--unbegun", type=int, default=20, help="kills of workers before their trials' journals begin")
     parser.add_argument("--stock", default="6,2,1,2", help="the same for stock Tune; 0,0,0,0 leaves it out")
     parser.add_argument("--minutes", type=float, default=60.0, help="start nothing new after that")
     parser.add_argument("--seed", type=int, default=1)
@@ -176,7 +184,7 @@ def main() -> int:
             else:
                 numbers = [int(word) for word in asked.counts.split(",")]
                 first, second, third, fourth = (int(word) for word in asked.stock.split(","))
-                chaos.run(*numbers, stock=(first, second, third, fourth), rays=asked.rays)
+                chaos.run(*numbers, stock=(first, second, third, fourth), rays=asked.rays, unbegun=asked.unbegun)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print(table(chaos.rows))

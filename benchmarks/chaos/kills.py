@@ -8,10 +8,11 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
-from benchmarks.chaos.rig import Driver, Stage, orphans
+from benchmarks.chaos.rig import ROOT, Driver, Stage, orphans
 from benchmarks.chaos.verdict import Points, Verdict, judge, snapshot
 
 PARTS_OF_RAY = ("raylet", "raylet", "gcs_server")
@@ -103,6 +104,19 @@ def named(process: psutil.Process, part: str) -> bool:
     with suppress(psutil.Error):
         return process.name() == part
     return False
+
+
+def kill_before_journals(stage: Stage, kills: int, expected: Mapping[str, Points]) -> tuple[int, Verdict, int]:
+    """Workers die just before their trials' journals begin, each trial's twice; the sweep must end well by itself."""
+    deaths, patch = stage.folder / "deaths", Path(__file__).with_name("before_journal")
+    deaths.mkdir()
+    stage.environment |= {"CHAOS_DEATHS": str(deaths), "CHAOS_DEATHS_LIMIT": str(kills)}
+    stage.environment["PYTHONPATH"] = f"{patch}{os.pathsep}{ROOT}"
+    driver = stage.start()
+    status = driver.wait()
+    verdict = judge(expected, snapshot(stage.database))
+    verdict.add("wrong", int(status != 0), f"the sweep ended with status {status}: {driver.text()[-1500:]}")
+    return len(list(deaths.iterdir())), verdict, orphans(stage.drivers)
 
 
 def is_trial(process: psutil.Process) -> bool:

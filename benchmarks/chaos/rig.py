@@ -162,6 +162,7 @@ class Stage:
     tracking_uri: str | None = None
     slow: bool = False
     drivers: list[Driver] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)  # of the drivers and their workers, beside the usual
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -206,6 +207,7 @@ class Stage:
         words = list(argv) or ["sweep", str(self.file)]
         log = self.folder / f"driver-{len(self.drivers)}.log"
         env = {"GEMMA_NLI_HOME": str(self.folder / "home"), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        env |= self.environment
         driver = Driver(self.warm.start(words, env, log), log, self.warm)
         self.drivers.append(driver)
         return driver

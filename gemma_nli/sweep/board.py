@@ -1,4 +1,7 @@
-"""What the driver knows of a sweep while it runs: cells by state, the best so far, the time left."""
+"""What is shown of a sweep while it runs: cells by state, the best so far, the time left.
+
+Only shown: what a sweep ends with comes from its journals (`outcome.py`).
+"""
 
 from __future__ import annotations
 

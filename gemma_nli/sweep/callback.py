@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -126,8 +127,14 @@ class SweepCallback(MLflowLoggerCallback):
 
 
 def _cause(trial: Trial) -> str:
-    """The last line of what Ray says; where a worker could not import what a trial needs, the file it failed in too."""
-    said = str(trial.get_error() or "no word of it").strip()
+    """The last line of what Ray says; where a worker could not import what a trial needs, the file it failed in too.
+
+    Of the file here: where `get_error` looks, it is only copied later.
+    """
+    try:
+        said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip()
+    except (OSError, TypeError):  # a trial that never had a folder has no file
+        said = str(trial.get_error() or "").strip()
     files = re.findall(r'File "([^"]+)", line \d+', said) if "failed to import" in said else []
     where = f"a worker could not import {files[-1]}: " if files else ""
-    return where + said.splitlines()[-1][:300]
+    return where + (said.splitlines() or ["Ray gives no reason"])[-1][:300]

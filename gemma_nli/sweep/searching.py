@@ -66,7 +66,7 @@ def _open_studies(ready: Prepared, known: _Known, owner: str) -> tuple[SweepStud
         study.add_earlier([(settings, values) for settings, values in warm if fixed.items() <= settings.items()])
         arms.append((fixed, study))
     found = told(ready) if new else None
-    note = f"the search space is another than before: {found} and count in its study" if found else None
+    note = f"this search space has a new study: {found}, and count in it" if found else None
     return (ArmStudies(arms) if ready.spec.compare else arms[0][1]), note
 
 

@@ -113,6 +113,7 @@ def test_a_cell_whose_worker_dies_before_its_journal_begins_is_failed_with_its_r
     assert result.exit_status == 1
     assert [failure["trials"] for failure in result.failures] == [1]
     assert "died 2 times before the trial began" in result.failures[0]["error"]
+    assert "actor" in result.failures[0]["error"] or "orker" in result.failures[0]["error"], "with what Ray says of it"
     assert result.failures[0]["settings"] == doomed
     check_one_truth(spec, result, capsys)
     client = MlflowClient(spec.base.mlflow.tracking_uri)
