@@ -42,7 +42,9 @@ def show_result(result: SweepResult, spec: SweepSpec) -> None:
         console.say(line, "red", whole=True)
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
-        console.say(f"registered {name} version {version}, alias {result.registered['alias']}")
+        alias = result.registered["alias"]
+        has = f"alias {alias}" if alias else f"without the alias {spec.finalize.alias}, which it had and lost"
+        console.say(f"registered {name} version {version}, {has}")
         if result.registered["torch"] != "pt2":
             console.say_all(f"note: mlflow.pytorch: {result.registered['torch']}", "yellow")
         promotion = result.registered.get("promotion")

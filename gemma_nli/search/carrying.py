@@ -50,14 +50,14 @@ def carry(study: SweepStudy, trials: Iterable[EarlierTrial]) -> int:
             study.study.enqueue_trial(params, user_attrs={"kind": "retry"})
             continue
         distributions = study.space.distributions()
-        pruned = values is None
+        pruned, single = values is None, len(study.objectives) == 1  # Optuna keeps no means beside several objectives
         study.study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
                 params=params,
                 distributions={key: distributions[key] for key in params},
                 values=list(values) if values is not None else None,
-                intermediate_values=dict(trial.means or {}) if pruned else None,
+                intermediate_values=dict(trial.means or {}) if pruned and single else None,
                 user_attrs={"kind": "carried", "settings": dict(trial.settings), OWNER: study.drivers.owner},
             )
         )

@@ -32,10 +32,10 @@ def study_url(spec: SweepSpec, folder: Place) -> str:
 def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
     """The study of that name and the spec's space, created where it is not there, with the sampler that is asked for.
 
-    The first space of a sweep has the study of that name; each other one a study with a digest of the space behind it.
+    A sweep's first space and objectives have the study of that name; others one with a digest of them behind it.
 
     Raises:
-        SweepError: the database cannot be opened, holds other objectives, or the sampler's needs are not installed.
+        SweepError: the database cannot be opened, or the sampler's needs are not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
@@ -49,7 +49,7 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
         directions = [StudyDirection.MAXIMIZE if o.mode == "max" else StudyDirection.MINIMIZE for o in spec.objectives]
         create = partial(optuna.create_study, storage=storage, directions=directions, load_if_exists=True)
         study = create(study_name=name)
-        if list(study.directions) == directions and not _is_of(study, spec):
+        if list(study.directions) != directions or not _is_of(study, spec):
             study = create(study_name=f"{name} {_digest(spec)}")
     except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
         cause = mask_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
@@ -57,8 +57,6 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
             f"the Optuna study cannot be opened at {mask_address(url)}: {cause}; "
             "set search.storage to a database that answers (and whose driver is installed), or leave it out."
         ) from None
-    if list(study.directions) != directions:
-        raise SweepError(f"the Optuna study {name} has other objectives; give the sweep another name.")
     study.sampler = build_sampler(spec, len(study.get_trials(deepcopy=False)))
     return study
 
@@ -85,12 +83,8 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.Ba
         SweepError: the sampler needs a package that is not installed.
     """
     samplers = optuna.samplers
+    check_sampler(spec)
     seed = int(np.random.SeedSequence([spec.search.seed, trials_before]).generate_state(1)[0])
-    needs = {"cmaes": ["cmaes"], "gp": ["torch", "scipy"]}.get(spec.search.sampler, [])
-    lacking = [package for package in needs if importlib.util.find_spec(package) is None]
-    if lacking:
-        wanted = "; ".join(install_line(package) for package in lacking)
-        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: {wanted}")
     if spec.search.sampler == "random":
         return samplers.RandomSampler(seed=seed)
     if spec.search.sampler == "cmaes":
@@ -100,3 +94,12 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.Ba
     if spec.search.sampler == "nsga2":
         return samplers.NSGAIISampler(seed=seed, population_size=20)
     return samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, spec.search.num_trials // 4)))
+
+
+def check_sampler(spec: SweepSpec) -> None:
+    """Raises SweepError where the sampler needs a package that is not installed."""
+    needs = {"cmaes": ["cmaes"], "gp": ["torch", "scipy"]}.get(spec.search.sampler, [])
+    lacking = [package for package in needs if importlib.util.find_spec(package) is None]
+    if lacking:
+        wanted = "; ".join(install_line(package) for package in lacking)
+        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: {wanted}")

@@ -130,10 +130,11 @@ def prepare(spec: SweepSpec) -> Prepared:
 
 
 def _check_study(spec: SweepSpec, folder: Place) -> None:
-    from gemma_nli.search.studies import study_url
+    from gemma_nli.search.studies import check_sampler, study_url
     from gemma_nli.search.study_database import check_study_database
     from gemma_nli.tracking.store import resolve_store
 
+    check_sampler(spec)
     uri = resolve_store(spec.base.mlflow).uri if spec.base.mlflow.enabled else None
     check_study_database(study_url(spec, folder), uri)
 

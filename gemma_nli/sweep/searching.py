@@ -35,7 +35,7 @@ def build_searcher(
 
     Args:
         stopped: why a scheduler stopped the trial of a key, or None.
-        notes: gains a line where finished trials go into the study of a space that is another than before.
+        notes: gains a line where finished trials go into a study that is new: of another space, or one was lost.
     """
     if ready.cells or ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])

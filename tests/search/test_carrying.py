@@ -12,8 +12,10 @@ import pytest
 from gemma_nli.search.carrying import EarlierTrial, carry
 from gemma_nli.search.studies import SPACE
 from gemma_nli.search.study import SweepStudy
-from tests.search.test_study import opened, run, spec, states, worth
+from gemma_nli.spec.spec import SweepSpec
+from tests.search.test_study import TWO, opened, run, spec, states, worth
 
+SEARCH = {"algorithm": "optuna", "num_trials": 6}
 RATE, HEAD = "training.learning_rate", "model.head"
 BEFORE = {RATE: {"loguniform": [1e-5, 1e-2]}, HEAD: {"choice": ["linear", "mlp"]}}
 AFTER: dict[str, dict[str, Any]] = {
@@ -95,6 +97,18 @@ def test_another_metric_is_another_study(tmp_path):
     asked = spec(BEFORE)
     other = type(asked).model_validate({**dict(asked), "metric": "cv_aggregate/mean_auc"})
     assert opened(tmp_path, other).study.study_name != "sweep"
+
+
+@pytest.mark.parametrize("changes", [{"search": {**SEARCH, "objectives": TWO}}, {"mode": "min"}])
+def test_other_objectives_are_another_study_that_knows_the_same_trials(tmp_path, changes):
+    tree = {"name": "t", "space": BEFORE, "search": SEARCH}
+    asked = SweepSpec.from_mapping(tree | changes)
+    old = [p.settings for p in run(opened(tmp_path, spec(BEFORE, num_trials=4)))]
+    study = opened(tmp_path, asked)
+    carry(study, [EarlierTrial({**old[0], RATE: 2e-3}, means={1: 0.4}), *(EarlierTrial(s, worth(s)) for s in old)])
+    assert len(run(study)) == 1, "five of six are there already"
+    assert states(study).count("COMPLETE") == 5
+    assert run(opened(tmp_path, spec(BEFORE, num_trials=4))) == [], "the first objectives' study is found again"
 
 
 def test_two_drivers_carry_their_own_into_one_study_of_the_new_space(tmp_path):

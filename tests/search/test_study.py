@@ -248,12 +248,6 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(tmp_path):
         opened(tmp_path / "no" / "folder")
 
 
-def test_changed_objectives_are_refused(tmp_path):
-    opened(tmp_path)
-    with pytest.raises(SweepError, match="other objectives"):
-        opened(tmp_path, spec(objectives=TWO))
-
-
 def test_a_sampler_whose_package_is_missing_is_refused(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SweepError, match="pip install cmaes"):
