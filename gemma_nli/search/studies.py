@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from gemma_nli.advice import install_line
 from gemma_nli.config import database_uri, sqlite_address, sqlite_file
 from gemma_nli.errors import SweepError
-from gemma_nli.masking import mask_address, mask_credentials
+from gemma_nli.search.study_database import not_opened
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 
@@ -52,11 +52,7 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
         if list(study.directions) != directions or not _is_of(study, spec):
             study = create(study_name=f"{name} {_digest(spec)}")
     except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
-        cause = mask_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-        raise SweepError(
-            f"the Optuna study cannot be opened at {mask_address(url)}: {cause}; "
-            "set search.storage to a database that answers (and whose driver is installed), or leave it out."
-        ) from None
+        raise not_opened(url, error) from None
     study.sampler = build_sampler(spec, len(study.get_trials(deepcopy=False)))
     return study
 

@@ -136,7 +136,8 @@ def _check_study(spec: SweepSpec, folder: Place) -> None:
 
     check_sampler(spec)
     uri = resolve_store(spec.base.mlflow).uri if spec.base.mlflow.enabled else None
-    check_study_database(study_url(spec, folder), uri)
+    home = None if isinstance(folder, Prefix) else folder.absolute()
+    check_study_database(study_url(spec, folder), uri, home)
 
 
 def asked_for(spec: SweepSpec, noted: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
