@@ -33,7 +33,7 @@ class Terminal(Console):
         Args:
             whole: never broken or cut by us: a command or an address, which is copied.
         """
-        self.print(line(text, style), soft_wrap=whole, overflow="fold")
+        self.print(line(text, style), soft_wrap=whole, overflow="ignore" if whole else "fold")
 
     def say_all(self, text: str, style: str = "") -> None:
         """The same of a text that has lines of its own, as an error's list of problems; none of them is broken."""

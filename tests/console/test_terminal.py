@@ -186,3 +186,19 @@ def test_only_one_file_makes_consoles_tables_and_texts():
 
 def test_a_line_says_what_it_was_given():
     assert line("[b]x[/b]", "bold").plain == "[b]x[/b]"
+
+
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_a_command_longer_than_the_terminal_is_printed_whole_on_one_line(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    command = f"gemma-nli train --config '/home/ann/{'folder/' * 40}config.yaml' --tag note='two words'"
+    Terminal().say(command, "bold", whole=True)
+    Terminal().say_all(f"note: {command}\n{command}")
+    assert capsys.readouterr().out == f"{command}\nnote: {command}\n{command}\n"
+
+
+def test_a_sentence_longer_than_the_terminal_loses_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    sentence = f"the best is {'x' * 200} of them all {'y ' * 80}"
+    Terminal().say(sentence)
+    assert "".join(capsys.readouterr().out.split()) == "".join(sentence.split())
