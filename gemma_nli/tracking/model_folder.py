@@ -16,7 +16,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 import gemma_nli
-from gemma_nli.config import DeviceConfig
+from gemma_nli.config import DeviceConfig, quoted_path
 from gemma_nli.errors import EncoderError
 from gemma_nli.model.bundle import load_bundle
 from gemma_nli.model.exported import exportable
@@ -56,7 +56,7 @@ def save_model_folder(bundle: Path, target: Path, example: pd.DataFrame | None, 
             path=str(target),
             mlflow_model=model,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"bundle": str(bundle)},
+            artifacts={"bundle": quoted_path(bundle)},  # MLflow reads an address, and decodes it
             code_paths=[str(Path(gemma_nli.__file__).parent)],
             pip_requirements=requirements(),
             signature=SIGNATURE,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -20,6 +21,7 @@ from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.serving import PairScorer
 from gemma_nli.tracking.model_folder import requirements
+from gemma_nli.tracking.models import load_scorer
 from gemma_nli.tracking.registry import bundle_digest, find_registered
 from gemma_nli.tracking.registry import register_bundle as register_and_export
 from gemma_nli.tracking.tracker import MlflowTracker
@@ -151,6 +153,17 @@ def test_every_store_takes_and_gives_back_the_model(uri, bundle):
     finally:
         mlflow.set_tracking_uri(None)
     pd.testing.assert_frame_equal(answer, PairScorer.from_bundle(bundle).score(PAIRS))
+
+
+@pytest.mark.parametrize("name", ["My%20Project", "a?b#c {x} 50%41", 'it\'s "q"; [ü] & $HOME *'])
+def test_a_bundle_in_a_folder_of_any_name_is_registered_and_loaded(bundle, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / name))
+    tracker = MlflowTracker(MlflowConfig(), "registry")
+    copied = Path(shutil.copytree(bundle, tmp_path / name / "bundle"))
+    registered = register_bundle(copied, "m", tracker, tracker.sync_trial(None, a_trial()), TAGS)
+    found = load_scorer(f"models:/m/{registered.version}").score(PAIRS)
+    pd.testing.assert_frame_equal(found, PairScorer.from_bundle(bundle).score(PAIRS))
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_the_digest_follows_content_and_names(bundle, tmp_path):
