@@ -76,11 +76,28 @@ def test_a_number_not_in_plain_digits_is_refused_everywhere(word, tmp_path):
         ("0x1F", "write 31"),
         ("1_000", "write 1000"),
         ("08", "write 8"),
+        ("0o17", "write 15"),
+        ("0X1f", "write 31"),
+        ("-0B101", "write -5"),
     ],
 )
 def test_what_a_refused_number_may_have_meant_is_said(word, meant):
     with pytest.raises(ConfigError, match=meant):
         RunConfig().with_settings(parse_overrides([f"training.seed={word}"]))
+
+
+@pytest.mark.parametrize("kind", ["int", "float"])
+@pytest.mark.parametrize("word", [word for word in ODD_NUMBERS if "," not in word])
+def test_a_number_that_yaml_is_told_to_read_its_old_way_is_refused_as_well(kind, word, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(f"base: {{training: {{seed: !!{kind} {word}}}}}\n{SPACE}")
+    with pytest.raises(GemmaNliError, match="in plain digits, got"):
+        load_sweep(path)
+    path.write_text(f"base: {{training: {{seed: !!{kind} 12}}}}\n{SPACE}")
+    assert load_sweep(path).base.training.seed == 12
+    path.write_text(f"base: {{training: {{seed: !!{kind} [12]}}}}\n{SPACE}")
+    with pytest.raises(GemmaNliError, match="not valid YAML"):
+        load_sweep(path)
 
 
 @pytest.mark.parametrize("word", ["1e-4", "1E-4", "0.0001", ".0001", "1.e-4", "+1e-4", "'1e-4'", "0.00010"])

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from gemma_nli.config.run import RunConfig, build_config
-from gemma_nli.config.typed_words import FLOAT, FLOAT_SIGNS, RESOLVERS, TypedFloat
+from gemma_nli.config.typed_words import FLOAT, FLOAT_SIGNS, INT, RESOLVERS, TypedFloat
 from gemma_nli.errors import ConfigError, Problems, did_you_mean
 
 MOST_BYTES = 4 * 2**20
@@ -56,6 +56,14 @@ def _keep_as_typed(tags: yaml.MappingNode) -> None:
                 node.tag = "tag:yaml.org,2002:str"
 
 
+def _number(loader: _UniqueKeyLoader, node: yaml.Node) -> Any:
+    """A number in plain digits; another word tagged as one (`!!int 010`) stays a word, which a setting refuses."""
+    word = str(loader.construct_scalar(node))  # type: ignore[arg-type]  # raises for a list
+    if INT.fullmatch(word):
+        return int(word) if node.tag.endswith("int") else TypedFloat(word)
+    return TypedFloat(word) if FLOAT.fullmatch(word) else word
+
+
 _UniqueKeyLoader.yaml_implicit_resolvers = {}
 for _name, _pattern, _signs in RESOLVERS:
     _UniqueKeyLoader.add_implicit_resolver(
@@ -65,7 +73,8 @@ _UniqueKeyLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(f"(?:{FLOAT.pattern})$"), list(FLOAT_SIGNS)
 )
 _UniqueKeyLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("<<$"), ["<"])
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: TypedFloat(node.value))
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:float", _number)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _number)
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 

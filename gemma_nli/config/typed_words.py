@@ -17,6 +17,7 @@ INT = re.compile(r"-?(0|[1-9][0-9]*)")
 FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _NULL = re.compile(r"~|null|Null|NULL|")
+_PREFIXED = re.compile(r"[-+]?0(o[0-7]{1,40}|x[0-9a-f]{1,40}|b[01]{1,60})", re.IGNORECASE)
 _LIKE_A_NUMBER = re.compile(r"[-+]?\.?[0-9].*", re.DOTALL)
 RESOLVERS = (("null", _NULL, "~nN\0"), ("bool", _BOOL, "tTfF"), ("int", INT, "-0123456789"))
 FLOAT_SIGNS = "-+.0123456789"
@@ -91,6 +92,8 @@ def _meant(text: str) -> str:
         if _is_plain(tens):
             readings.append(tens)
         old = yaml.safe_load(text) if len(text) < 100 else None
+        if _PREFIXED.fullmatch(text):  # 0o17 is YAML 1.2's and Python's
+            old = int(text, 0)
         if isinstance(old, (int, float)) and str(old) not in readings:
             readings.append(str(old))
     except (yaml.YAMLError, ValueError):
