@@ -172,7 +172,8 @@ def _is_secret(name: str) -> bool:
 
 def _secrets() -> Iterator[str]:
     """Values that are secrets by their variable's name, as they are and as a URL or a repr() would have them."""
-    for name, value in os.environ.items():
+    for name in list(os.environ):  # other threads set and unset variables meanwhile: MLflow's telemetry does
+        value = os.environ.get(name, "")
         found = [value.strip()] if _is_secret(name) else []
         if name in _ADDRESSES:
             userinfo = value.partition("://")[2].rpartition("@")[0]

@@ -294,6 +294,7 @@ PLACES = {
     "mlflow.artifact_location": "x",
     "mlflow.system_metrics_seconds": 1.0,
     "output.experiment_name": "x",
+    "output.run_name": "x",
     "output.fold_weights_gib": 0.0,
 }
 DECIDES = {

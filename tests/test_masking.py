@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import threading
 from urllib.parse import quote
 
 import pytest
@@ -215,3 +217,24 @@ def test_the_report_shows_no_address_with_its_password():
 
     for show in (label, markdown, page):
         assert CANARY not in show(f"s3://key:{CANARY}@bucket/x?sig={CANARY}")
+
+
+def test_variables_that_another_thread_sets_and_unsets_break_no_message(monkeypatch):
+    """MLflow's telemetry thread does so while runs are written: a sweep ended with its KeyError."""
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            for number in range(50):
+                os.environ[f"_COMES_AND_GOES_{number}"] = "x"
+            for number in range(50):
+                os.environ.pop(f"_COMES_AND_GOES_{number}", None)
+
+    monkeypatch.setenv("SOME_TOKEN", "s3cret-s3cret")
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        assert {mask_credentials("sent s3cret-s3cret") for _ in range(3000)} == {"sent ***"}
+    finally:
+        done.set()
+        other.join()
