@@ -22,10 +22,10 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
-from gemma_nli.features.encoding import encode, load_for
+from gemma_nli.features.encode_texts import encode, load_for
 from gemma_nli.model.demo_weights import minilm_folder
 from gemma_nli.model.encoder import Encoder, identify_encoder
-from gemma_nli.training.inputs import feature_request
+from gemma_nli.training.frozen.head_inputs import feature_request
 
 NAIVE_BATCH = 32
 ROUNDS = 3

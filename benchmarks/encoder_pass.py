@@ -15,9 +15,9 @@ import time
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.features.encoding import encode, load_for
+from gemma_nli.features.encode_texts import encode, load_for
 from gemma_nli.model.demo_weights import minilm_folder
-from gemma_nli.training.inputs import feature_request
+from gemma_nli.training.frozen.head_inputs import feature_request
 
 
 def main(data: str, ratio: float) -> None:

@@ -24,7 +24,7 @@ from benchmarks.workplace import ROOT, Workplace
 from gemma_nli.config import ModelConfig
 from gemma_nli.model.demo_weights import minilm_folder
 from gemma_nli.model.encoder import load_encoder
-from gemma_nli.model.manner import find_manner
+from gemma_nli.model.probing.encoding_manner import find_manner
 
 PAGE = ROOT / "docs" / "encoders.md"
 MARKS = ("<!-- families: written by `python -m benchmarks families` -->", "<!-- end of families -->")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.tiny_tokenizer import WORDS
+from gemma_nli.base.errors import GemmaNliError
 from gemma_nli.config import DeviceConfig, FeaturesConfig, ModelConfig
-from gemma_nli.errors import GemmaNliError
 from gemma_nli.features import FeatureRequest, encode, load_for
 from gemma_nli.features.request import view_pooler
 from gemma_nli.model.adapters import merged_state, trainable_encoder

@@ -27,8 +27,8 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from benchmarks.outcome import Mark, Outcome
 from benchmarks.workplace import ROOT, Workplace
 from gemma_nli.config import MlflowConfig
-from gemma_nli.tracking.projection import MetricPoint, SweepProjection, TrialProjection
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.write.projection import MetricPoint, SweepProjection, TrialProjection
+from gemma_nli.tracking.write.tracker import MlflowTracker
 
 METRICS = 40
 

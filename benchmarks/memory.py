@@ -23,11 +23,11 @@ from gemma_nli.config import FeaturesConfig, RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureStore
-from gemma_nli.features.block import TokenStates
 from gemma_nli.features.request import digest_array
+from gemma_nli.features.token_states import TokenStates
 from gemma_nli.model.demo_weights import minilm_folder
-from gemma_nli.sweep.sharing import SharedBlock, SharedFeatures
-from gemma_nli.training.inputs import feature_request
+from gemma_nli.sweep.ray.shared_features import SharedBlock, SharedFeatures
+from gemma_nli.training.frozen.head_inputs import feature_request
 
 TRIALS = 4
 HIDDEN = 384
@@ -123,7 +123,7 @@ class _Trial:
         """Every token state through the pooling of a trial; (process id, a sum that depends on all of them)."""
         import torch
 
-        import gemma_nli.sweep.trainable  # noqa: F401 - what a trial's process has imported
+        import gemma_nli.sweep.ray.trainable  # noqa: F401 - what a trial's process has imported
         from gemma_nli.model.pooling import build_pooler
 
         torch.set_num_threads(1)

@@ -30,7 +30,7 @@ from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.demo_weights import minilm_folder
-from gemma_nli.training.inputs import feature_request
+from gemma_nli.training.frozen.head_inputs import feature_request
 
 
 def run(place: Workplace) -> Outcome:

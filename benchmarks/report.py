@@ -76,11 +76,11 @@ def report(storage: str, sweep_id: str) -> None:
     """In a process of its own: journals in, report out."""
     began = time.perf_counter()
     from gemma_nli.analysis.evidence import gather
-    from gemma_nli.analysis.report import write_report
+    from gemma_nli.analysis.report.write import write_report
     from gemma_nli.corpus.pairs import build_pairs
     from gemma_nli.corpus.redsm5 import load_corpus
     from gemma_nli.spec.spec import load_sweep
-    from gemma_nli.sweep.folder import SweepFolder
+    from gemma_nli.sweep.records.sweep_folder import SweepFolder
 
     folder = Path(storage) / "sweeps" / sweep_id
     spec = load_sweep(folder / "spec.yaml")

@@ -25,8 +25,9 @@ from ray.cluster_utils import Cluster
 from benchmarks import sleeping_trial
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep import engine, tuning
-from gemma_nli.sweep.board import Board
+from gemma_nli.sweep import engine
+from gemma_nli.sweep.ray import tuner as tuning
+from gemma_nli.sweep.records.progress_state import Board
 
 
 class Driver:

@@ -11,8 +11,8 @@ import numpy as np
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import identify_sweep
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.training.fold import measure, plan_fold
 from gemma_nli.training.metrics import curves
 from gemma_nli.training.results import summarize

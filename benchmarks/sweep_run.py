@@ -17,8 +17,8 @@ from pathlib import Path
 
 from gemma_nli.spec.spec import load_sweep
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import TrialJournal
 
 

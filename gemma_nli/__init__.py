@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from gemma_nli.base.version import __version__
+
 __all__ = [
     "ExperimentTracker",
     "RunConfig",
@@ -28,33 +29,33 @@ __all__ = [
 if TYPE_CHECKING:
     from gemma_nli.config import RunConfig, load_config
     from gemma_nli.local.reproduce import reproduce
-    from gemma_nli.local.trial import run_here
+    from gemma_nli.local.train import run_here
     from gemma_nli.spec.spec import SweepSpec
     from gemma_nli.sweep.engine import run_sweep
-    from gemma_nli.tracking.experiment import ExperimentTracker
-    from gemma_nli.tracking.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
-    from gemma_nli.tracking.models import load_model
-    from gemma_nli.tracking.queries import best_trial
-    from gemma_nli.tracking.use import use_store
+    from gemma_nli.tracking.read.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
+    from gemma_nli.tracking.read.queries import best_trial
+    from gemma_nli.tracking.registry.registered_models import load_model
+    from gemma_nli.tracking.store.use import use_store
+    from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
     from gemma_nli.training.cross_validation import cross_validate
 
 _HOMES = {
-    "ExperimentTracker": "gemma_nli.tracking.experiment",
+    "ExperimentTracker": "gemma_nli.tracking.write.experiment_tracker",
     "RunConfig": "gemma_nli.config",
     "SweepSpec": "gemma_nli.spec.spec",
-    "best_trial": "gemma_nli.tracking.queries",
-    "compare_runs": "gemma_nli.tracking.frames",
+    "best_trial": "gemma_nli.tracking.read.queries",
+    "compare_runs": "gemma_nli.tracking.read.frames",
     "cross_validate": "gemma_nli.training.cross_validation",
-    "list_experiments": "gemma_nli.tracking.frames",
-    "list_models": "gemma_nli.tracking.frames",
-    "list_runs": "gemma_nli.tracking.frames",
+    "list_experiments": "gemma_nli.tracking.read.frames",
+    "list_models": "gemma_nli.tracking.read.frames",
+    "list_runs": "gemma_nli.tracking.read.frames",
     "load_config": "gemma_nli.config",
-    "load_model": "gemma_nli.tracking.models",
-    "metric_history": "gemma_nli.tracking.frames",
+    "load_model": "gemma_nli.tracking.registry.registered_models",
+    "metric_history": "gemma_nli.tracking.read.frames",
     "reproduce": "gemma_nli.local.reproduce",
-    "run_here": "gemma_nli.local.trial",
+    "run_here": "gemma_nli.local.train",
     "run_sweep": "gemma_nli.sweep.engine",
-    "use_store": "gemma_nli.tracking.use",
+    "use_store": "gemma_nli.tracking.store.use",
 }
 
 

@@ -98,7 +98,7 @@ def local_ray(s3_server: Store, gcs_server: GcsStore, tmp_path_factory: pytest.T
     """A real Ray with two CPUs, started once; sweeps join it. Its workers know of a home and a bucket of their own."""
     import ray
 
-    from gemma_nli.sweep.cluster import ray_session
+    from gemma_nli.sweep.cluster.ray_session import ray_session
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEMMA_NLI_HOME", str(tmp_path_factory.mktemp("workers_home")))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gemma_nli.advice import command_line, install_line
+from gemma_nli.base.advice import command_line, install_line
 from gemma_nli.config import MlflowConfig
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.tracking.store import resolve_store
+from gemma_nli.tracking.store.mlflow_store import resolve_store
 from tests.commands import run_command
 from tests.tracking.conftest import empty_database, sqlite_uri
 
@@ -134,9 +134,9 @@ space: {{training.learning_rate: {{grid: [0.001]}}}}
 
 PROGRAMS = re.compile(r"(?<![\w.\[`-])(gemma-nli [a-z-]+|pip install|mlflow [a-z-]+ |wandb sync)")
 ELSEWHERE = {
-    "gemma_nli/advice.py",
-    "gemma_nli/sweep/checks.py",  # a node's own message
-    "gemma_nli/tracking/backup.py",  # to be typed where a server's store lies
+    "gemma_nli/base/advice.py",
+    "gemma_nli/sweep/cluster/preflight.py",  # a node's own message
+    "gemma_nli/tracking/archives/backup.py",  # to be typed where a server's store lies
     "gemma_nli/analysis/findings.py",  # the report: a page that is read on any machine
 }
 

@@ -14,9 +14,9 @@ import pytest
 from benchmarks.chaos.rig import Server, build_source, warm_process
 from benchmarks.chaos.short import everything_at_once
 from benchmarks.chaos.verdict import Run, Snapshot, judge
+from gemma_nli.base.errors import JournalError
 from gemma_nli.config import RunConfig
-from gemma_nli.errors import JournalError
-from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import TrialJournal
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_result_is_no_result(tmp_path: Path) -> None:
 
 
 def test_the_holder_of_a_sweep_dies_and_the_next_command_gets_it(tmp_path: Path) -> None:
-    code = "from gemma_nli.sweep.folder import SweepFolder; from pathlib import Path; import os, signal\n"
+    code = "from gemma_nli.sweep.records.sweep_folder import SweepFolder; from pathlib import Path; import os, signal\n"
     code += f"with SweepFolder(Path({str(tmp_path)!r})).held('x'): os.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert (tmp_path / "holder.json").exists()

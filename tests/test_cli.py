@@ -60,7 +60,7 @@ def test_a_missing_file_names_the_nearest(sweep_file, capsys):
 
 def test_mistakes_are_told_before_ray_is_even_imported(sweep_file):
     code = (
-        "import sys; from gemma_nli.cli import app; from gemma_nli.errors import GemmaNliError\n"
+        "import sys; from gemma_nli.cli import app; from gemma_nli.base.errors import GemmaNliError\n"
         "try: app(['sweep', sys.argv[1], 'training.num_epochs=0'])\n"
         "except GemmaNliError: sys.exit('ray.tune.tuner' in sys.modules)"
     )

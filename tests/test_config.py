@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from gemma_nli.base.errors import ConfigError
 from gemma_nli.config import (
     RunConfig,
     build_config,
@@ -22,7 +23,6 @@ from gemma_nli.config import (
     parse_yaml,
     setting_names,
 )
-from gemma_nli.errors import ConfigError
 from gemma_nli.model.heads import HEADS
 from gemma_nli.model.pooling import POOLERS
 from gemma_nli.spec.spec import SweepSpec

@@ -20,18 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.base.errors import ConfigError, SweepError, TrackingError
 from gemma_nli.config import MlflowConfig, database_uri, same_database, sqlite_address, sqlite_file
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.errors import ConfigError, SweepError, TrackingError
 from gemma_nli.search.study import SweepStudy, study_url
 from gemma_nli.search.study_database import check_study_database
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.tracking.backup import backup, restore
-from gemma_nli.tracking.frames import list_runs
-from gemma_nli.tracking.places import local_folder
-from gemma_nli.tracking.store import resolve_store
-from gemma_nli.tracking.tracker import MlflowTracker
-from gemma_nli.tracking.upkeep import clean, plan_clean
+from gemma_nli.tracking.archives.backup import backup, restore
+from gemma_nli.tracking.read.frames import list_runs
+from gemma_nli.tracking.store.artifact_uris import local_folder
+from gemma_nli.tracking.store.clean_and_export import clean, plan_clean
+from gemma_nli.tracking.store.mlflow_store import resolve_store
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.commands import run_command
 from tests.tracking.conftest import a_trial, empty_database, sqlite_uri  # noqa: F401 - fixtures
 

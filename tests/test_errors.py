@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
-from gemma_nli import errors
-from gemma_nli.errors import ConfigError, GemmaNliError, Problems, did_you_mean
+from gemma_nli.base import errors
+from gemma_nli.base.errors import ConfigError, GemmaNliError, Problems, did_you_mean
 
 KINDS = [k for _, k in inspect.getmembers(errors, inspect.isclass) if issubclass(k, Exception)]
 

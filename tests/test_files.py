@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from gemma_nli.base.files import sync_folder, write_whole
 from gemma_nli.config import RunConfig
-from gemma_nli.files import sync_folder, write_whole
-from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import TrialJournal
 
 
@@ -53,7 +53,7 @@ def run_limited(folder: Path, limit: int) -> subprocess.CompletedProcess[str]:
     script = f"""
         import resource, signal, sys
         from pathlib import Path
-        from gemma_nli.files import write_whole
+        from gemma_nli.base.files import write_whole
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         try:
@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path):
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     script = f"""
         from pathlib import Path
-        from gemma_nli.files import write_whole
+        from gemma_nli.base.files import write_whole
         path = Path({str(tmp_path)!r}) / "file"
         write_whole(path, b"a" * 300_000)
         print("go", flush=True)

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import transformers
 
-from gemma_nli.corpus.redaction import PrivateTexts, forget, remember_texts
-from gemma_nli.errors import CorpusError
-from gemma_nli.outgoing import Crashed, guard_process, leaving, shown, shown_traceback
+from gemma_nli.base.errors import CorpusError
+from gemma_nli.base.outgoing import Crashed, guard_process, leaving, shown, shown_traceback
+from gemma_nli.base.private_texts import PrivateTexts, forget, remember_texts
 from tests.commands import run_command
 from tests.test_privacy import CANARY, PACKAGE, SECRET, canary_corpus, canary_sweep, holders
 from tests.tracking.test_torch_models import make_bundle
@@ -32,7 +32,7 @@ def clean(text: str) -> bool:
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The hooks of the process, put back, and nothing remembered of the tests before."""
-    monkeypatch.setattr("gemma_nli.corpus.redaction._read", {})
+    monkeypatch.setattr("gemma_nli.base.private_texts._read", {})
     held = sys.excepthook, sys.unraisablehook, warnings.formatwarning, logging.getLogRecordFactory()
     yield
     sys.excepthook, sys.unraisablehook, warnings.formatwarning = held[:3]
@@ -102,7 +102,7 @@ PLANTED = f"""
 import importlib.abc, importlib.machinery, sys
 class Planted(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name != "gemma_nli.features.encoding":
+        if name != "gemma_nli.features.encode_texts":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gemma_nli.masking import MASK, mask_address, mask_credentials
+from gemma_nli.base.masking import MASK, mask_address, mask_credentials
 from tests.tracking.conftest import empty_database, sqlite_uri
 
 __all__ = ["empty_database", "sqlite_uri"]
@@ -193,8 +193,8 @@ def test_a_long_text_is_masked_in_time_that_grows_with_its_length():
 
 def test_every_way_to_mlflow_and_to_a_stored_spec_masks_an_address_with_a_blank(tmp_path, sqlite_uri):
     from gemma_nli.spec.spec import SweepSpec
-    from gemma_nli.tracking.experiment import ExperimentTracker
-    from gemma_nli.tracking.store import Store
+    from gemma_nli.tracking.store.mlflow_store import Store
+    from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
 
     address = f"postgresql://ann:my {CANARY} word@db/x?sslpassword=a {CANARY}"
     spec = SweepSpec.from_mapping({
@@ -211,9 +211,9 @@ def test_every_way_to_mlflow_and_to_a_stored_spec_masks_an_address_with_a_blank(
 
 
 def test_the_report_shows_no_address_with_its_password():
-    from gemma_nli.analysis.figure_parts import label
-    from gemma_nli.analysis.markdown import esc as markdown
-    from gemma_nli.analysis.page import esc as page
+    from gemma_nli.analysis.report.figure_parts import label
+    from gemma_nli.analysis.report.html import esc as page
+    from gemma_nli.analysis.report.markdown import esc as markdown
 
     for show in (label, markdown, page):
         assert CANARY not in show(f"s3://key:{CANARY}@bucket/x?sig={CANARY}")

@@ -19,11 +19,11 @@ import yaml
 
 import gemma_nli
 from benchmarks.chaos.rig import Server, Stage, build_source, warm_process
+from gemma_nli.base.errors import ConfigError, GemmaNliError, SpecError, SweepError
+from gemma_nli.base.private_texts import without_posts
 from gemma_nli.config import RunConfig, load_config
-from gemma_nli.corpus.redaction import without_posts
 from gemma_nli.corpus.redsm5 import Annotation, Corpus, load_corpus, write_corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
-from gemma_nli.errors import ConfigError, GemmaNliError, SpecError, SweepError
 from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.resume import stored_spec
 from gemma_nli.trial import TrialJournal
@@ -200,7 +200,7 @@ def test_a_study_that_cannot_be_opened_is_refused_without_its_password(tmp_path:
 
 
 def test_no_address_reaches_params_or_config_with_its_password(tmp_path: Path) -> None:
-    from gemma_nli.tracking.from_journal import config_yaml
+    from gemma_nli.tracking.write.from_journal import config_yaml
 
     changes = {"mlflow.tracking_uri": f"https://me:{SECRET}@host", "mlflow.artifact_location": f"s3://me:{SECRET}@b/x"}
     config = RunConfig().with_settings(changes)
@@ -223,7 +223,7 @@ def test_exceptions_lose_the_lines_that_quote_a_post_and_keep_the_others() -> No
 def test_a_stored_spec_without_its_password_asks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
 ) -> None:
-    from gemma_nli.sweep.folder import SweepFolder
+    from gemma_nli.sweep.records.sweep_folder import SweepFolder
 
     spec = SweepSpec.from_mapping({
         "name": "p", "storage": str(tmp_path), "space": {"training.seed": {"grid": [1, 2]}},
@@ -361,7 +361,7 @@ def test_a_name_that_would_be_a_path_is_refused(key: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../x", "/etc", "..", "a/../../b"])
 def test_an_mlflow_experiment_may_be_called_anything_and_its_artifacts_stay_inside(name: str, tmp_path: Path) -> None:
-    from gemma_nli.tracking.store import resolve_store
+    from gemma_nli.tracking.store.mlflow_store import resolve_store
 
     root = tmp_path / "artifacts"
     config = RunConfig().with_settings({"mlflow.tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
@@ -372,7 +372,7 @@ def test_an_mlflow_experiment_may_be_called_anything_and_its_artifacts_stay_insi
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/../../../b"])
 def test_a_criterion_called_like_a_path_stays_a_name(tmp_path: Path, name: str) -> None:
-    from gemma_nli.tracking.projection import safe_name
+    from gemma_nli.tracking.write.projection import safe_name
 
     made = synthetic_corpus(num_posts=40, seed=2)
     first = next(iter(made.criteria))

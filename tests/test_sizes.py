@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from gemma_nli.base.errors import ConfigError, SpecError, did_you_mean
 from gemma_nli.config import RunConfig, read_yaml
 from gemma_nli.corpus.criteria import read_criteria
 from gemma_nli.corpus.file_problems import FileProblems
-from gemma_nli.errors import ConfigError, SpecError, did_you_mean
 from gemma_nli.spec.space import SearchSpace
 
 

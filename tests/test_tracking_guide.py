@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.tracking import ui
-from gemma_nli.tracking.frames import list_runs
+from gemma_nli.tracking.read.frames import list_runs
+from gemma_nli.tracking.store import ui
 from tests.commands import run_command
 
 ROOT = Path(__file__).parent.parent
@@ -60,8 +60,8 @@ def test_make_targets_are_lines_that_call_the_command():
 def registered(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A folder as a reader of the page has it: data, a default store, and a model that a sweep has registered."""
     from gemma_nli.config import MlflowConfig
-    from gemma_nli.tracking.registry import register_bundle
-    from gemma_nli.tracking.tracker import MlflowTracker
+    from gemma_nli.tracking.registry.register import register_bundle
+    from gemma_nli.tracking.write.tracker import MlflowTracker
     from tests.tracking.conftest import a_trial
     from tests.tracking.test_torch_models import TAGS, make_bundle
 
@@ -109,9 +109,9 @@ def test_commands_and_snippets_work_in_their_order(registered, tiny_bert, monkey
 def read_through(registered: str) -> str:
     """And the runs and roles that the page's snippets ask for."""
     from gemma_nli.config import MlflowConfig, RunConfig
-    from gemma_nli.tracking.from_journal import config_yaml
-    from gemma_nli.tracking.promotion import promote
-    from gemma_nli.tracking.tracker import MlflowTracker
+    from gemma_nli.tracking.registry.promotion import promote
+    from gemma_nli.tracking.write.from_journal import config_yaml
+    from gemma_nli.tracking.write.tracker import MlflowTracker
     from tests.tracking.conftest import a_trial
 
     tracker = MlflowTracker(MlflowConfig(), "nli_full_5fold")

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from gemma_nli.errors import TrackingError
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.local.reproduce import reproduce
-from gemma_nli.tracking.models import registered_versions
+from gemma_nli.tracking.registry.registered_models import registered_versions
 from tests.commands import run_command
 from tests.tracking.conftest import empty_database, sqlite_uri
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma_nli.base.errors import ConfigError, GemmaNliError
 from gemma_nli.config import RunConfig, build_config, parse_overrides, parse_yaml
-from gemma_nli.errors import ConfigError, GemmaNliError
 from gemma_nli.spec.space import SearchSpace
 from gemma_nli.spec.spec import SweepSpec, load_sweep
 

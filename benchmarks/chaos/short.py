@@ -77,7 +77,7 @@ def by_hand(stage: Stage) -> dict[str, Points]:
     from gemma_nli.features import FeatureStore
     from gemma_nli.spec.spec import load_sweep
     from gemma_nli.sweep.prepare import prepare
-    from gemma_nli.tracking.from_journal import metric_points
+    from gemma_nli.tracking.write.from_journal import metric_points
     from gemma_nli.training.cross_validation import cross_validate
     from gemma_nli.trial import TrialJournal
 

@@ -12,8 +12,15 @@ import numpy as np
 
 from gemma_nli.analysis.effects import Effect, grouped
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.selection import LEVEL, BudgetCurve, Draws, HonestScore, expected_best, honest_score
-from gemma_nli.analysis.statistics import (
+from gemma_nli.analysis.inference.honest_score import (
+    LEVEL,
+    BudgetCurve,
+    Draws,
+    HonestScore,
+    expected_best,
+    honest_score,
+)
+from gemma_nli.analysis.inference.significance import (
     Difference,
     Posterior,
     corrected_resampled_t,

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from gemma_nli.analysis.bootstrap import Metric
 from gemma_nli.analysis.evidence import Evidence, score_rows
+from gemma_nli.analysis.inference.bootstrap import Metric
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.errors import EncoderError
 from gemma_nli.features import FeatureStore
 from gemma_nli.training.fold import FoldPlan, plan_fold
-from gemma_nli.training.inputs import VectorInputs, feature_request, load_inputs
+from gemma_nli.training.frozen.head_inputs import VectorInputs, feature_request, load_inputs
 from gemma_nli.training.metrics import best_threshold
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.statistics import Difference, corrected_resampled_t
+from gemma_nli.analysis.inference.significance import Difference, corrected_resampled_t
 
 FRESH = ("data.fold_seed", "training.seed")
 """What a confirming trial changes; everything else is its leader's."""

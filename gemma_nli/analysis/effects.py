@@ -17,8 +17,8 @@ import optuna
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.selection import LEVEL, Draws
-from gemma_nli.analysis.statistics import Difference, difference_of_draws, holm
+from gemma_nli.analysis.inference.honest_score import LEVEL, Draws
+from gemma_nli.analysis.inference.significance import Difference, difference_of_draws, holm
 from gemma_nli.spec.domain import Domain, Range, shown
 
 Floats = NDArray[np.float64]

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gemma_nli.analysis.bootstrap import Metric, PostBootstrap
+from gemma_nli.analysis.inference.bootstrap import Metric, PostBootstrap
+from gemma_nli.base.errors import ReportError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.errors import ReportError
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 from gemma_nli.training.learned import why_chance

@@ -18,10 +18,10 @@ from gemma_nli.analysis.calibration import Calibration, calibrate
 from gemma_nli.analysis.confirmation import Confirmation, confirm
 from gemma_nli.analysis.effects import Effect, Interaction, interactions, main_effects
 from gemma_nli.analysis.evidence import BY_METRIC, Evidence
+from gemma_nli.analysis.inference.honest_score import Draws, HonestScore, honest_score
+from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
-from gemma_nli.analysis.selection import Draws, HonestScore, honest_score
-from gemma_nli.analysis.statistics import Difference
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.trial import TrialRecord, without_credentials
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.selection import LEVEL, Draws
+from gemma_nli.analysis.inference.honest_score import LEVEL, Draws
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.analysis.bootstrap import PostBootstrap
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import ANNOTATED, SAMPLED, pair_texts
-from gemma_nli.errors import EncoderError
 from gemma_nli.model.encoder import load_tokenizer
 from gemma_nli.training.metrics import decisions, roc_auc
 

@@ -10,12 +10,20 @@ import gc
 import os
 import sys
 
-from gemma_nli.advice import install_line
-from gemma_nli.cli import features, jobs, predicting, registry, report, settings, stores, sweeps, trials
+from gemma_nli.base.advice import install_line
+from gemma_nli.base.errors import GemmaNliError
+from gemma_nli.base.outgoing import guard_process, shown, shown_traceback
+from gemma_nli.cli import feature_commands as features
+from gemma_nli.cli import job_commands as jobs
+from gemma_nli.cli import predict_command as predicting
+from gemma_nli.cli import registry_commands as registry
+from gemma_nli.cli import report_commands as report
+from gemma_nli.cli import settings_command as settings
+from gemma_nli.cli import store_commands as stores
+from gemma_nli.cli import sweep_commands as sweeps
+from gemma_nli.cli import trial_commands as trials
 from gemma_nli.cli.app import app
 from gemma_nli.cli.process import prepare_streams, stand_in_for_home
-from gemma_nli.errors import GemmaNliError
-from gemma_nli.outgoing import guard_process, shown, shown_traceback
 
 __all__ = [
     "app",

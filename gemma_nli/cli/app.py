@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gemma_nli import __version__
-from gemma_nli.errors import ConfigError
-from gemma_nli.masking import mask_tree
-from gemma_nli.outgoing import shown
+from gemma_nli.base.errors import ConfigError
+from gemma_nli.base.masking import mask_tree
+from gemma_nli.base.outgoing import shown
+from gemma_nli.base.version import __version__
 
 if TYPE_CHECKING:
     from gemma_nli.storage import Place
@@ -96,7 +96,7 @@ def say(text: str, err: bool = False, end: str = "\n") -> None:
 
 def parse_tags(words: list[str] | None) -> dict[str, str]:
     """`--tag k=v` words to tags; raises ConfigError where one is none."""
-    from gemma_nli.spec.settings import checked_tags
+    from gemma_nli.spec.sweep_sections import checked_tags
 
     tags: dict[str, str] = {}
     for word in words or []:

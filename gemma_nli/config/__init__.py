@@ -1,5 +1,6 @@
 """Settings: what a run can be told (sections.py), fitted together (run.py), read from files and words (reading.py)."""
 
+from gemma_nli.base.paths import expanded, home
 from gemma_nli.config.databases import database_uri, quoted_path, same_database, sqlite_address, sqlite_file
 from gemma_nli.config.reading import load_config, parse_overrides, parse_yaml, read_yaml
 from gemma_nli.config.run import (
@@ -22,8 +23,6 @@ from gemma_nli.config.sections import (
     OutputConfig,
     Settings,
     TrainingConfig,
-    expanded,
-    home,
 )
 
 __all__ = [

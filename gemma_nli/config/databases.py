@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
-from gemma_nli.config.sections import expanded
-from gemma_nli.errors import ConfigError
+from gemma_nli.base.errors import ConfigError
+from gemma_nli.base.paths import expanded
 
 _MEANT = re.compile(r"[%?#{}'\"\\\x00-\x1f\x7f]")  # what one of the readers would take for something else than a letter
 _SQLITE_OPTIONS = ("uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements")

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
 from gemma_nli.config.sections import (
     ADAPTER_RATE,
     ENCODER_RATE,
@@ -23,7 +24,6 @@ from gemma_nli.config.sections import (
     Settings,
     TrainingConfig,
 )
-from gemma_nli.errors import ConfigError, Problems, did_you_mean
 
 
 class RunConfig(Settings):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from gemma_nli.outgoing import one_line, shown
+from gemma_nli.base.outgoing import one_line, shown
 
 
 def line(text: object, style: str = "") -> Text:

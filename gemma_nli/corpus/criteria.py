@@ -7,9 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gemma_nli.base.errors import did_you_mean
 from gemma_nli.corpus.file_problems import FileProblems, has_control_character, named
-from gemma_nli.corpus.tables import read_text
-from gemma_nli.errors import did_you_mean
+from gemma_nli.corpus.lined_tables import read_text
 
 FORM = 'expected a list of {"id": "...", "text": "..."}'
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemma_nli.base.errors import did_you_mean
 from gemma_nli.corpus.file_problems import FileProblems, looks_like_an_id
-from gemma_nli.errors import did_you_mean
 
 SEPARATORS = (",", ";", "\t", "|")
 BOM = "\ufeff"

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from gemma_nli.base.errors import CorpusError
 from gemma_nli.config import DataConfig
 from gemma_nli.corpus.folds import assign_folds
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.errors import CorpusError
 
 POSITIVE, ANNOTATED, SAMPLED = 0, 1, 2
 SOURCES = ("positive", "annotated", "sampled")

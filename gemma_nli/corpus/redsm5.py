@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from gemma_nli.base import private_texts as redaction
+from gemma_nli.base.errors import CorpusError, did_you_mean
 from gemma_nli.config import expanded
-from gemma_nli.corpus import redaction
 from gemma_nli.corpus.copies import groups_of_copies
 from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
 from gemma_nli.corpus.csv_files import csv_line
 from gemma_nli.corpus.file_problems import SHOWN_PLACES, FileProblems, has_control_character, looks_like_an_id, named
-from gemma_nli.corpus.tables import Record, Table, read_table
-from gemma_nli.errors import CorpusError, did_you_mean
+from gemma_nli.corpus.lined_tables import Record, Table, read_table
 
 POSTS_FILE = "redsm5_posts.csv"
 ANNOTATIONS_FILE = "redsm5_annotations.csv"
@@ -67,7 +67,7 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     """Posts, annotations and criteria of a folder in ReDSM5's format.
 
     Args:
-        log_text: `data.log_text`; without it nothing that leaves this process by `gemma_nli.outgoing` quotes a post.
+        log_text: `data.log_text`; without it nothing that leaves this process (`base/outgoing.py`) quotes a post.
 
     Ids, symptoms and statuses are stripped of outer blanks; texts stay as they are. Without a criteria.json the
     DSM-5 criteria of the package are the known symptoms. A pair is positive if any sentence of the post has status 1

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gemma_nli.features.batches import token_batches
 from gemma_nli.model.encoder import Encoder, Tokens
+from gemma_nli.model.length_batches import token_batches
 
 if TYPE_CHECKING:
     from transformers import DynamicCache

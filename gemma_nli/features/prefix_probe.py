@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gemma_nli.features.prefix import encode_by_prefix
 from gemma_nli.model.encoder import Encoder, Tokens
-from gemma_nli.model.manner import FAILURES, affordable_tokens, distance, tolerance
+from gemma_nli.model.probing.encoding_manner import FAILURES, affordable_tokens, distance, tolerance
 
 log = logging.getLogger(__name__)
 POSTS, CRITERIA = (3, 11, 23, 40), (1, 4, 9)

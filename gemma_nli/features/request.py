@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gemma_nli.base.errors import FeatureError, did_you_mean
 from gemma_nli.config import DeviceConfig, ModelConfig
-from gemma_nli.errors import FeatureError, did_you_mean
 from gemma_nli.model.encoder import EncoderIdentity, resolve_device, resolve_precision
 from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler
 

@@ -25,12 +25,11 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from gemma_nli.base.errors import FeatureError
 from gemma_nli.config import FeaturesConfig
-from gemma_nli.errors import FeatureError
-from gemma_nli.features import upkeep
-from gemma_nli.features.batches import token_batches
-from gemma_nli.features.block import FeatureBlock
-from gemma_nli.features.encoding import (
+from gemma_nli.features import verify_and_prune as upkeep
+from gemma_nli.features.bucket_sync import Shelf
+from gemma_nli.features.encode_texts import (
     EncodedTexts,
     EncodeReport,
     Progress,
@@ -38,12 +37,13 @@ from gemma_nli.features.encoding import (
     load_for,
     rows_within,
 )
-from gemma_nli.features.index import TOKENS, KeyIndex, Located
+from gemma_nli.features.feature_block import FeatureBlock
 from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler
-from gemma_nli.features.shard import TEMPORARY, Shard, write_shard, written_whole
-from gemma_nli.features.shelf import Shelf
-from gemma_nli.features.upkeep import LOCKS, META, Finding, Pruned, StoreEntry
+from gemma_nli.features.shard_file import TEMPORARY, Shard, write_shard, written_whole
+from gemma_nli.features.shard_index import TOKENS, KeyIndex, Located
+from gemma_nli.features.verify_and_prune import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
+from gemma_nli.model.length_batches import token_batches
 from gemma_nli.storage import Place, Prefix, folder_of, place_of
 
 log = logging.getLogger(__name__)

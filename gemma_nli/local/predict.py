@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from gemma_nli.base.errors import ConfigError, CorpusError
 from gemma_nli.corpus.csv_files import CsvHeader, csv_line, missing_column, read_header, read_rows
 from gemma_nli.corpus.file_problems import FileProblems
-from gemma_nli.errors import ConfigError, CorpusError
-from gemma_nli.serving import COLUMNS, PairScorer
+from gemma_nli.model.scorer import COLUMNS, PairScorer
 
 ALIASES = {"text": "premise", "post": "premise", "criterion": "hypothesis", "criterion_text": "hypothesis"}
 KNOWN = (*COLUMNS, *ALIASES)

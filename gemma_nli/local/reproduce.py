@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemma_nli.config import RunConfig, home
-from gemma_nli.local.trial import LocalRun, run_here
+from gemma_nli.local.train import LocalRun, run_here
 from gemma_nli.storage import Place
-from gemma_nli.tracking.from_journal import metric_points
-from gemma_nli.tracking.recorded import recorded_run
+from gemma_nli.tracking.read.recorded import recorded_run
+from gemma_nli.tracking.write.from_journal import metric_points
 from gemma_nli.training.listeners import Listener
 from gemma_nli.trial.hardware import environment_tags
 

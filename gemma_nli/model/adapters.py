@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gemma_nli.base.errors import EncoderError, did_you_mean
 from gemma_nli.config import LoraConfig, ModelConfig
-from gemma_nli.errors import EncoderError, did_you_mean
 from gemma_nli.model.encoder import Encoder
 
 _AUTO_TARGETS = (

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gemma_nli.errors import EncoderError
+from gemma_nli.base.errors import EncoderError
 
 States = Callable[[Tensor, Tensor], Tensor]
 """(input_ids_BT, attention_mask_BT) -> last hidden states h_BTH."""

@@ -23,14 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gemma_nli.base.errors import ConfigError, EncoderError
 from gemma_nli.config import DataConfig, DeviceConfig, MlflowConfig, RunConfig, build_config, validation_lines
-from gemma_nli.errors import ConfigError, EncoderError
 from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
-from gemma_nli.model.folder_files import read_mapping
 from gemma_nli.model.heads import Head
-from gemma_nli.model.identity import (
+from gemma_nli.model.loading.folder_files import read_mapping
+from gemma_nli.model.loading.identity import (
     WEIGHTS_INDEX,
     file_digest,
     identify_folder,

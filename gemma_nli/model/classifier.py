@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
-from gemma_nli.errors import EncoderError
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
 from gemma_nli.model.encoder import Encoder, Tokens
 from gemma_nli.model.heads import Head, build_head, combine

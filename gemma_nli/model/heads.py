@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gemma_nli.errors import ConfigError, did_you_mean
+from gemma_nli.base.errors import ConfigError, did_you_mean
 
 Drop = Callable[[Tensor, int], Tensor]
 """(values, site) -> values with dropout. Site 0 is the head's input, site 1 its hidden layer."""

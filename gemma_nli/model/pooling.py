@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gemma_nli.errors import ConfigError, did_you_mean
+from gemma_nli.base.errors import ConfigError, did_you_mean
 
 
 class Pooler(nn.Module):

@@ -9,7 +9,7 @@ User attributes of a trial: `settings` (what ran), `kind` one of
     reused       asked, and answered by what another sweep or an earlier run has finished
     duplicate    equal to another trial of this study; told the same and not counted
     impossible   settings that do not fit together; told FAIL and not counted
-    carried      finished or pruned in an earlier form of the sweep's space, told by its journal (see carrying.py)
+    carried      finished or pruned in an earlier form of the sweep's space, told by its journal (see carry_trials.py)
     earlier      a finished run of another experiment, given as a start; not counted
     retry        asked again after a failure, which then is not counted
     elsewhere    equal to a trial that another driver of the same study is running; told FAIL and not counted
@@ -33,8 +33,8 @@ from pydantic import ValidationError
 
 from gemma_nli.config import RunConfig
 from gemma_nli.search.drivers import COUNTED, OWNER, Drivers, count
-from gemma_nli.search.studies import open_study
-from gemma_nli.search.studies import study_url as study_url
+from gemma_nli.search.study_storage import open_study
+from gemma_nli.search.study_storage import study_url as study_url
 from gemma_nli.spec.space import config_identity
 from gemma_nli.spec.spec import SweepSpec
 

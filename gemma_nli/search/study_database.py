@@ -8,9 +8,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from gemma_nli.base.errors import SweepError
+from gemma_nli.base.masking import mask_address, mask_credentials
 from gemma_nli.config import same_database, sqlite_file
-from gemma_nli.errors import SweepError
-from gemma_nli.masking import mask_address, mask_credentials
 
 MLFLOW_TABLES = {"experiments", "experiment_tags", "latest_metrics"}
 OPTUNA_TABLES = {"studies", "study_directions", "trial_params"}

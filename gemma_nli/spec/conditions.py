@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gemma_nli.base.errors import Problems
 from gemma_nli.config import check_key
-from gemma_nli.errors import Problems
 from gemma_nli.spec.domain import Domain, checked_value, identity, parse_domain, shown
 
 Conditions = tuple[tuple[str, tuple[Any, ...]], ...]

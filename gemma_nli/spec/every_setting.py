@@ -11,8 +11,8 @@ from typing import Any, Literal
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
+from gemma_nli.base.errors import ConfigError, did_you_mean
 from gemma_nli.config import RunConfig, setting_names
-from gemma_nli.errors import ConfigError, did_you_mean
 from gemma_nli.spec.spec import SweepSpec
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gemma_nli.base.errors import Problems, SpecError, did_you_mean
+from gemma_nli.base.masking import mask_credentials
 from gemma_nli.config import RunConfig, check_key, set_dotted, setting_names, validation_lines
-from gemma_nli.errors import Problems, SpecError, did_you_mean
-from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.domain import checked_value, shown
-from gemma_nli.spec.settings import F1
 from gemma_nli.spec.space import SearchSpace
 from gemma_nli.spec.spaces import check_comparison, oddity, parse_comparison, parse_space
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.spec.sweep_sections import F1
 
 
 def parse_sweep(tree: Any, source: str, overrides: Mapping[str, Any]) -> SweepSpec:

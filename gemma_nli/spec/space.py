@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
+from gemma_nli.base.errors import Problems, SpecError
 from gemma_nli.config import RunConfig, read_yaml, set_dotted, validation_lines
-from gemma_nli.errors import Problems, SpecError
 from gemma_nli.spec.conditions import Varied, parse_varied
 from gemma_nli.spec.domain import Domain, Range, plain, same, shown
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gemma_nli.base.errors import GemmaNliError, Problems, SpecError, did_you_mean
 from gemma_nli.config import RunConfig, expanded, read_yaml, validation_lines
-from gemma_nli.errors import GemmaNliError, Problems, SpecError, did_you_mean
 from gemma_nli.spec.conditions import parse_varied
 from gemma_nli.spec.domain import Choices, shown
 from gemma_nli.spec.space import SearchSpace

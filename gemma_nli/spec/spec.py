@@ -15,10 +15,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_validator
 
+from gemma_nli.base.errors import SpecError
+from gemma_nli.base.masking import mask_tree
 from gemma_nli.config import RunConfig, Settings, expanded, home, parse_overrides, read_yaml
-from gemma_nli.errors import SpecError
-from gemma_nli.masking import mask_tree
-from gemma_nli.spec.settings import (
+from gemma_nli.spec.space import Cell, SearchSpace
+from gemma_nli.spec.sweep_sections import (
     F1,
     FinalizeSettings,
     Objective,
@@ -30,7 +31,6 @@ from gemma_nli.spec.settings import (
     Tags,
     known_metric,
 )
-from gemma_nli.spec.space import Cell, SearchSpace
 from gemma_nli.storage import Prefix, parse_address, place_of
 
 

@@ -3,7 +3,7 @@
 from gemma_nli.storage.bucket import Bucket, Changed
 from gemma_nli.storage.lease import Lease
 from gemma_nli.storage.place import Place, Prefix, fetch_folder, folder_of, parse_address, place_of, store_folder
-from gemma_nli.storage.record import BucketRecord, FolderRecord, record_of
+from gemma_nli.storage.record_files import BucketRecord, FolderRecord, record_of
 
 __all__ = [
     "Bucket",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.errors import StorageError
+from gemma_nli.base.errors import StorageError
 
 
 class Changed(Exception):

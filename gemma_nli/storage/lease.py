@@ -16,7 +16,7 @@ import time
 import uuid
 from typing import Any
 
-from gemma_nli.errors import StorageError
+from gemma_nli.base.errors import StorageError
 from gemma_nli.storage.bucket import Changed, Seen
 from gemma_nli.storage.place import Prefix
 

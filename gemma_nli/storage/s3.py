@@ -17,9 +17,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.advice import install_line
-from gemma_nli.errors import StorageError
-from gemma_nli.masking import mask_credentials
+from gemma_nli.base.advice import install_line
+from gemma_nli.base.errors import StorageError
+from gemma_nli.base.masking import mask_credentials
 from gemma_nli.storage.bucket import Bucket, Changed, Seen
 
 TRIES = 8

@@ -9,29 +9,29 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.corpus.corpus_notes import corpus_notes
-from gemma_nli.errors import TrackingError
 from gemma_nli.features import EncodeReport, FeatureRequest
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.board import Board
-from gemma_nli.sweep.cluster import check_ray, ray_session
-from gemma_nli.sweep.confirming import confirmed, confirming_rounds, run_rounds
-from gemma_nli.sweep.earlier import take_up_earlier
-from gemma_nli.sweep.encoding import Encoding
+from gemma_nli.sweep.cluster.autoscaling import wait_for_nodes
+from gemma_nli.sweep.cluster.ray_session import check_ray, ray_session
+from gemma_nli.sweep.cluster.trial_resources import TrialResources, decide_resources
+from gemma_nli.sweep.confirm_leaders import confirmed, confirming_rounds, run_rounds
+from gemma_nli.sweep.earlier_spaces import take_up_earlier
 from gemma_nli.sweep.finalize import Finalized, finalize, start_refit
-from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.interrupts import Interrupts
-from gemma_nli.sweep.kept_report import Reported, honest_tags
-from gemma_nli.sweep.nodes import wait_for_nodes
-from gemma_nli.sweep.outcome import outcome_of
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
-from gemma_nli.sweep.ray_watch import watched_ray
-from gemma_nli.sweep.recorder import Recorder
-from gemma_nli.sweep.reporting import try_report
-from gemma_nli.sweep.resources import TrialResources, decide_resources
-from gemma_nli.sweep.result import SweepResult
-from gemma_nli.sweep.sharing import SharedBlock
-from gemma_nli.sweep.tuning import Tuning
+from gemma_nli.sweep.ray.encode_corpus import Encoding
+from gemma_nli.sweep.ray.shared_features import SharedBlock
+from gemma_nli.sweep.ray.tuner import Tuning
+from gemma_nli.sweep.ray.watch import watched_ray
+from gemma_nli.sweep.records.make_report import try_report
+from gemma_nli.sweep.records.mlflow_recorder import Recorder
+from gemma_nli.sweep.records.outcome import outcome_of
+from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.saved_report import Reported, honest_tags
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
+from gemma_nli.sweep.records.sweep_result import SweepResult
 
 log = logging.getLogger(__name__)
 Display = Callable[[Board], Any]

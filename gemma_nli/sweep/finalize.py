@@ -12,25 +12,25 @@ from typing import Any, TypeAlias
 import pandas as pd
 import ray
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.errors import TrackingError
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.bundle import check_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.storage import Place, fetch_folder, folder_of, store_folder
-from gemma_nli.sweep.cluster import may_grow
+from gemma_nli.sweep.cluster.ray_session import may_grow
+from gemma_nli.sweep.cluster.trial_resources import TrialResources
 from gemma_nli.sweep.prepare import Prepared
-from gemma_nli.sweep.recorder import Recorder
-from gemma_nli.sweep.resources import TrialResources
-from gemma_nli.sweep.worker_gate import worker_gate
-from gemma_nli.tracking.promotion import promote_if_better
-from gemma_nli.tracking.registry import Registered, find_registered, give_alias, register_bundle
-from gemma_nli.tracking.tracker import MlflowTracker
-from gemma_nli.training.frozen import fit_head
-from gemma_nli.training.inputs import load_inputs
+from gemma_nli.sweep.ray.worker_gate import worker_gate
+from gemma_nli.sweep.records.mlflow_recorder import Recorder
+from gemma_nli.tracking.registry.promotion import promote_if_better
+from gemma_nli.tracking.registry.register import Registered, find_registered, give_alias, register_bundle
+from gemma_nli.tracking.write.tracker import MlflowTracker
+from gemma_nli.training.frozen.head_inputs import load_inputs
+from gemma_nli.training.frozen.train_folds import fit_head
 from gemma_nli.trial import TrialRecord
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place,
     config = refit.config
     rows = pairs.all_rows(config.data.negative_ratio)
     if not config.model.freeze_encoder:
-        from gemma_nli.training.finetune import fit_all
+        from gemma_nli.training.finetuning.train_fold import fit_all
 
         classifier = fit_all(config, corpus, pairs, rows, refit.epochs)
     else:

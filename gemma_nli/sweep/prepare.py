@@ -11,16 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gemma_nli.base.private_texts import without_posts
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
-from gemma_nli.corpus.redaction import without_posts
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
-from gemma_nli.training.inputs import feature_request
+from gemma_nli.training.frozen.head_inputs import feature_request
 from gemma_nli.trial import TrialRecord, read_trial, read_trials, trial_key
 
 _PROBES = 64
@@ -130,9 +130,9 @@ def prepare(spec: SweepSpec) -> Prepared:
 
 
 def _check_study(spec: SweepSpec, folder: Place) -> None:
-    from gemma_nli.search.studies import check_sampler, study_url
     from gemma_nli.search.study_database import check_study_database
-    from gemma_nli.tracking.store import resolve_store
+    from gemma_nli.search.study_storage import check_sampler, study_url
+    from gemma_nli.tracking.store.mlflow_store import resolve_store
 
     check_sampler(spec)
     uri = resolve_store(spec.base.mlflow).uri if spec.base.mlflow.enabled else None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gemma_nli.errors import SweepError
-from gemma_nli.masking import MASK
+from gemma_nli.base.errors import SweepError
+from gemma_nli.base.masking import MASK
 from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.finalize import finalize
-from gemma_nli.sweep.folder import SweepFolder, find_sweep
-from gemma_nli.sweep.kept_report import honest_tags, kept_report
-from gemma_nli.sweep.outcome import outcome_of
 from gemma_nli.sweep.prepare import Prepared, prepare
-from gemma_nli.sweep.recorder import Recorder, flush
+from gemma_nli.sweep.records.mlflow_recorder import Recorder, flush
+from gemma_nli.sweep.records.outcome import outcome_of
+from gemma_nli.sweep.records.saved_report import honest_tags, kept_report
+from gemma_nli.sweep.records.sweep_folder import SweepFolder, find_sweep
 
 
 def stored_spec(name: str) -> SweepSpec:

@@ -12,8 +12,8 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureSource
 from gemma_nli.training.fold import plan_fold
-from gemma_nli.training.frozen import train_folds
-from gemma_nli.training.inputs import load_inputs
+from gemma_nli.training.frozen.head_inputs import load_inputs
+from gemma_nli.training.frozen.train_folds import train_folds
 from gemma_nli.training.listeners import Listener
 from gemma_nli.training.results import CvResult, FoldResult, summarize
 
@@ -69,7 +69,7 @@ def run_folds(
         rows = np.unique(np.concatenate([_rows_of(config, pairs, fold) for fold in todo]))
         yield train_folds(config, pairs, todo, load_inputs(config, corpus, pairs, rows, features))
         return
-    from gemma_nli.training.finetune import train_fold
+    from gemma_nli.training.finetuning.train_fold import train_fold
 
     for fold in todo:
 

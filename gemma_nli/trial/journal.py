@@ -27,9 +27,9 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from gemma_nli.base.masking import mask_address
+from gemma_nli.base.outgoing import shown
 from gemma_nli.config import RunConfig, build_config
-from gemma_nli.masking import mask_address
-from gemma_nli.outgoing import shown
 from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import CvResult, FoldResult

@@ -15,7 +15,7 @@ from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus, write_corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 
 HOSTILE = "<script>alert('q')</script> & \"quotes\" | `bars`"
 

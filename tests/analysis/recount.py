@@ -18,9 +18,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoTokenizer
 
-from gemma_nli.analysis.bootstrap import PostBootstrap
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.selection import Draws
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
+from gemma_nli.analysis.inference.honest_score import Draws
 from gemma_nli.training.fold import plan_fold
 from gemma_nli.trial import TrialRecord
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.report import write_report
+from gemma_nli.analysis.report.write import write_report
 from gemma_nli.spec.spec import SweepSpec
 
 pytestmark = pytest.mark.browser

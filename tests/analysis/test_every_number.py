@@ -16,7 +16,7 @@ from scipy import stats
 from sklearn import metrics
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.report import Report, write_report
+from gemma_nli.analysis.report.write import Report, write_report
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.trial import read_trial
 from tests.analysis.recount import Recount, holm, interval, p_of, p_text, three

@@ -13,11 +13,11 @@ from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.answer import find_answer
 from gemma_nli.analysis.effects import interactions, main_effects
 from gemma_nli.analysis.evidence import Evidence, gather, merge
+from gemma_nli.analysis.inference.honest_score import Draws, honest_score
 from gemma_nli.analysis.leaderboard import leaderboard
-from gemma_nli.analysis.report import write_report
-from gemma_nli.analysis.selection import Draws, honest_score
+from gemma_nli.analysis.report.write import write_report
+from gemma_nli.base.errors import ReportError
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.errors import ReportError
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.trial import TrialJournal
 from tests.analysis.conftest import evidence_of, skill_of, tree_of

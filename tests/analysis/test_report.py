@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.report import Report, write_report
+from gemma_nli.analysis.report.write import Report, write_report
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.trial import TrialRecord, read_trial
 from tests.analysis.conftest import HOSTILE, evidence_of, tree_of

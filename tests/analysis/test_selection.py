@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from gemma_nli.analysis.bootstrap import PostBootstrap
-from gemma_nli.analysis.selection import Draws, expected_best, honest_score
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
+from gemma_nli.analysis.inference.honest_score import Draws, expected_best, honest_score
 
 FOLDS, POSTS, PAIRS = 5, 250, 3
 

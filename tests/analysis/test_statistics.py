@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gemma_nli.analysis.bootstrap import PostBootstrap
-from gemma_nli.analysis.statistics import (
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
+from gemma_nli.analysis.inference.significance import (
     corrected_resampled_t,
     correlated_bayes,
     delong,

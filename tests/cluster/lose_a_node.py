@@ -14,7 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.cluster import ray_session
+from gemma_nli.sweep.cluster.ray_session import ray_session
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.prepare import prepare
 from gemma_nli.trial import TrialJournal, read_trial

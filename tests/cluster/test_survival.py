@@ -16,7 +16,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.sweep.folder import SweepFolder
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import TrialRecord, read_trial
 from tests.cluster.rig import Host, Rig, rig
 from tests.cluster.tracking_server import mlflow_on_postgres

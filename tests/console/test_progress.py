@@ -7,8 +7,8 @@ import time
 
 from rich.console import Console
 
-from gemma_nli.console.progress import Progress
-from gemma_nli.sweep.board import Board
+from gemma_nli.console.sweep_progress import Progress
+from gemma_nli.sweep.records.progress_state import Board
 
 
 def lines_of(work, first_seconds=60.0) -> list[str]:

@@ -12,10 +12,10 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 import gemma_nli
-from gemma_nli.console.progress import Progress, Steps, facts_of
+from gemma_nli.console.sweep_progress import Progress, Steps, facts_of
 from gemma_nli.console.terminal import Sheet, Terminal, line
-from gemma_nli.sweep.board import Board
-from gemma_nli.tracking.projection import KIND, STATE
+from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.tracking.write.projection import KIND, STATE
 from tests.commands import run_command
 from tests.tracking.conftest import empty_database, sqlite_uri
 

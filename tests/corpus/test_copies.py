@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gemma_nli.base.errors import CorpusError
 from gemma_nli.config import DataConfig
 from gemma_nli.corpus.copies import groups_of_copies, words_in
 from gemma_nli.corpus.corpus_notes import corpus_notes
@@ -17,7 +18,6 @@ from gemma_nli.corpus.folds import assign_folds
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import Annotation, Corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
-from gemma_nli.errors import CorpusError
 
 LONG = "i have not slept for weeks and the days run together like water on glass while nobody at home says a word of it"
 OTHER = "my sister sings in a choir on sundays and they travel by train to small towns where people bring them cake"

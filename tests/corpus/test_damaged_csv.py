@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from gemma_nli.base.errors import CorpusError
 from gemma_nli.corpus.csv_files import csv_line, read_header, read_rows
 from gemma_nli.corpus.file_problems import FileProblems
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.errors import CorpusError
 from gemma_nli.local.predict import count_rows
 from tests.commands import run_command
 

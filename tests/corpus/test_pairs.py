@@ -13,11 +13,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from gemma_nli.base.errors import CorpusError
 from gemma_nli.config import DataConfig
 from gemma_nli.corpus.pairs import ANNOTATED, INNER_SLOTS, POSITIVE, SAMPLED, build_pairs, pair_id, pair_texts
 from gemma_nli.corpus.redsm5 import Annotation, Corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
-from gemma_nli.errors import CorpusError
 
 ratios = st.one_of(st.sampled_from([0.1, 0.5, 1, 1.0, 1.5, 2, 4.0, 1000]), st.floats(0.01, 20))
 EVAL_RATIOS = ratios | st.just("all")

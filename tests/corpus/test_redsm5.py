@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gemma_nli.base.errors import CorpusError
 from gemma_nli.corpus.redsm5 import ANNOTATION_COLUMNS, Annotation, Corpus, load_corpus, write_corpus
-from gemma_nli.errors import CorpusError
 
 POSTS = "post_id,text\np1,first\np2,second\n"
 HEADER = ",".join(ANNOTATION_COLUMNS) + "\n"

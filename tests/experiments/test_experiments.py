@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from gemma_nli.base.errors import ConfigError
 from gemma_nli.config import build_config
-from gemma_nli.errors import ConfigError
-from gemma_nli.experiments import experiment_names, experiment_tree, split_experiment
+from gemma_nli.config.experiments import experiment_names, experiment_tree, split_experiment
 from gemma_nli.model.pooling import POOLERS
-from gemma_nli.sweep import memory
+from gemma_nli.sweep.forecast import gpu_memory as memory
 
 
 @pytest.mark.parametrize("name", experiment_names())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma_nli.features.batches import token_batches
+from gemma_nli.model.length_batches import token_batches
 
 
 @given(st.lists(st.integers(0, 300), max_size=200), st.integers(64, 1000))

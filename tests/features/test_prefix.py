@@ -8,7 +8,7 @@ import torch
 
 from gemma_nli.config import FeaturesConfig
 from gemma_nli.features import FeatureStore, encode, load_for
-from gemma_nli.features import encoding as encoding_module
+from gemma_nli.features import encode_texts as encoding_module
 from gemma_nli.features.prefix import shared_prefix
 from gemma_nli.features.prefix_probe import reusable_tokens
 

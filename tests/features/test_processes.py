@@ -32,7 +32,8 @@ print(json.dumps([report.encoded, report.reused]), flush=True)
 STALL = """
 import pickle, sys, time
 from pathlib import Path
-from gemma_nli.features import FeatureStore, shard
+from gemma_nli.features import FeatureStore
+from gemma_nli.features import shard_file as shard
 request = pickle.loads(Path(sys.argv[1]).read_bytes())
 if sys.argv[3] == "write":
     real, written = shard.os.fsync, []
@@ -141,7 +142,7 @@ def test_two_writers_of_the_same_texts_without_a_lock_do_no_harm(tmp_path, reque
     first, second = FeatureStore(tmp_path / "store"), FeatureStore(tmp_path / "store")
     assert first.missing(request) == second.missing(request) == list(range(30))
     encoder = load_for(request)
-    monkeypatch.setattr("gemma_nli.features.index.KeyIndex.refresh", lambda self: None)
+    monkeypatch.setattr("gemma_nli.features.shard_index.KeyIndex.refresh", lambda self: None)
     for store in (first, second):
         store.put(request, encode(request, encoder, store.settings))
     monkeypatch.undo()

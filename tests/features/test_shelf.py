@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from gemma_nli.errors import FeatureError, StorageError
+from gemma_nli.base.errors import FeatureError, StorageError
 from gemma_nli.features import FeatureStore
 
 TEXTS = [f"{number} so tired and sad, nothing is fun" for number in range(6)]

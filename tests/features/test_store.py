@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from gemma_nli.base.errors import FeatureError
 from gemma_nli.config import FeaturesConfig
-from gemma_nli.errors import FeatureError
 from gemma_nli.features import EncodedTexts, FeatureBlock, FeatureStore, encode, load_for
-from gemma_nli.features import shard as shard_module
-from gemma_nli.features.index import KeyIndex
-from gemma_nli.features.shard import DamagedShard, open_shard, write_shard
+from gemma_nli.features import shard_file as shard_module
+from gemma_nli.features.shard_file import DamagedShard, open_shard, write_shard
+from gemma_nli.features.shard_index import KeyIndex
 from gemma_nli.model.pooling import build_pooler
 
 TEXTS = [f"{number} " + "so tired and sad, nothing is fun " * (1 + number * 5 % 7) for number in range(12)]
@@ -212,7 +212,7 @@ def test_on_a_full_disk_the_result_is_used_from_memory(tmp_path, ask, call, monk
 
     request, store = ask(with_tokens=True), FeatureStore(tmp_path)
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
-        patched.setattr(f"gemma_nli.features.shard.os.{call}", full)
+        patched.setattr(f"gemma_nli.features.shard_file.os.{call}", full)
         assert store.ensure(request).encoded == 12
         torch.testing.assert_close(vectors(store, request), directly(request), atol=1e-5, rtol=1e-5)
         assert store.ensure(request).encoded == 0

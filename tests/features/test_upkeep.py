@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gemma_nli.errors import FeatureError
+from gemma_nli.base.errors import FeatureError
 from gemma_nli.features import FeatureStore
 
 TEXTS = [f"{number} so tired and sad" for number in range(6)]

@@ -10,10 +10,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import gemma_nli
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.errors import TrackingError
 from gemma_nli.local.reproduce import reproduce
-from gemma_nli.local.trial import run_here
+from gemma_nli.local.train import run_here
 from tests.commands import run_command
 
 
@@ -69,7 +69,7 @@ def test_runs_without_a_configuration_are_told(sqlite_uri, kind, told):
 
 
 def test_numbers_that_moved_by_less_than_the_tolerance_are_counted_and_told(config, sqlite_uri, capsys):
-    from gemma_nli.console.results import show_reproduction
+    from gemma_nli.console.command_results import show_reproduction
 
     told = reproduce(run_here(config).run_id, sqlite_uri)
     row = next(row for row in told.rows if row.metric == "fold_2/val_loss")

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
+from gemma_nli.base.errors import EncoderError, TrackingError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.errors import EncoderError, TrackingError
 from gemma_nli.features import FeatureStore
-from gemma_nli.local import simple
-from gemma_nli.local.simple import PER_EPOCH, split_of, train_simple
+from gemma_nli.local import train_simple as simple
+from gemma_nli.local.train_simple import PER_EPOCH, split_of, train_simple
 from tests.commands import run_command
 
 

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from gemma_nli.base.errors import CorpusError, JournalError, TrackingError, TrainingError
 from gemma_nli.config import home
 from gemma_nli.corpus.pairs import pair_id
 from gemma_nli.corpus.redsm5 import Corpus, write_corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
-from gemma_nli.errors import CorpusError, JournalError, TrackingError, TrainingError
-from gemma_nli.local.trial import run_here
+from gemma_nli.local.train import run_here
 from gemma_nli.training.listeners import Silent
-from gemma_nli.trial.run import TrialCrashed
+from gemma_nli.trial.trial_run import TrialCrashed
 from tests.commands import run_command
 
 
@@ -71,7 +71,7 @@ def test_adapters_of_each_fold_are_kept_and_past_the_limit_the_best_folds_alone(
 def test_no_file_of_a_run_holds_a_post(config, corpus_folder, tmp_path):
     """Journal, encoded texts, MLflow's database and its artifacts."""
     from gemma_nli.corpus.redsm5 import load_corpus
-    from gemma_nli.local.simple import run_simple
+    from gemma_nli.local.train_simple import run_simple
 
     run_here(config)
     run_simple(config, use_mlflow=True)
@@ -86,7 +86,7 @@ def test_no_file_of_a_run_holds_a_post(config, corpus_folder, tmp_path):
 def test_the_same_run_again_trains_nothing_and_stays_one_run_and_again_trains_it_anew(config, runs_of, monkeypatch):
     first = run_here(config)
     with monkeypatch.context() as patch:
-        patch.setattr("gemma_nli.trial.run.run_folds", None)  # a call of it would fail
+        patch.setattr("gemma_nli.trial.trial_run.run_folds", None)  # a call of it would fail
         second = run_here(config)
     assert (second.reused, second.run_id) == (True, first.run_id)
     anew = run_here(config, again=True)
@@ -177,7 +177,7 @@ def test_without_mlflow_only_the_output_folder_is_written_and_that_is_said(confi
 
 
 def test_mistakes_come_before_any_training(config, monkeypatch, tmp_path):
-    monkeypatch.setattr("gemma_nli.trial.run.run_folds", None)
+    monkeypatch.setattr("gemma_nli.trial.trial_run.run_folds", None)
     with pytest.raises(CorpusError):
         run_here(config.with_settings({"data.data_dir": str(tmp_path / "none")}))
     with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9"):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, RunConfig
-from gemma_nli.errors import EncoderError
 from gemma_nli.model.bundle import load_adapters, load_bundle, save_adapters, save_bundle
 from gemma_nli.model.classifier import PairClassifier, trainable_encoder
 from gemma_nli.model.encoder import load_encoder

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig
-from gemma_nli.errors import EncoderError
 from gemma_nli.model.adapters import has_adapters, merged_state
 from gemma_nli.model.classifier import (
     PairClassifier,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gemma_nli.base.errors import ConfigError, EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig
-from gemma_nli.errors import ConfigError, EncoderError
 from gemma_nli.model import demo_weights
 from gemma_nli.model.attention import sees_ahead
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder, resolve_device, resolve_precision

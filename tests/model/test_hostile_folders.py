@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
-from gemma_nli.errors import EncoderError
 from gemma_nli.model.bundle import load_bundle
 from gemma_nli.model.encoder import load_encoder
-from gemma_nli.model.identity import encoder_folder
+from gemma_nli.model.loading.identity import encoder_folder
 from tests.model.test_bundle import CPU, make, save
 
 
@@ -185,7 +185,7 @@ def test_a_checksum_cannot_be_left_out(bundle):
 
 
 def test_weights_of_another_shape_are_refused(bundle, tmp_path):
-    from gemma_nli.model.identity import file_digest
+    from gemma_nli.model.loading.identity import file_digest
 
     spoiled = Path(shutil.copytree(bundle, tmp_path / "bundle"))
     tensors = load_file(spoiled / "classifier.safetensors")

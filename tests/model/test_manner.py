@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
-from gemma_nli.errors import EncoderError
 from gemma_nli.model import encoder as encoder_module
 from gemma_nli.model.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
@@ -60,7 +60,7 @@ def test_a_text_has_its_own_states_in_any_company(tiny_encoder, family: str, sid
 @torch.no_grad()
 def test_texts_longer_than_could_be_tried_are_given_no_company(tiny_encoder, monkeypatch) -> None:
     """This BigBird takes full attention for good after a text of 56 tokens or less; none longer than 33 was tried."""
-    monkeypatch.setattr("gemma_nli.model.manner.AFFORDABLE_WORK", 0)
+    monkeypatch.setattr("gemma_nli.model.probing.encoding_manner.AFFORDABLE_WORK", 0)
     folder = tiny_encoder("big_bird", block_size=8)
     encoder = load(folder, max_length=128)
     assert encoder.manner.longest < 56

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig
-from gemma_nli.errors import EncoderError
 from gemma_nli.model.encoder import Encoder, load_encoder
-from gemma_nli.model.network import sizes
+from gemma_nli.model.loading.network import sizes
 
 CPU = DeviceConfig(device="cpu")
 Weights = dict[str, Tensor]

@@ -5,8 +5,8 @@ import typing
 import pytest
 import torch
 
+from gemma_nli.base.errors import ConfigError
 from gemma_nli.config import ModelConfig
-from gemma_nli.errors import ConfigError
 from gemma_nli.model.heads import HEADS
 from gemma_nli.model.pooling import POOLERS, build_pooler, view_name
 

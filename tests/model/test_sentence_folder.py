@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig
-from gemma_nli.errors import EncoderError
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
-from gemma_nli.model.identity import is_wanted
-from gemma_nli.model.sentence_folder import left_aside, transformer_folder
+from gemma_nli.model.loading.identity import is_wanted
+from gemma_nli.model.loading.sentence_folder import left_aside, transformer_folder
 
 PACKAGE = "sentence_transformers.models"
 CPU = DeviceConfig(device="cpu")

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
-from gemma_nli.errors import EncoderError
-from gemma_nli.model import identity, vocabulary
 from gemma_nli.model.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
+from gemma_nli.model.loading import identity
+from gemma_nli.model.loading import tokenizer as vocabulary
 
 CPU = DeviceConfig(device="cpu")
 WORDS = sorted({*re.findall(r"[a-z]+", " ".join(vocabulary.SENTENCES).lower()), "mood", "sad"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.search.arms import ArmStudies
+from gemma_nli.search.studies_per_value import ArmStudies
 from gemma_nli.search.study import SweepStudy
 from gemma_nli.spec.spec import SweepSpec
 

@@ -9,9 +9,9 @@ from typing import Any
 import optuna
 import pytest
 
-from gemma_nli.search.carrying import EarlierTrial, carry
-from gemma_nli.search.studies import SPACE
+from gemma_nli.search.carry_trials import EarlierTrial, carry
 from gemma_nli.search.study import SweepStudy
+from gemma_nli.search.study_storage import SPACE
 from gemma_nli.spec.spec import SweepSpec
 from tests.search.test_study import TWO, opened, run, spec, states, worth
 

@@ -8,9 +8,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from gemma_nli.errors import SweepError
-from gemma_nli.search.studies import build_sampler, study_url
+from gemma_nli.base.errors import SweepError
 from gemma_nli.search.study import SweepStudy
+from gemma_nli.search.study_storage import build_sampler, study_url
 from gemma_nli.spec.spec import SweepSpec
 
 SPACE = {

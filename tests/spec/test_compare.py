@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gemma_nli.errors import SpecError
+from gemma_nli.base.errors import SpecError
 from gemma_nli.spec.spec import SweepSpec
 
 TREE: dict[str, Any] = {

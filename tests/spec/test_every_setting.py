@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gemma_nli.base.errors import ConfigError
 from gemma_nli.config import RunConfig, setting_names
-from gemma_nli.errors import ConfigError
 from gemma_nli.spec.every_setting import every_setting, find_settings, settings_page
 from tests.commands import run_command
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gemma_nli.base.errors import SpecError
 from gemma_nli.config import RunConfig, parse_yaml
-from gemma_nli.errors import SpecError
 from gemma_nli.spec.space import MAX_CELLS, SearchSpace
 
 BASE = RunConfig()

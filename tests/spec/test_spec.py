@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gemma_nli.base.errors import GemmaNliError
+from gemma_nli.base.masking import mask_credentials
 from gemma_nli.config import RunConfig, setting_names
-from gemma_nli.errors import GemmaNliError
-from gemma_nli.masking import mask_credentials
 from gemma_nli.spec.parsing import _sweep_keys
 from gemma_nli.spec.space import SearchSpace
 from gemma_nli.spec.spaces import find_space

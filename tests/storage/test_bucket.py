@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from gemma_nli.errors import StorageError
+from gemma_nli.base.errors import StorageError
 from gemma_nli.storage import Changed, Prefix, folder_of, parse_address, place_of
 from tests.s3_server import SECRET
 

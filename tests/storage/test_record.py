@@ -7,7 +7,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from gemma_nli.errors import JournalError
+from gemma_nli.base.errors import JournalError
 from gemma_nli.storage import BucketRecord, folder_of
 from gemma_nli.trial import TrialJournal, read_trial, read_trials
 from tests.training.frozen_bench import assert_same_fold

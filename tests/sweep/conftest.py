@@ -10,7 +10,7 @@ import pytest
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.result import SweepResult
+from gemma_nli.sweep.records.sweep_result import SweepResult
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from gemma_nli.console.results import show_result
+from gemma_nli.console.command_results import show_result
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
-from gemma_nli.sweep.result import SweepResult
+from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
+from gemma_nli.sweep.records.sweep_result import SweepResult
 from gemma_nli.trial import read_trials
 
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}

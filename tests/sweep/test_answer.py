@@ -10,9 +10,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.folder import SweepFolder
-from gemma_nli.sweep.result import SweepResult
-from gemma_nli.tracking.queries import best_trial
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
+from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.tracking.read.queries import best_trial
 from gemma_nli.trial import read_trial
 from tests.commands import run_command
 from tests.sweep.conftest import little_tree, spec_of
@@ -121,7 +121,7 @@ def test_a_report_that_fails_costs_the_sweep_nothing(
     sweep_tree: dict[str, Any], local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that refuses the page: the sweep ends well, registers its best, and says why there is no report."""
-    import gemma_nli.analysis.report as there
+    import gemma_nli.analysis.report.write as there
 
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")

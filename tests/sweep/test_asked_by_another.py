@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.config import RunConfig
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.prepare import prepare
-from gemma_nli.tracking.queries import best_trial
+from gemma_nli.tracking.read.queries import best_trial
 from gemma_nli.trial import TrialJournal
 from tests.sweep.conftest import spec_of
 

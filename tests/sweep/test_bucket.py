@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gemma_nli.errors import GemmaNliError, SpecError, StorageError, SweepBusyError, SweepError
+from gemma_nli.base.errors import GemmaNliError, SpecError, StorageError, SweepBusyError, SweepError
 from gemma_nli.storage import Lease
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.resume import stored_spec
 from gemma_nli.trial import TrialRecord, read_trial
 from tests.s3_server import BUCKET, SECRET
@@ -110,7 +110,7 @@ def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, mo
         first.add_cells({"k": {"training.seed": 1}})
         elsewhere(monkeypatch, tmp_path / "second_home")
         second = SweepFolder(place)
-        monkeypatch.setattr("gemma_nli.sweep.folder.Lease", lambda at: Lease(at, seconds=1.5))
+        monkeypatch.setattr("gemma_nli.sweep.records.sweep_folder.Lease", lambda at: Lease(at, seconds=1.5))
         first._lease._ended.set()  # it sleeps, and its claim grows old
         first._lease._thread.join()
         with second.held("little"):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import ray
 
-from gemma_nli.errors import EncoderError
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.features import FeatureStore
-from gemma_nli.sweep import encoding
-from gemma_nli.sweep.encoding import Encoding, encode_on_nodes
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
+from gemma_nli.sweep.ray import encode_corpus as encoding
+from gemma_nli.sweep.ray.encode_corpus import Encoding, encode_on_nodes
 from tests.sweep.conftest import spec_of
 
 

@@ -13,15 +13,15 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.base.errors import SweepBusyError
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.errors import SweepBusyError
 from gemma_nli.features import FeatureStore
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
-from gemma_nli.sweep.result import SweepResult
-from gemma_nli.tracking.queries import best_trial
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
+from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.tracking.read.queries import best_trial
 from gemma_nli.training.cross_validation import cross_validate
 from gemma_nli.trial import TrialJournal
 from tests.sweep.conftest import spec_of

@@ -11,8 +11,8 @@ import pytest
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.forecast import Forecast, _span, forecast
-from gemma_nli.sweep.probe import TrialCost, cost_class
+from gemma_nli.sweep.forecast.forecast import Forecast, _span, forecast
+from gemma_nli.sweep.forecast.measure import TrialCost, cost_class
 from tests.commands import run_command
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gemma_nli.errors import SweepError, TrackingError
-from gemma_nli.sweep.board import CellStatus
-from gemma_nli.sweep.notify import Notifier
-from gemma_nli.sweep.result import SweepResult
+from gemma_nli.base.errors import SweepError, TrackingError
+from gemma_nli.sweep.records.progress_state import CellStatus
+from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.sweep.records.webhook import Notifier
 
 NAN = float("nan")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from gemma_nli.errors import JournalError
+from gemma_nli.base.errors import JournalError
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.plan import plan_sweep
-from gemma_nli.sweep.trainable import CvTrial
+from gemma_nli.sweep.forecast.plan import plan_sweep
+from gemma_nli.sweep.ray.trainable import CvTrial
 from tests.sweep.conftest import spec_of
 from tests.sweep.one_truth import check_one_truth, interrupted
 
@@ -107,7 +107,7 @@ def test_a_cell_whose_worker_dies_before_its_journal_begins_is_failed_with_its_r
     spec = spec_of(sweep_tree)
     doomed = {"model.pooling_strategy": "mean", "training.learning_rate": 1e-3}
     with monkeypatch.context() as patch:
-        patch.setattr("gemma_nli.sweep.tuning.CvTrial", dying(when, **doomed))
+        patch.setattr("gemma_nli.sweep.ray.tuner.CvTrial", dying(when, **doomed))
         result = run_sweep(spec)
     assert result.trials == {"finished": 3, "pruned": 0, "failed": 1}
     assert result.exit_status == 1
@@ -134,7 +134,7 @@ def test_where_all_workers_die_the_sweep_says_so_once_with_the_count(sweep_tree,
     sweep_tree["resources"]["max_failures"] = 0
     space = {**RATES} if search else {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}
     spec = spec_of({**sweep_tree, "space": space}, search=search)
-    monkeypatch.setattr("gemma_nli.sweep.tuning.CvTrial", dying("step"))
+    monkeypatch.setattr("gemma_nli.sweep.ray.tuner.CvTrial", dying("step"))
     result = run_sweep(spec)
     assert (result.trials, result.exit_status) == ({"finished": 0, "pruned": 0, "failed": 2}, 1)
     assert [failure["trials"] for failure in result.failures] == [2]
@@ -149,7 +149,7 @@ def test_a_trial_that_fails_before_it_can_write_so_is_failed_with_its_reason(swe
             return super()._step()
 
     spec = spec_of({**sweep_tree, "space": {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}})
-    monkeypatch.setattr("gemma_nli.sweep.tuning.CvTrial", Refusing)
+    monkeypatch.setattr("gemma_nli.sweep.ray.tuner.CvTrial", Refusing)
     result = run_sweep(spec)
     assert (result.trials, result.exit_status) == ({"finished": 1, "pruned": 0, "failed": 1}, 1)
     assert "cannot be claimed" in result.failures[0]["error"]

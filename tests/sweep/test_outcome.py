@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gemma_nli.sweep.outcome import Outcome, TrialOutcome
+from gemma_nli.sweep.records.outcome import Outcome, TrialOutcome
 
 
 def trial(key: str, objective: float, warning: str = "") -> TrialOutcome:

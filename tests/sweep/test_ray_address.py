@@ -17,9 +17,9 @@ import psutil
 import pytest
 import yaml
 
-from gemma_nli.errors import SweepError
-from gemma_nli.sweep import ray_address as place
-from gemma_nli.sweep.ray_address import ray_address
+from gemma_nli.base.errors import SweepError
+from gemma_nli.sweep.ray import address as place
+from gemma_nli.sweep.ray.address import ray_address
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def _sockets(process: psutil.Process) -> set[str]:
 
 ON_ONE_MACHINE = """
 import os, ray
-from gemma_nli.sweep.cluster import ray_session
+from gemma_nli.sweep.cluster.ray_session import ray_session
 @ray.remote
 def task(): return 1
 with ray_session():

@@ -17,8 +17,8 @@ LOSING_RAY = """
 import os, signal, sys, time
 from pathlib import Path
 from ray._private import worker
-from gemma_nli.sweep.cluster import ray_session
-from gemma_nli.sweep.ray_watch import dead_part, watched_ray
+from gemma_nli.sweep.cluster.ray_session import ray_session
+from gemma_nli.sweep.ray.watch import dead_part, watched_ray
 part, left = sys.argv[1:]
 with ray_session(), watched_ray(lambda: Path(left).write_text(str(dead_part()))):
     assert dead_part() is None

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from gemma_nli.errors import SweepError
-from gemma_nli.spec.settings import Resources
-from gemma_nli.sweep import nodes as waiting
-from gemma_nli.sweep.nodes import wait_for_nodes
+from gemma_nli.base.errors import SweepError
+from gemma_nli.spec.sweep_sections import Resources
+from gemma_nli.sweep.cluster import autoscaling as waiting
+from gemma_nli.sweep.cluster.autoscaling import wait_for_nodes
+from gemma_nli.sweep.cluster.trial_resources import Node, choose, slots
 from gemma_nli.sweep.prepare import Prepared, prepare
-from gemma_nli.sweep.resources import Node, choose, slots
 from tests.sweep.conftest import spec_of
 
 

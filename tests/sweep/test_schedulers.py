@@ -11,7 +11,7 @@ from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.search.racing import Decision, RaceTable
 from gemma_nli.search.rules import Halving, Median
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.schedulers import build_scheduler
+from gemma_nli.sweep.ray.scheduler import build_scheduler
 from gemma_nli.training.metrics import fold_metrics
 from gemma_nli.training.results import FoldResult
 from gemma_nli.trial import TrialJournal, read_trial

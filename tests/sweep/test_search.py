@@ -10,8 +10,8 @@ from ray import tune
 from gemma_nli.search.racing import Decision
 from gemma_nli.search.study import SweepStudy, study_url
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.schedulers import FoldScheduler
-from gemma_nli.sweep.search import CellSearcher, StudySearcher, metrics_of
+from gemma_nli.sweep.ray.scheduler import FoldScheduler
+from gemma_nli.sweep.ray.searchers import CellSearcher, StudySearcher, metrics_of
 
 TREE = {
     "name": "t",

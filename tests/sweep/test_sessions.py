@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_nli.sweep.ray_address import chosen_address
+from gemma_nli.sweep.ray.address import chosen_address
 
 
 def test_a_note_of_a_cluster_counts_while_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gemma_nli.errors import SweepError
-from gemma_nli.sweep.shadows import check_shadows, first_folders
+from gemma_nli.base.errors import SweepError
+from gemma_nli.sweep.ray.shadowing_files import check_shadows, first_folders
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gemma_nli.sweep.board import Board
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.folder import SweepFolder
 from gemma_nli.sweep.prepare import prepare
+from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from tests.sweep.conftest import spec_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -9,8 +9,8 @@ from contextlib import closing
 import optuna
 import pytest
 
-from gemma_nli.errors import SweepError
-from gemma_nli.sweep.plan import plan_sweep
+from gemma_nli.base.errors import SweepError
+from gemma_nli.sweep.forecast.plan import plan_sweep
 from tests.sweep.conftest import spec_of
 
 SPACE = {"training.learning_rate": {"loguniform": ["1e-4", "1e-1"]}}

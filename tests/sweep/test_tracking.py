@@ -6,8 +6,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.tracking.models import registered_versions
-from gemma_nli.tracking.projection import KIND
+from gemma_nli.tracking.registry.registered_models import registered_versions
+from gemma_nli.tracking.write.projection import KIND
 from tests.commands import run_command
 from tests.sweep.conftest import spec_of
 

@@ -10,9 +10,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.sweep.engine import run_sweep
-from gemma_nli.sweep.result import SweepResult
-from gemma_nli.tracking.models import load_model
-from gemma_nli.tracking.projection import KIND, TRIAL_KEY
+from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.tracking.registry.registered_models import load_model
+from gemma_nli.tracking.write.projection import KIND, TRIAL_KEY
 from tests.sweep.conftest import spec_of
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from gemma_nli.config import MlflowConfig
-from gemma_nli.tracking.projection import MetricPoint, SweepProjection, TrialProjection
-from gemma_nli.tracking.store import bounded, connect, resolve_store
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.store.mlflow_store import bounded, connect, resolve_store
+from gemma_nli.tracking.write.projection import MetricPoint, SweepProjection, TrialProjection
+from gemma_nli.tracking.write.tracker import MlflowTracker
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,8 @@ class Postgres:
         self.count = 0
         self.server.psql("CREATE DATABASE empty;")
         code = (  # in a process that ends: a database somebody is connected to cannot be copied
-            "import sys; from gemma_nli.config import MlflowConfig; from gemma_nli.tracking.store import *\n"
+            "import sys\nfrom gemma_nli.config import MlflowConfig\n"
+            "from gemma_nli.tracking.store.mlflow_store import *\n"
             "with bounded(sys.argv[2]): connect(resolve_store(MlflowConfig(tracking_uri=sys.argv[1])))"
         )
         command = [sys.executable, "-c", code, self._uri("empty"), str(folder / "artifacts")]

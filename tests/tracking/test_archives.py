@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking import exchange
-from gemma_nli.tracking.backup import backup, restore
-from gemma_nli.tracking.frames import list_runs
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.archives import exchange
+from gemma_nli.tracking.archives.backup import backup, restore
+from gemma_nli.tracking.read.frames import list_runs
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.commands import run_command
 from tests.tracking.conftest import a_trial
 
@@ -389,9 +389,10 @@ def test_a_full_disk_while_it_unpacks_leaves_the_old_store(small, packed, tmp_pa
     archive = pack(tmp_path / "good.tar.gz", packed)
     before = contents(folder_of(small))
     code = (
-        "import resource, signal, sys; from pathlib import Path; from gemma_nli.tracking.restore import restore\n"
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from gemma_nli.tracking.archives.restore import restore\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
-        "from gemma_nli.errors import TrackingError\n"
+        "from gemma_nli.base.errors import TrackingError\n"
         "try: restore(Path(sys.argv[1]), sys.argv[2], replace=True)\n"
         "except TrackingError as error: sys.exit(f'refused: {error}')"
     )

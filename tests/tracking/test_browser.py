@@ -20,11 +20,11 @@ import pytest
 
 from gemma_nli.config import MlflowConfig, RunConfig
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.local.trial import run_here
-from gemma_nli.tracking.frames import list_experiments, list_runs
-from gemma_nli.tracking.promotion import promote
-from gemma_nli.tracking.registry import register_bundle
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.local.train import run_here
+from gemma_nli.tracking.read.frames import list_experiments, list_runs
+from gemma_nli.tracking.registry.promotion import promote
+from gemma_nli.tracking.registry.register import register_bundle
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import free_port
 from tests.tracking.test_torch_models import TAGS, make_bundle
 

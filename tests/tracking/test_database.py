@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.frames import list_runs
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.read.frames import list_runs
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep
 
 NEWER, OLDER = "ffffffffffff", "181f10493468"
@@ -139,7 +139,7 @@ def test_half_made_tables_are_told(tmp_path, empty_database):
 
 @pytest.mark.parametrize("act", [write_to, read_from])
 def test_a_store_that_another_process_holds_is_told(act, sqlite_uri, tmp_path, monkeypatch):
-    monkeypatch.setattr("gemma_nli.tracking.database.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("gemma_nli.tracking.store.whose_database.LOCK_SECONDS", 0.1)
     with closing(sqlite3.connect(tmp_path / "store" / "mlflow.db", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         assert "another process is writing to it" in sentence_of(act, sqlite_uri)
@@ -148,7 +148,7 @@ def test_a_store_that_another_process_holds_is_told(act, sqlite_uri, tmp_path, m
 _AS_NOBODY = """
 import os, sys
 from tests.tracking.test_database import read_from, write_to
-from gemma_nli.errors import TrackingError
+from gemma_nli.base.errors import TrackingError
 write_to(sys.argv[2]), read_from(sys.argv[2])  # all that is imported on the way: nobody may not read root's files
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 try:

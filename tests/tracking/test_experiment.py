@@ -11,8 +11,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import gemma_nli
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.experiment import ExperimentTracker
+from gemma_nli.base.errors import TrackingError
+from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
 
 
 def run_of(uri: str, tracker: ExperimentTracker):
@@ -51,7 +51,7 @@ def test_a_block_that_raises_leaves_a_run_that_says_so(fresh_uri, error, status)
 
 
 def test_a_model_is_logged_and_loads(sqlite_uri, tiny_bert, tmp_path):
-    from gemma_nli.tracking.models import load_model
+    from gemma_nli.tracking.registry.registered_models import load_model
     from tests.tracking.test_torch_models import make_bundle
 
     bundle = make_bundle(tmp_path / "bundle", tiny_bert, max_length=48)
@@ -96,7 +96,7 @@ def test_with_both_off_nothing_is_written(tmp_path, monkeypatch):
 
 OFFLINE = """
 import sys
-from gemma_nli.tracking.experiment import ExperimentTracker
+from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
 with ExperimentTracker("notebook", use_mlflow=False, use_wandb=True, wandb_project="emotions") as tracker:
     tracker.log_params({"training.learning_rate": 1e-3, "store": "https://ann:secret@host/x"})
     tracker.log_metrics({"val_f1": 0.5}, step=1)
@@ -163,7 +163,7 @@ def test_wandb_missing_is_told(monkeypatch):
 
 LEFT_OPEN = """
 import sys
-from gemma_nli.tracking.experiment import ExperimentTracker
+from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
 tracker = ExperimentTracker("notebook", tracking_uri=sys.argv[1])
 tracker.log_metrics({"val_f1": 0.5}, step=1)
 %s

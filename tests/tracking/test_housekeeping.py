@@ -18,13 +18,13 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.backup import backup, restore
-from gemma_nli.tracking.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
-from gemma_nli.tracking.projection import MetricPoint
-from gemma_nli.tracking.tracker import MlflowTracker
-from gemma_nli.tracking.upkeep import clean, export_experiment, plan_clean
+from gemma_nli.tracking.archives.backup import backup, restore
+from gemma_nli.tracking.read.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
+from gemma_nli.tracking.store.clean_and_export import clean, export_experiment, plan_clean
+from gemma_nli.tracking.write.projection import MetricPoint
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.commands import run_command
 from tests.tracking.conftest import a_sweep, a_trial
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.outbox import Outbox, undelivered
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.write.outbox import Outbox, undelivered
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import Server, a_sweep, a_trial
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma_nli.tracking import projection as shape
-from gemma_nli.tracking.projection import MetricPoint, batches, metric_rows, safe_name, safe_names
+from gemma_nli.tracking.write import projection as shape
+from gemma_nli.tracking.write.projection import MetricPoint, batches, metric_rows, safe_name, safe_names
 from tests.tracking.conftest import a_trial
 
 

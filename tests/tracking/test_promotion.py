@@ -9,13 +9,13 @@ import pytest
 from mlflow.tracking import MlflowClient
 from safetensors.numpy import save
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.from_journal import OUT_OF_FOLD
-from gemma_nli.tracking.models import registered_versions
-from gemma_nli.tracking.promotion import check_role, demote, promote, promote_if_better
-from gemma_nli.tracking.store import Store
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.registry.promotion import check_role, demote, promote, promote_if_better
+from gemma_nli.tracking.registry.registered_models import registered_versions
+from gemma_nli.tracking.store.mlflow_store import Store
+from gemma_nli.tracking.write.from_journal import OUT_OF_FOLD
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_trial
 
 POSTS = 300

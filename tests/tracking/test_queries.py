@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig, RunConfig, load_config
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.projection import MetricPoint
-from gemma_nli.tracking.queries import best_trial, list_trials
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.read.queries import best_trial, list_trials
+from gemma_nli.tracking.write.projection import MetricPoint
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep, a_trial
 
 F1 = "cv_aggregate/mean_f1"

@@ -14,17 +14,17 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig, RunConfig
-from gemma_nli.errors import TrackingError
 from gemma_nli.model.bundle import save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
-from gemma_nli.serving import PairScorer
-from gemma_nli.tracking.model_folder import requirements
-from gemma_nli.tracking.models import load_scorer
-from gemma_nli.tracking.registry import bundle_digest, find_registered
-from gemma_nli.tracking.registry import register_bundle as register_and_export
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.model.scorer import PairScorer
+from gemma_nli.tracking.registry.model_folder import requirements
+from gemma_nli.tracking.registry.register import bundle_digest, find_registered
+from gemma_nli.tracking.registry.register import register_bundle as register_and_export
+from gemma_nli.tracking.registry.registered_models import load_scorer
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep, a_trial
 
 register_bundle = partial(register_and_export, export_limit_gib=0.0)  # an export takes seconds: test_torch_models.py
@@ -83,7 +83,7 @@ def test_a_stored_model_is_whole_signed_pinned_and_free_of_pickle_and_posts(reco
     (stored,) = Path(tracker.client.download_artifacts(run_id, "", str(tmp_path))).glob("model-*")
     names = [path.name for path in stored.rglob("*") if path.is_file()]
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".bin", ".pt", ".pyc"))]
-    assert (stored / "code" / "gemma_nli" / "serving.py").is_file()
+    assert (stored / "code" / "gemma_nli" / "model" / "scorer.py").is_file()
     described = (stored / "MLmodel").read_text()
     for word in ("premise", "hypothesis", "probability", "label", "double", "long"):
         assert word in described

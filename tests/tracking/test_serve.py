@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from gemma_nli.config import DeviceConfig, MlflowConfig
-from gemma_nli.serving import PairScorer
-from gemma_nli.tracking.promotion import promote
-from gemma_nli.tracking.registry import register_bundle
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.model.scorer import PairScorer
+from gemma_nli.tracking.registry.promotion import promote
+from gemma_nli.tracking.registry.register import register_bundle
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_trial, free_port
 from tests.tracking.test_torch_models import CRITERIA, PAIRS, TAGS, make_bundle
 

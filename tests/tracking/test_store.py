@@ -12,11 +12,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from gemma_nli.base.errors import TrackingError
+from gemma_nli.base.masking import mask_credentials
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
-from gemma_nli.masking import mask_credentials
-from gemma_nli.tracking.store import BOUNDS, Store, bounded, resolve_store
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.store.mlflow_store import BOUNDS, Store, bounded, resolve_store
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep, a_trial
 
 
@@ -104,7 +104,7 @@ _KILLED_BETWEEN_TABLES = """
 import os, signal, sys
 import mlflow.store.db.utils as utils
 from gemma_nli.config import MlflowConfig
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.write.tracker import MlflowTracker
 
 create = utils.InitialBase.metadata.create_all
 def some_and_die(engine):

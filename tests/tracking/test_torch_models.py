@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import DeviceConfig, MlflowConfig, RunConfig
-from gemma_nli.errors import TrackingError
 from gemma_nli.model.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.model.exported import exportable
-from gemma_nli.serving import PairScorer
-from gemma_nli.tracking.model_folder import PT2, save_model_folder
-from gemma_nli.tracking.models import load_model
-from gemma_nli.tracking.promotion import promote
-from gemma_nli.tracking.registry import register_bundle
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.model.scorer import PairScorer
+from gemma_nli.tracking.registry.model_folder import PT2, save_model_folder
+from gemma_nli.tracking.registry.promotion import promote
+from gemma_nli.tracking.registry.register import register_bundle
+from gemma_nli.tracking.registry.registered_models import load_model
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_trial
 
 CRITERIA = {"SLEEP_ISSUES": "my sleep is broken", "FATIGUE": "no energy"}

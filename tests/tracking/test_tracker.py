@@ -11,11 +11,11 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
-from gemma_nli.errors import TrackingError
-from gemma_nli.tracking.projection import MetricPoint
-from gemma_nli.tracking.store import resolve_store
-from gemma_nli.tracking.tracker import MlflowTracker
+from gemma_nli.tracking.store.mlflow_store import resolve_store
+from gemma_nli.tracking.write.projection import MetricPoint
+from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep, a_trial, free_port
 
 
@@ -279,7 +279,7 @@ def test_a_deleted_sweep_run_is_replaced_by_one_new_run(new_tracker, tracker):
 
 
 def test_every_trial_is_known_past_the_first_page(sqlite_uri, monkeypatch):
-    monkeypatch.setattr("gemma_nli.tracking.runs.search.__defaults__", ((), 3))
+    monkeypatch.setattr("gemma_nli.tracking.write.runs.search.__defaults__", ((), 3))
     tracker = MlflowTracker(MlflowConfig(tracking_uri=sqlite_uri), "pages")
     parent = tracker.sweep_run(a_sweep())
     for i in range(8):

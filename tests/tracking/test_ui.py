@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from gemma_nli.config import MlflowConfig
-from gemma_nli.tracking import ui
-from gemma_nli.tracking.store import resolve_store
-from gemma_nli.tracking.ui import claim_port
+from gemma_nli.tracking.store import ui
+from gemma_nli.tracking.store.mlflow_store import resolve_store
+from gemma_nli.tracking.store.ui import claim_port
 from tests.commands import run_command
 from tests.tracking.conftest import free_port
 

@@ -13,8 +13,8 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureStore
-from gemma_nli.training.frozen import train_folds
-from gemma_nli.training.inputs import HeadInputs, load_inputs
+from gemma_nli.training.frozen.head_inputs import HeadInputs, load_inputs
+from gemma_nli.training.frozen.train_folds import train_folds
 from gemma_nli.training.results import FoldResult
 
 

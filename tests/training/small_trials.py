@@ -14,7 +14,7 @@ from gemma_nli.config import DataConfig, RunConfig, build_config
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
-from gemma_nli.training.finetune import train_fold
+from gemma_nli.training.finetuning.train_fold import train_fold
 from gemma_nli.training.results import FoldResult
 
 LORA = {"model.lora.rank": 2}

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma_nli.training.batches import FoldBatches, FoldDropout
+from gemma_nli.training.frozen.fold_batches import FoldBatches, FoldDropout
 
 CPU = torch.device("cpu")
 folds_of_rows = st.lists(st.integers(1, 40), min_size=1, max_size=4).map(

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.features import FeatureRequest
-from gemma_nli.features.block import FeatureBlock
+from gemma_nli.features.feature_block import FeatureBlock
 from gemma_nli.training.cross_validation import cross_validate, run_folds
 from gemma_nli.training.results import DIVERGED, CvResult, FoldResult, aggregate, criterion_scores, summarize
 from tests.training.frozen_bench import Bench, assert_same_fold

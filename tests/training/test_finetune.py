@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 import torch
 
+from gemma_nli.base.errors import TrainingError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import pair_texts
-from gemma_nli.errors import TrainingError
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier, load_trainable_state, trainable_encoder
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.training.cross_validation import run_folds
-from gemma_nli.training.finetune import fit_all, train_fold
+from gemma_nli.training.finetuning.encoder_cache import clear_workbench, workbench
+from gemma_nli.training.finetuning.train_fold import fit_all, train_fold
 from gemma_nli.training.fold import plan_fold
 from gemma_nli.training.listeners import Silent
 from gemma_nli.training.metrics import sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult, summarize
-from gemma_nli.training.workbench import clear_workbench, workbench
 from gemma_nli.trial import TrialJournal
 from tests.training.small_trials import LORA, NO_DROPOUT, corpus, pairs_for, run_fold, same_numbers, trial
 

@@ -10,8 +10,8 @@ from gemma_nli.corpus.pairs import INNER_SLOTS, PairTable, build_pairs
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.model.pooling import POOLERS
 from gemma_nli.training.fold import plan_fold
-from gemma_nli.training.frozen import fit_head, train_folds
-from gemma_nli.training.inputs import VectorInputs
+from gemma_nli.training.frozen.head_inputs import VectorInputs
+from gemma_nli.training.frozen.train_folds import fit_head, train_folds
 from gemma_nli.training.metrics import best_threshold, decisions, fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, summarize
 from tests.training.frozen_bench import Bench, assert_same_fold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gemma_nli.training.length_groups import LengthGroupedBatches
+from gemma_nli.training.finetuning.length_grouped_batches import LengthGroupedBatches
 
 ROWS = np.arange(100, 603)
 LENGTHS = np.random.default_rng(0).integers(5, 120, len(ROWS))

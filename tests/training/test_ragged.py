@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gemma_nli.model.pooling import build_pooler
-from gemma_nli.training.ragged import attend, ragged_rows
+from gemma_nli.training.frozen.ragged_attention import attend, ragged_rows
 
 LENGTHS = np.array([3, 1, 7, 4, 2])
 OFFSETS = np.concatenate([[0], LENGTHS.cumsum()])

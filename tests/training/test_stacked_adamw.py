@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gemma_nli.training.stacked_adamw import StackedAdamW, rate_factors
+from gemma_nli.training.frozen.stacked_adamw import StackedAdamW, rate_factors
 
 MODELS, STEPS = 3, 12
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gemma_nli.errors import TrainingError
-from gemma_nli.training.optimizer import ScheduledAdamW, decays
-from gemma_nli.training.steps import MemoryNews, Steps, is_out_of_memory
-from gemma_nli.training.workbench import clear_workbench, trial_rows, workbench
+from gemma_nli.base.errors import TrainingError
+from gemma_nli.training.finetuning.adamw_groups import ScheduledAdamW, decays
+from gemma_nli.training.finetuning.encoder_cache import clear_workbench, trial_rows, workbench
+from gemma_nli.training.finetuning.optimizer_step import MemoryNews, Steps, is_out_of_memory
 from tests.training.small_trials import LORA, NO_DROPOUT, Cramped, allocate_too_much, corpus, pairs_for, run_fold, trial
 
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from gemma_nli.base.errors import JournalError
 from gemma_nli.config import RunConfig
-from gemma_nli.errors import JournalError
 from gemma_nli.training.results import DIVERGED, FINISHED, CvResult, FoldResult
 from gemma_nli.trial import TrialJournal, TrialRecord, read_trial
 from tests.training.frozen_bench import assert_same_fold

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from ray import tune
 
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.errors import EncoderError
-from gemma_nli.local.trial import run_here
+from gemma_nli.local.train import run_here
 from gemma_nli.model.encoder import identify_encoder
-from gemma_nli.sweep.sharing import TrialContext
-from gemma_nli.sweep.trainable import CvTrial
+from gemma_nli.sweep.ray.shared_features import TrialContext
+from gemma_nli.sweep.ray.trainable import CvTrial
 from gemma_nli.trial import TrialJournal, TrialRecord, read_trial, trial_key
 from gemma_nli.trial.hardware import environment_tags
-from gemma_nli.trial.run import TrialRun
+from gemma_nli.trial.trial_run import TrialRun
 
 OF_THE_MOMENT = ("at_ms", "seconds", "samples", "traceback", "gemma_nli.computed_by")
 

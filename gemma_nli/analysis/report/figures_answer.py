@@ -1,0 +1,229 @@
+"""Figures of the answer: compared values, budget, learning curves, criteria, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from gemma_nli.analysis.findings import Findings, LearningCurve
+from gemma_nli.analysis.report.figure_parts import COLORS, WINNER, Figure, color, label, lay_out
+
+
+def answer_figure(findings: Findings) -> Figure | None:
+    """Honest scores of the compared values with intervals, the raw bests beside them, baselines as lines."""
+    arms, score = findings.answer.arms, findings.metric_name
+    if not arms:
+        return None
+    shown = arms[:24]
+    names = [label(arm.name) for arm in shown]
+    honest = [arm.honest for arm in shown]
+    figure = go.Figure()
+    low, high = [h.value - h.low for h in honest], [h.high - h.value for h in honest]
+    figure.add_scatter(
+        x=[h.value for h in honest],
+        y=names,
+        mode="markers",
+        name="honest score, 95% interval",
+        error_x={"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 2, "width": 6},
+        marker={"size": 11, "color": color(0)},
+        hovertemplate=f"%{{y}}: %{{x:.3f}} {score}<extra>honest</extra>",
+    )
+    figure.add_scatter(
+        x=[h.raw for h in honest],
+        y=names,
+        mode="markers",
+        name="raw score of the best trial",
+        marker={"size": 11, "symbol": "circle-open", "color": WINNER, "line": {"width": 2}},
+        hovertemplate=f"%{{y}}: %{{x:.3f}} {score}<extra>raw</extra>",
+    )
+    figure.add_scatter(
+        x=[baseline.score for baseline in findings.baselines],
+        y=[label(baseline.name) for baseline in findings.baselines],
+        mode="markers",
+        name="baseline",
+        marker={"size": 10, "symbol": "diamond", "color": color(7)},
+        hovertemplate=f"%{{y}}: %{{x:.3f}} {score}<extra>baseline</extra>",
+    )
+    figure.update_yaxes(autorange="reversed", type="category")
+    rows: list[tuple[str, ...]] = [("value", "trials", "honest", "low", "high", "raw best")]
+    rows += [
+        (arm.name, str(len(arm.places)), *(f"{v:.3f}" for v in (h.value, h.low, h.high, h.raw)))
+        for arm, h in zip(shown, honest, strict=True)
+    ]
+    alt = f"Honest {score} of each {findings.answer.setting}: " + "; ".join(
+        f"{arm.name} {h.value:.3f} ({h.low:.3f} to {h.high:.3f})" for arm, h in zip(shown, honest, strict=True)
+    )
+    lay_out(figure, 110 + 40 * (len(shown) + len(findings.baselines)), score, legend=True)
+    note = (
+        "Filled: what choosing this value and tuning the rest is worth on posts that did not choose. Open: the best "
+        "trial's own score. Diamonds: baselines."
+    )
+    return Figure("answer", "The compared values", alt, figure, tuple(rows), note)
+
+
+def budget_figure(findings: Findings) -> Figure | None:
+    """What each compared value's best score is expected to be after so many trials."""
+    arms, score = findings.answer.arms[: len(COLORS)], findings.metric_name
+    if not arms or max(len(arm.places) for arm in arms) < 2:
+        return None
+    figure = go.Figure()
+    rows: list[tuple[str, ...]] = [("value", "trials", f"expected best {score}", "10%", "90%")]
+    for index, arm in enumerate(arms):
+        n, curve = np.arange(1, len(arm.places) + 1), arm.curve
+        figure.add_scatter(
+            x=np.r_[n, n[::-1]],
+            y=np.r_[curve.high, curve.low[::-1]],
+            fill="toself",
+            fillcolor=color(index, 0.15),
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            mode="lines",
+        )
+        figure.add_scatter(
+            x=n,
+            y=curve.expected,
+            name=label(arm.name),
+            mode="lines+markers",
+            line={"color": color(index), "width": 2.5},
+            marker={"size": 5},
+            hovertemplate="%{x} trials: %{y:.3f}<extra>" + label(arm.name) + "</extra>",
+        )
+        for at in sorted({1, max(1, len(n) // 4), max(1, len(n) // 2), len(n)}):
+            values = (curve.expected[at - 1], curve.low[at - 1], curve.high[at - 1])
+            rows.append((arm.name, str(at), *(f"{v:.3f}" for v in values)))
+    ends = "; ".join(f"{arm.name} from {arm.curve.expected[0]:.3f} to {arm.curve.expected[-1]:.3f}" for arm in arms)
+    alt = f"Expected best {score} by number of trials, for each {findings.answer.setting}: {ends}."
+    lay_out(figure, 340, "trials", score, legend=True)
+    note = (
+        "A line that overtakes another only after many trials won by tuning. Bands: four in five orders of the trials."
+    )
+    return Figure("budget", "What tuning buys", alt, figure, tuple(rows), note)
+
+
+def curves_figure(findings: Findings) -> Figure | None:
+    """F1 by epoch: mean over folds with the folds' range."""
+    curves = [curve for curve in findings.curves if curve.val_f1_KE.shape[1] > 1]
+    if not curves:
+        return None
+    figure = make_subplots(rows=1, cols=2, subplot_titles=["validation F1", "training loss"], horizontal_spacing=0.08)
+    rows = [("trial", "epochs", "F1 at the first", "F1 at the last", "measured at epochs")]
+    for index, curve in enumerate(curves):
+        for column, values in ((1, curve.val_f1_KE), (2, curve.train_loss_KE)):
+            _band(figure, curve, values, index, column)
+        f1 = curve.val_f1_KE.mean(0)
+        chosen = ", ".join(map(str, curve.selected))
+        rows.append((curve.name, str(curve.val_f1_KE.shape[1]), f"{f1[0]:.3f}", f"{f1[-1]:.3f}", chosen))
+    alt = "Learning curves: " + "; ".join(
+        f"{c.name}: mean validation F1 from {c.val_f1_KE.mean(0)[0]:.3f} to {c.val_f1_KE.mean(0)[-1]:.3f} in "
+        f"{c.val_f1_KE.shape[1]} epochs"
+        for c in curves
+    )
+    lay_out(figure, 360, "epoch", legend=True)
+    figure.update_layout(legend={"y": 1.14}, margin={"t": 64})
+    note = "Lines: mean of the folds; bands: their lowest and highest. F1 here is at threshold 0.5."
+    return Figure("curves", "Learning curves", alt, figure, tuple(rows), note)
+
+
+def _band(figure: go.Figure, curve: LearningCurve, values_KE: np.ndarray, index: int, column: int) -> None:
+    epochs = np.arange(1, values_KE.shape[1] + 1)
+    low, high = values_KE.min(0).round(4), values_KE.max(0).round(4)
+    figure.add_scatter(
+        x=np.r_[epochs, epochs[::-1]],
+        y=np.r_[high, low[::-1]],
+        fill="toself",
+        fillcolor=color(index, 0.15),
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+        row=1,
+        col=column,
+    )
+    figure.add_scatter(
+        x=epochs,
+        y=values_KE.mean(0).round(4),
+        name=label(curve.name),
+        legendgroup=str(index),
+        showlegend=column == 1,
+        mode="lines",
+        line={"color": color(index), "width": 2.5},
+        hovertemplate="epoch %{x}: %{y:.3f}<extra>" + label(curve.name) + "</extra>",
+        row=1,
+        col=column,
+    )
+
+
+def criteria_figure(findings: Findings) -> Figure | None:
+    """The winner's F1 by criterion with support."""
+    items = [item for item in findings.mistakes.criteria if item.support][::-1]
+    if not items:
+        return None
+    names = [f"{label(item.name)} ({item.support})" for item in items]
+    figure = go.Figure(
+        go.Scatter(
+            x=[item.f1 for item in items],
+            y=names,
+            mode="markers",
+            marker={"size": 10, "color": color(0)},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [item.high - item.f1 for item in items],
+                "arrayminus": [item.f1 - item.low for item in items],
+            },
+            customdata=[[item.precision, item.recall] for item in items],
+            hovertemplate="%{y}: F1 %{x:.3f}, precision %{customdata[0]:.2f}, recall %{customdata[1]:.2f}"
+            "<extra></extra>",
+        )
+    )
+    figure.update_yaxes(type="category")
+    lay_out(figure, 110 + 30 * len(items), "F1")
+    alt = "F1 by criterion: " + "; ".join(f"{i.name} {i.f1:.3f} with {i.support} positive pairs" for i in items[::-1])
+    return Figure("criteria", "F1 by criterion (positive pairs)", alt, figure, note="The table below has all scores.")
+
+
+def calibration_figure(findings: Findings) -> Figure | None:
+    """Stated probability against what was true."""
+    calibration = findings.calibration
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        line={"dash": "dot", "color": "rgba(128,128,128,.8)"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    rows: list[tuple[str, ...]] = [("", "stated", "true", "low", "high", "pairs")]
+    named: Sequence[tuple[str, Any]] = (
+        ("as trained", calibration.bins),
+        ("temperature scaled", calibration.scaled_bins),
+    )
+    for index, (name, bins) in enumerate(named):
+        figure.add_scatter(
+            x=[b.stated for b in bins],
+            y=[b.share for b in bins],
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [b.high - b.share for b in bins],
+                "arrayminus": [b.share - b.low for b in bins],
+            },
+            customdata=[b.pairs for b in bins],
+            name=name,
+            mode="lines+markers",
+            line={"color": color(index)},
+            hovertemplate="said %{x:.2f}, true %{y:.2f}, %{customdata} pairs<extra>" + name + "</extra>",
+        )
+        rows += [(name, *(f"{v:.2f}" for v in (b.stated, b.share, b.low, b.high)), str(b.pairs)) for b in bins]
+    lay_out(figure, 380, "stated probability", "share matched", legend=True)
+    alt = f"Calibration: expected error {calibration.error:.3f} as trained, {calibration.scaled_error:.3f} after a "
+    alt += "temperature from the other folds."
+    note = f"Expected calibration error {calibration.error:.3f}; with a temperature learned on the other folds "
+    note += f"{calibration.scaled_error:.3f}. On the dotted line a probability means what it says."
+    return Figure("calibration", "Calibration", alt, figure, tuple(rows), note)

@@ -1,0 +1,154 @@
+"""The report as one HTML file that asks nothing of any network; every word a user chose is escaped."""
+
+from __future__ import annotations
+
+import html
+import json
+from importlib import resources
+
+from plotly.offline import get_plotlyjs
+
+from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.report.figure_parts import Figure
+from gemma_nli.analysis.report.report_sections import Section, sections
+from gemma_nli.analysis.report.report_tables import TableOf
+from gemma_nli.base.masking import mask_credentials
+
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""No address at all may be asked; plotly's parallel coordinates compile their shaders' code."""
+
+WIDE = ("parallel", "effects", "scatter", "curves")
+"""Figures of several panels, which a phone scrolls sideways."""
+
+
+def esc(text: object) -> str:
+    return html.escape(mask_credentials(str(text)), quote=True)
+
+
+def page(findings: Findings, figures: dict[str, Figure]) -> str:
+    """The whole file."""
+    parts = sections(findings)
+    name = ", ".join(findings.evidence.names)
+    links = "".join(f'<a href="#{part.name}">{esc(part.title)}</a>' for part in parts)
+    drawn = {key: _plain(figure) for key, figure in figures.items()}
+    body = "".join(_section(part, figures) for part in parts)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{esc(name)}: {esc(findings.answer.first)}</title>
+<link rel="icon" href="data:,">
+<style>{_asset("report.css")}</style>
+</head>
+<body>
+<header><div class="bar"><strong>{esc(name)}</strong><nav aria-label="sections">{links}</nav>
+<button id="theme" type="button">Dark</button></div></header>
+<main>
+{_top(findings)}
+{body}
+</main>
+<script type="application/json" id="figures">{_script_json(drawn)}</script>
+<script>{get_plotlyjs()}</script>
+<script>{_asset("report.js")}</script>
+</body>
+</html>
+"""
+
+
+def _top(findings: Findings) -> str:
+    """The question, the answer, the winner's honest score, the warnings."""
+    questions = "".join(f'<p class="question">{esc(q)}</p>' for q in findings.evidence.questions if q)
+    honest, score = findings.honest, esc(findings.metric_name)
+    cards = [
+        (f"{honest.value:.3f}", f"honest {score} of the winner, {honest.low:.3f} to {honest.high:.3f}"),
+        (f"{honest.raw:.3f}", f"its own {score}, as the best of {honest.candidates}"),
+        (f"{findings.draws.score_T.mean():.3f}", f"{score} of the average trial"),
+    ]
+    best = max(findings.baselines, key=lambda baseline: baseline.score)
+    cards.append((f"{best.score:.3f}", f"{score} of the best baseline, {best.name}"))
+    shown = "".join(f'<div class="card"><b>{value}</b><span>{esc(words)}</span></div>' for value, words in cards)
+    warned = ""
+    if findings.warnings:
+        lines = "".join(f"<li>{esc(line)}</li>" for line in findings.warnings)
+        warned = f'<aside class="warnings" aria-label="warnings"><h2>Before you believe it</h2><ul>{lines}</ul></aside>'
+    return (
+        f"{questions}<h1>{esc(findings.answer.first)}</h1><p class='sure'>{esc(findings.answer.second)}</p>"
+        f'<div class="cards">{shown}</div>{warned}'
+    )
+
+
+def _section(part: Section, figures: dict[str, Figure]) -> str:
+    content = []
+    for item in part.items:
+        if isinstance(item, str):
+            content.append(_figure(figures[item]) if item in figures else "")
+        elif isinstance(item, tuple):
+            title, table = item
+            heading = f"<h3>{esc(title)}</h3>" if title else ""
+            content.append(heading + _table(table, sortable=True))
+        else:
+            content.append(item.html(esc))
+    lead = f'<p class="lead">{esc(part.lead)}</p>' if part.lead else ""
+    return f'<section id="{part.name}"><h2>{esc(part.title)}</h2>{lead}{"".join(content)}</section>'
+
+
+def _figure(figure: Figure) -> str:
+    table = ""
+    if figure.rows:
+        head = "".join(f"<th>{esc(cell)}</th>" for cell in figure.rows[0])
+        lines = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in figure.rows[1:])
+        table = "<details><summary>The numbers</summary><div class='scroll'><table>"
+        table += f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></details>"
+    wide = " class='wide'" if figure.name in WIDE else ""
+    return (
+        f"<figure><figcaption>{esc(figure.title)}</figcaption>"
+        f'<div{wide}><div class="plot" id="plot-{figure.name}" role="img" aria-label="{esc(figure.alt)}" '
+        f'style="min-height:{int(figure.figure.layout.height)}px"></div></div>'
+        + (f"<p>{esc(figure.note)}</p>" if figure.note else "")
+        + f"{table}</figure>"
+    )
+
+
+def _table(table: TableOf, sortable: bool = False) -> str:
+    numeric = [all(row[i].number for row in table.rows) and bool(table.rows) for i in range(len(table.header))]
+    kinds = [" class=n" if is_number else "" for is_number in numeric]
+    head = "".join(
+        f'<th aria-sort="none" scope="col"{kind}><button type="button">{esc(name)}</button></th>'
+        for kind, name in zip(kinds, table.header, strict=True)
+    )
+    lines = []
+    for place, row in enumerate(table.rows):
+        cells = "".join(
+            f"<td{' class=n' if cell.number else ' class=wrap' if len(cell.text) > 32 else ''}"
+            + (f' data-v="{esc(cell.by)}"' if cell.number or cell.by else "")
+            + f">{esc(cell.text)}</td>"
+            for cell in row
+        )
+        lines.append(f"<tr{' class=tie' if place in table.marked else ''}>{cells}</tr>")
+    sorts = ' class="sortable"' if sortable else ""
+    note = f'<p class="lead">{esc(table.note)}</p>' if table.note else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table{sorts}>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>{note}"
+    )
+
+
+def _plain(figure: Figure) -> object:
+    """The figure as plotly.js reads it, without the Python library's own look."""
+    figure.figure.update_layout(template="none")
+    return json.loads(figure.figure.to_json())
+
+
+def _script_json(value: object) -> str:
+    """JSON that cannot end its own script element, whatever a user's words hold."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _asset(name: str) -> str:
+    return resources.files("gemma_nli.analysis.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,180 @@
+"""What the report says in which order; page and markdown write the same sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gemma_nli.analysis.answer import ROPE, points
+from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.report.report_tables import (
+    TableOf,
+    baseline_table,
+    confirmation_table,
+    confusion_table,
+    contrast_table,
+    effect_table,
+    leaderboard_table,
+    mistake_table,
+    slice_table,
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Named facts, one a line."""
+
+    items: tuple[tuple[str, str], ...]
+
+    def html(self, esc: Callable[[object], str]) -> str:
+        lines = "".join(f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>" for name, value in self.items)
+        return f"<dl>{lines}</dl>"
+
+    def markdown(self) -> str:
+        return "\n".join(f"- {name}: {value}" for name, value in self.items)
+
+
+@dataclass(frozen=True)
+class Code:
+    text: str
+    title: str = ""
+
+    def html(self, esc: Callable[[object], str]) -> str:
+        code = f"<pre><code>{esc(self.text)}</code></pre>"
+        return f"<details><summary>{esc(self.title)}</summary>{code}</details>" if self.title else code
+
+    def markdown(self) -> str:
+        fence = "`" * 4
+        return f"{fence}\n{self.text.rstrip()}\n{fence}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """`items` in order: a figure's name, (title, table), facts or code."""
+
+    name: str
+    title: str
+    lead: str
+    items: tuple[str | tuple[str, TableOf] | Facts | Code, ...]
+
+
+def sections(findings: Findings) -> list[Section]:
+    """All sections that have something to say."""
+    found = [
+        _compared(findings),
+        _baselines(findings),
+        _leaders(findings),
+        _confirmed(findings),
+        _settings(findings),
+        _training(findings),
+        _errors(findings),
+        _reproduce(findings),
+    ]
+    return [section for section in found if section is not None]
+
+
+def _compared(findings: Findings) -> Section | None:
+    answer = findings.answer
+    if not answer.arms:
+        return None
+    how = {
+        "compare": "Each compared value at its best, the rest tuned alike for each.",
+        "only": "Each value at its best.",
+        "largest": "This sweep names nothing to compare, so its setting of largest effect is; each value at its best, "
+        "the rest tuned. Name what you ask about under compare: to decide it beforehand.",
+    }[answer.chosen_by]
+    lead = (
+        f"{how} Lead, tuned: the best is chosen on some posts and measured on the others, so a value wins nothing "
+        "by the luck of many trials; p is adjusted over these comparisons. Over trainings: the corrected "
+        f"resampled t-test on folds; better, equal, worse: chances of a difference beyond {ROPE:g}, or within it."
+    )
+    return Section("compared", "Compared", lead, ("answer", ("", contrast_table(findings)), "budget"))
+
+
+def _baselines(findings: Findings) -> Section:
+    lead = (
+        "On the same folds and pairs, thresholds chosen on training posts. Ahead: the winner, chosen on some posts and "
+        "measured on the others, against the baseline."
+    )
+    return Section("baselines", "Baselines", lead, (("", baseline_table(findings)),))
+
+
+def _leaders(findings: Findings) -> Section:
+    tied = sum(row.level_with_winner for row in findings.rows) - 1
+    others = (
+        "no other trial cannot" if not tied else "1 other trial cannot" if tied == 1 else f"{tied} other trials cannot"
+    )
+    lead = (
+        f"Scores are means over folds. Shaded: {others} be told from the winner (95% intervals that hold for all rows "
+        f"at once). The same trial won in {findings.honest.stability:.0%} of the resamples. Click a heading to sort."
+    )
+    if not tied:
+        lead = lead.replace("Shaded: no other trial cannot be told", "Every other trial can be told")
+    return Section("leaderboard", "Leaderboard", lead, (("", leaderboard_table(findings)),))
+
+
+def _confirmed(findings: Findings) -> Section | None:
+    confirmation = findings.confirmation
+    if confirmation is None:
+        return None
+    held = "held" if confirmation.order_held else "did not hold"
+    lead = f"The leaders again on {confirmation.repeats} fresh fold drawings and training seeds: their order {held}."
+    if confirmation.first_ahead is not None:
+        lead += (
+            f" The first is ahead of the second by {points(confirmation.first_ahead, findings.metric_name)} there "
+            "(corrected resampled t)."
+        )
+    return Section("confirmed", "Confirmed", lead, (("", confirmation_table(findings)),))
+
+
+def _settings(findings: Findings) -> Section | None:
+    if not findings.effects:
+        return None
+    lead = (
+        "What each setting did over all complete trials. Where a search chose the trials, their means are of what it "
+        "chose, not of a balanced design."
+    )
+    table = ("", effect_table(findings))
+    return Section("settings", "Settings", lead, (table, "effects", "importance", "interaction", "parallel", "scatter"))
+
+
+def _training(findings: Findings) -> Section | None:
+    if not findings.curves:
+        return None
+    return Section("training", "Training", "", ("curves",))
+
+
+def _errors(findings: Findings) -> Section:
+    mistakes, calibration = findings.mistakes, findings.calibration
+    thresholds = ", ".join(f"{t:.2f}" for t in mistakes.thresholds)
+    f1 = float(findings.evidence.fold_scores("f1")[findings.evidence.winner].mean())
+    temperatures = ", ".join(f"{t:.2f}" for t in calibration.temperatures)
+    facts = Facts(
+        (
+            ("thresholds, chosen on training posts", thresholds),
+            ("mean F1 at these thresholds", f"{f1:.3f}"),
+            ("mean F1 at threshold 0.5", f"{mistakes.f1_at_half:.3f}"),
+            ("calibration error", f"{calibration.error:.3f}, temperature scaled {calibration.scaled_error:.3f}"),
+            ("Brier score", f"{calibration.brier:.3f}, temperature scaled {calibration.scaled_brier:.3f}"),
+            ("temperatures, from the other folds", temperatures),
+        )
+    )
+    items: list[str | tuple[str, TableOf] | Facts | Code] = [
+        facts,
+        ("Decisions", confusion_table(findings)),
+        "criteria",
+    ]
+    items.append(("By criterion", slice_table(mistakes.criteria, "criterion")))
+    items.append("calibration")
+    items += [(f"By {title}", slice_table(parts, title)) for title, parts in mistakes.slices.items()]
+    if mistakes.surest:
+        items.append(("Most certain mistakes", mistake_table(findings)))
+    lead = "Of the winner's out-of-fold predictions. F1 here is over all folds at once; intervals resample posts."
+    return Section("errors", "Errors of the winner", lead, tuple(items))
+
+
+def _reproduce(findings: Findings) -> Section:
+    facts = Facts(tuple(findings.reproduce.items()))
+    commands = Code("\n".join(findings.commands))
+    config = Code(findings.config_yaml, "The winner's config.yaml")
+    return Section("reproduce", "How to reproduce", "", (commands, facts, config))

@@ -1,0 +1,43 @@
+"""`report.html` and `report.md` of a sweep, or of several over one corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.findings import Findings, find
+from gemma_nli.analysis.report.figures import draw
+from gemma_nli.analysis.report.html import page
+from gemma_nli.analysis.report.markdown import markdown
+from gemma_nli.base.errors import ReportError
+from gemma_nli.base.files import write_whole
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, and where it is written down."""
+
+    findings: Findings
+    html: Path
+    markdown: Path
+
+
+def write_report(evidence: Evidence, folder: Path, encode: bool = False) -> Report:
+    """Find, draw and write; the same evidence gives the same files.
+
+    Args:
+        encode: compute the vectors that the cosine baseline lacks.
+    Raises:
+        ReportError: the folder cannot be written to.
+    """
+    findings = find(evidence, encode)
+    figures = draw(findings)
+    report = Report(findings, folder / "report.html", folder / "report.md")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(report.html, page(findings, figures).encode())
+        write_whole(report.markdown, markdown(findings, figures).encode())
+    except OSError as error:
+        raise ReportError(f"{folder}: the report cannot be written: {error.strerror}; name another folder.") from error
+    return report

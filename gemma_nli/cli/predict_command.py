@@ -1,0 +1,37 @@
+"""`gemma-nli predict`: a model at work on a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gemma_nli.cli.app import AsJson, app, print_json
+from gemma_nli.cli.store_commands import Uri
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Option(help="models:/NAME@production, models:/NAME/3, or a bundle's folder")],
+    source: Annotated[Path, typer.Option("--input", help="CSV with premise and hypothesis, or with premise alone")],
+    output: Annotated[
+        Path, typer.Option(help="the same rows with probability and label (per criterion, for posts alone)")
+    ],
+    batch_rows: Annotated[int, typer.Option(min=1, help="rows in memory at a time")] = 2000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    replace: Annotated[bool, typer.Option("--replace", help="write over a file that is there")] = False,
+    tracking_uri: Uri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a CSV file with a model; without a hypothesis column, every criterion for each post."""
+    from gemma_nli.console.training_progress import RowProgress
+    from gemma_nli.local.predict import count_rows, predict_file
+    from gemma_nli.tracking.registry.registered_models import load_scorer
+
+    total = count_rows(source)  # refuses a bad file before a model is fetched
+    scorer = load_scorer(model, tracking_uri, device)
+    with RowProgress(total, enabled=not as_json) as progress:
+        done = predict_file(scorer, source, output, batch_rows, progress.told, replace)
+    facts = {"rows": done.rows, "columns": list(done.columns), "output": str(output)}
+    print_json(as_json, facts, f"{output}: {done.rows} rows with {', '.join(done.columns)}")

@@ -1,0 +1,32 @@
+"""`gemma-nli report`: what a sweep, or several over one corpus, say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gemma_nli.cli.app import AsJson, app, print_json
+
+
+@app.command()
+def report(
+    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP...", help="names or ids of sweeps over one corpus")],
+    out: Annotated[Path | None, typer.Option(help="folder to write to; else the sweep's own")] = None,
+    encode: Annotated[
+        bool, typer.Option("--encode", help="encode what the cosine baseline lacks (a pass over the posts)")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html and report.md: the answer, how sure it is, and all that speaks against it."""
+    from gemma_nli.sweep.records.make_report import report_sweeps, send_report
+
+    found = report_sweeps(sweeps, out, encode)
+    alone = len(dict.fromkeys(sweeps)) == 1 and out is None
+    unsent = send_report(sweeps[0]) if alone else None
+    print_json(as_json, {**found.told(), "unsent": unsent})
+    if not as_json:
+        from gemma_nli.console.command_results import show_report
+
+        show_report(found.told(), unsent)

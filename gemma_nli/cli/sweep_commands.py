@@ -1,0 +1,135 @@
+"""`gemma-nli sweep`, `resume`, `flush` and `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gemma_nli.cli.app import AsJson, Overrides, Tags, app, parse_tags, print_json, say
+
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify", metavar="URL", envvar="GEMMA_NLI_NOTIFY", help="webhook to tell of the end or the failure"
+    ),
+]
+
+
+@app.command()
+def sweep(
+    file: Path,
+    overrides: Overrides = None,
+    notify: Notify = None,
+    plan: Annotated[bool, typer.Option("--plan", help="say what would run, and run nothing")] = False,
+    tag: Tags = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a sweep file; run it again to go on, or to see what is there."""
+    from gemma_nli.spec.spec import SweepSpec, load_sweep
+
+    spec = load_sweep(file, overrides or [])
+    if tag:
+        spec = SweepSpec.model_validate({**dict(spec), "tags": spec.tags | parse_tags(tag)})
+    if not plan:
+        _run_and_tell(spec, as_json, notify)
+    from gemma_nli.console.command_results import show_plan
+    from gemma_nli.sweep.forecast.plan import plan_sweep
+
+    planned = plan_sweep(spec)
+    print_json(as_json, planned)
+    if not as_json:
+        show_plan(planned)
+
+
+@app.command("plan")
+def plan_command(
+    file: Path,
+    overrides: Overrides = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="of a GPU's hour, or of the machine's where it has none")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure for a minute or two, then say how long a sweep will take and what it will cost."""
+    from gemma_nli.console.command_results import show_forecast, show_plan
+    from gemma_nli.console.sweep_progress import Steps
+    from gemma_nli.spec.spec import load_sweep
+    from gemma_nli.sweep.forecast.forecast import forecast
+    from gemma_nli.sweep.forecast.plan import plan_sweep
+
+    spec = load_sweep(file, overrides or [])
+    planned = plan_sweep(spec)
+    if not as_json:
+        show_plan(planned)
+    with Steps("measuring", enabled=not as_json) as steps:
+        measured = forecast(spec, steps.tell)
+    print_json(as_json, {**planned, "forecast": measured.to_json(price)})
+    if not as_json:
+        show_forecast(measured, price)
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")],
+    notify: Notify = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a sweep from any folder."""
+    from gemma_nli.sweep.resume import stored_spec
+
+    _run_and_tell(stored_spec(name), as_json, notify)
+
+
+@app.command()
+def flush(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")], as_json: AsJson = False
+) -> None:
+    """Send MLflow what it could not be given while it was away."""
+    from gemma_nli.sweep.resume import flush_sweep
+
+    sent, waiting = flush_sweep(name)
+    print_json(
+        as_json, {"sent": sent, "waiting": waiting}, f"{sent} trials are up to date in MLflow, {waiting} still wait"
+    )
+    raise typer.Exit(1 if waiting else 0)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option(help="where to write corpus and sweep; else under $GEMMA_NLI_HOME")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a synthetic corpus and run a real sweep over it with a small pretrained encoder."""
+    from gemma_nli.cli.demo_sweep import demo_spec
+    from gemma_nli.config import home
+
+    _run_and_tell(demo_spec(folder or home() / "demo"), as_json)
+
+
+def _run_and_tell(spec: Any, as_json: bool, notify: str | None = None) -> None:
+    from gemma_nli.console.command_results import show_result
+    from gemma_nli.console.sweep_progress import Progress
+    from gemma_nli.sweep.engine import run_sweep
+    from gemma_nli.sweep.records.webhook import Notifier
+
+    notifier = Notifier(notify, spec.name) if notify else None
+    try:
+        with Progress(enabled=not as_json) as progress:
+            result = run_sweep(spec, watch=progress.watch)
+    except BaseException as error:
+        _tell_of(notifier.failed(error) if notifier else None)
+        raise
+    print_json(as_json, result.to_json())
+    if not as_json:
+        show_result(result, spec)
+    _tell_of(notifier.ended(result) if notifier else None)
+    raise typer.Exit(result.exit_status)
+
+
+def _tell_of(undelivered: str | None) -> None:
+    if undelivered:
+        say(f"note: {undelivered}", err=True)

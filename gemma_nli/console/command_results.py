@@ -1,0 +1,266 @@
+"""What a command ends with: the leaderboard and what is next, a plan, the best trial, one cross-validation."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from gemma_nli.base.advice import command_line
+from gemma_nli.base.masking import mask_address
+from gemma_nli.console.terminal import Sheet, Terminal
+from gemma_nli.console.words import duration, short, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gemma_nli.local.reproduce import Reproduction
+    from gemma_nli.local.train import LocalRun
+    from gemma_nli.local.train_simple import SimpleResult
+    from gemma_nli.spec.spec import SweepSpec
+    from gemma_nli.sweep.forecast.forecast import Forecast
+    from gemma_nli.sweep.records.outcome import TrialOutcome
+    from gemma_nli.sweep.records.sweep_result import SweepResult
+    from gemma_nli.tracking.read.queries import BestTrial
+    from gemma_nli.training.results import CvResult
+
+LEADERS = 10
+REASONS = 5
+
+
+def show_result(result: SweepResult, spec: SweepSpec) -> None:
+    """Leaderboard, registered model, notes and the next three commands."""
+    console = Terminal()
+    if spec.question:
+        console.say(spec.question, "italic")
+    ranked = result.ranked
+    if ranked:
+        console.print(leaderboard(ranked, spec, result))
+    counts = ", ".join([f"{count} {state}" for state, count in result.trials.items() if count] + waiting_of(result))
+    texts = f"{result.texts['encoded']} texts encoded, {result.texts['reused']} reused"
+    console.say(f"{counts or 'no trials'} ({result.ran} run now); {texts}; {duration(result.seconds['total'])} in all")
+    for line in failure_lines(result, spec):
+        console.say(line, "red", whole=True)
+    if result.registered:
+        name, version = result.registered["name"], result.registered["version"]
+        alias = result.registered["alias"]
+        has = f"alias {alias}" if alias else f"without the alias {spec.finalize.alias}, which it had and lost"
+        console.say(f"registered {name} version {version}, {has}")
+        if result.registered["torch"] != "pt2":
+            console.say_all(f"note: mlflow.pytorch: {result.registered['torch']}", "yellow")
+        promotion = result.registered.get("promotion")
+        if promotion:
+            verb = "is" if promotion["promoted"] else "is not"
+            console.say(f"version {version} {verb} {promotion['to']}: {promotion['why']}")
+    if result.report:
+        show_report(result.report)
+    for note in result.notes:
+        console.say_all(f"note: {note}", "yellow")
+    if ranked:
+        console.say()
+        console.say("Next:")
+        for command in next_commands(result, spec):
+            console.say(f"  {command}", whole=True)
+
+
+def waiting_of(result: SweepResult) -> list[str]:
+    """What is left undone, as in `17 of 20 waiting`; empty where nothing is."""
+    left = [f"{result.waiting} of {result.cells} waiting"] if result.waiting else []
+    again = {state: count for state, count in (result.confirming or {}).items() if count}
+    return left + ([f"confirming: {', '.join(f'{n} {state}' for state, n in again.items())}"] if again else [])
+
+
+def failure_lines(result: SweepResult, spec: SweepSpec) -> list[str]:
+    """Why trials failed, a line for each different reason, and where the whole of it is."""
+    lines = []
+    for failure in result.failures:
+        settings = ", ".join(f"{key.split('.')[-1]} {shown(value)}" for key, value in failure["settings"].items())
+        which = f" ({settings})" if settings else ""
+        count = f"{failure['trials']} trials failed, as one" if failure["trials"] > 1 else "1 trial failed"
+        lines.append(f"{count}{which}: {failure['error']}")
+    more = [f"... and {len(lines) - REASONS} more reasons"] if len(lines) > REASONS else []
+    whole = ["each failed trial's run in MLflow has its whole traceback"] if lines and spec.base.mlflow.enabled else []
+    return lines[:REASONS] + more + whole
+
+
+def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepResult) -> Sheet:
+    """The best ten, with the settings the sweep varied; F1 says the evaluation ratio it was measured at."""
+    ratio = spec.base.data.eval_negative_ratio
+    title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
+    main = short(spec.metric)
+    extra = [name for name in ("mean_f1", "std_f1", "mean_auc") if name != main][:2]
+    varied = [key.split(".")[-1] for key in spec.space.keys]
+    table = Sheet("#", *varied, main, *extra, right={"#", main, *extra}, title=title)
+    for place, cell in enumerate(ranked[:LEADERS], start=1):
+        settings = [shown(cell.settings.get(key)) for key in spec.space.keys]
+        values = [cell.metrics.get(f"cv_aggregate/{name}", math.nan) for name in extra]
+        table.add(str(place), *settings, f"{cell.objective:.3f}", *(f"{value:.3f}" for value in values))
+    return table
+
+
+def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
+    """What to type next: each line works as it stands, in the folder where it is printed."""
+    kept = mask_address(spec.search.storage or "") == (spec.search.storage or "")  # no sweep keeps a password
+    again = [command_line("gemma-nli", "resume", result.name)] if kept else []
+    if not spec.base.mlflow.enabled:
+        return [*again, command_line("gemma-nli", "report", result.name)]
+    from gemma_nli.tracking.store.mlflow_store import resolve_store
+
+    store = resolve_store(spec.base.mlflow)
+    best = store.line("best", "--experiment", result.experiment)
+    return [best, *(line + store.remark for line in again), store.line("ui")]
+
+
+def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
+    """The answer, what speaks against it, and where the rest is."""
+    console = Terminal()
+    console.say()
+    for place, sentence in enumerate(report["answer"]):
+        console.say(sentence, "bold" if place == 0 else "")
+    for warning in report["warnings"]:
+        console.say(f"warning: {warning}", "yellow")
+    if unsent:
+        console.say_all(f"note: {unsent}", "yellow")
+    console.say(f"report: {report['html']}", whole=True)
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """The plan of `sweep --plan`, a fact a line."""
+    console = Terminal()
+    todo = f"{plan['to_run']} to run, {plan['done']} done"
+    if plan["chosen_by"] == "optuna":
+        todo = f"chosen by Optuna, {todo}"
+    machine, trial, memory = plan["machine"], plan["trial"], plan["memory_gib"]
+    table = Sheet()
+    for title, key in (("compared", "compared"), ("tuned" if plan["compared"] else "varied", "varied")):
+        for setting, domain in plan[key].items():
+            table.add(title, f"{setting}: {_said(domain)}")
+            title = ""
+    table.add("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
+    if plan["earlier"]:
+        table.add("earlier", plan["earlier"])
+    table.add("texts", f"{plan['texts']['to_encode']} to encode, {plan['texts']['reused']} reused")
+    pairs = plan["evaluation_pairs"].values()
+    table.add("evaluation", f"{sum(pairs)} pairs in {len(pairs)} folds, the same for every trial")
+    has_gpus = machine["gpus"] > 0
+    gpus = f"{machine['gpus']:g} GPUs of {machine['gpu_gib']:g} GiB" if has_gpus else "no GPU"
+    table.add("machine", f"{machine['cpus']:g} CPUs, {gpus}")
+    share = f"{trial['cpu']:g} CPUs" + (f", {trial['gpu']:g} GPUs" if has_gpus or trial["gpu"] else "")
+    table.add("a trial", f"{share}; {trial['concurrent']} side by side")
+    if memory and has_gpus:
+        parts = ", ".join(f"{name} {value:g}" for name, value in memory.items() if name != "total")
+        table.add("GPU memory", f"{memory['total']:g} GiB estimated ({parts})")
+    if plan["question"]:
+        console.say(plan["question"], "italic")
+    console.say(f"{plan['name']}  {plan['sweep_id']}", "bold")
+    console.print(table)
+    console.say(f"storage: {plan['storage']}", whole=True)
+    for note in plan["notes"]:
+        console.say_all(f"note: {note}", "yellow")
+
+
+def _said(domain: dict[str, Any]) -> str:
+    """`mean, max` of a list of values, `loguniform 1e-5 to 1e-2` of a range."""
+    kind, values = next((kind, values) for kind, values in domain.items() if kind not in ("when", "step"))
+    if not isinstance(values, list):
+        return f"{kind} {values}"
+    listed = kind in ("grid", "choice")
+    return ", ".join(map(shown, values)) if listed else f"{kind} {' to '.join(map(shown, values))}"
+
+
+def show_forecast(forecast: Forecast, price: float | None) -> None:
+    """Time, GPU-hours and cost, as measured on this machine."""
+    console = Terminal()
+    table = Sheet()
+    parts = ("start", "encode", "tune", "refit")
+    split = ", ".join(f"{name} {duration(getattr(forecast, name))}" for name in parts)
+    table.add("time", f"about {duration(forecast.total)} ({split})")
+    table.add("a trial", f"{forecast.trial:.1f} s on average, {forecast.trials} to run")
+    table.add("work", f"{forecast.gpu_hours:.2f} GPU-hours, {forecast.cpu_hours:.2f} CPU-hours")
+    if price is not None:
+        each = f"{forecast.gpus:g} GPUs" if forecast.gpus else "one machine"
+        table.add("cost", f"{forecast.cost(price):.2f} at {price:g} an hour for {each}")
+    console.print(table)
+    for note in forecast.notes:
+        console.say_all(f"note: {note}", "yellow")
+
+
+def show_best(best: BestTrial) -> None:
+    console = Terminal()
+    console.say(f"{best.run_name}  {short(best.metric)} {best.value:.4f}  (run {best.run_id})", "bold")
+    table = Sheet()
+    for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "macro_f1", "optimism_f1"):
+        value = best.metrics.get(f"cv_aggregate/{name}")
+        if value is not None:
+            table.add(name, f"{value:.4f}")
+    console.print(table)
+    if best.honest is not None:
+        worth = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
+        console.say(f"honest {short(best.metric)} {worth}, as the best of {best.honest['candidates']}")
+    for note in best.notes:
+        console.say_all(f"note: {note}", "yellow")
+    console.say("run it again:")
+    console.say(f"  {best.command}", whole=True)
+
+
+def show_run(run: LocalRun) -> None:
+    """A single run: its folds, where it is recorded, what to know."""
+    console = Terminal()
+    show_cv(run.result)
+    if run.record.error:
+        console.say_all(f"failed: {run.record.error}", "red")
+    if run.run_id is not None:
+        console.say(f"MLflow run {run.run_id} in experiment {run.experiment}", whole=True)
+    for note in run.notes:
+        console.say_all(f"note: {note}", "yellow")
+
+
+def show_simple(result: SimpleResult, run_id: str | None) -> None:
+    console = Terminal()
+    names = ("train_loss", "val_loss", "val_f1", "val_auc")
+    table = Sheet("epoch", *names, right={"epoch", *names})
+    for epoch in range(len(result.history["train_loss"])):
+        mark = "*" if epoch + 1 == result.best_epoch else ""
+        table.add(f"{epoch + 1}{mark}", *(f"{result.history[name][epoch]:.4f}" for name in names))
+    console.print(table)
+    for name, value in result.metrics.items():
+        console.say(f"{name:15s} {value:.4f}")
+    sizes = ", ".join(f"{count} {name}" for name, count in result.pairs.items())
+    console.say(f"{sizes} pairs, split by post")
+    console.say(f"MLflow run {run_id}" if run_id else "recorded nowhere; --mlflow records it")
+
+
+def show_reproduction(told: Reproduction) -> None:
+    """Aggregates, folds' summaries and whatever differs, side by side."""
+    console = Terminal()
+    right = {"recorded", "now", "difference"}
+    table = Sheet("metric", "recorded", "now", "difference", right=right, title=f"{told.run_name} ({told.run_id[:8]})")
+    for row in told.rows:
+        if row.difference != 0 or row.metric.startswith("cv_aggregate/"):
+            said = "0" if row.difference == 0 else f"{row.difference:+.2e}"
+            table.add(row.metric, f"{row.recorded:.6f}", f"{row.now:.6f}", said)
+    console.print(table)
+    same = sum(row.difference == 0 for row in told.rows)
+    console.say(f"{same} of {len(told.rows)} metrics are equal to the last bit")
+    if told.moved:
+        farthest = told.moved[0]
+        verdict = f"all within {told.tolerance:g}" if told.equal else f"not all within {told.tolerance:g}"
+        console.say(f"{len(told.moved)} moved, {farthest.metric} farthest, by {farthest.difference:+.1e}: {verdict}")
+    for note in told.notes:
+        console.say_all(f"note: {note}", "yellow")
+
+
+def show_cv(result: CvResult) -> None:
+    """A fold a row, then the aggregates."""
+    console = Terminal()
+    columns = ("fold", "epoch", "F1", "AUC", "precision", "recall", "pairs")
+    table = Sheet(*columns, right=set(columns))
+    for fold in result.folds:
+        if fold.metrics:
+            values = [f"{fold.metrics[name]:.3f}" for name in ("f1", "auc", "precision", "recall")]
+            table.add(str(fold.fold), str(fold.selected_epoch), *values, str(len(fold.rows)))
+        else:
+            table.add(str(fold.fold), "-", fold.status, "", "", "", "")
+    console.print(table)
+    for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "macro_f1", "optimism_f1"):
+        if f"cv_aggregate/{name}" in result.aggregates:
+            console.say(f"{name:12s} {result.aggregates[f'cv_aggregate/{name}']:.4f}")

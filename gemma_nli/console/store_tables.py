@@ -1,0 +1,167 @@
+"""Tables of the MLflow store in 80 columns, and the same as JSON values."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from gemma_nli.base.outgoing import one_line
+from gemma_nli.console.terminal import Sheet, Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gemma_nli.tracking.read.frames import Comparison
+    from gemma_nli.tracking.registry.registered_models import RegisteredVersion
+    from gemma_nli.tracking.store.clean_and_export import CleanPlan
+
+NOT_THERE = "N/A"
+_AGGREGATES = ("mean_f1", "std_f1", "median_f1", "mean_auc", "std_auc", "macro_f1", "mean_precision", "mean_recall")
+HEADLINE = (*(f"cv_aggregate/{name}" for name in _AGGREGATES), "test_f1", "test_auc", "test_accuracy", "best_val_f1")
+"""Metrics that a comparison shows unasked, in this order."""
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON values: an absent value is null."""
+    return [{str(k): _plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.isoformat() if isinstance(value, pd.Timestamp) else value
+
+
+def show_experiments(table: pd.DataFrame) -> None:
+    shown = Sheet("experiment", "runs", "best F1", "last start", right={"runs", "best F1"})
+    for row in table.itertuples():
+        shown.add(str(row.experiment), str(row.runs), _number(row.best_f1), _time(row.last_start))
+    if len(table):
+        Terminal().print(shown)
+    else:
+        Terminal().say("no experiment yet")
+
+
+def show_runs(table: pd.DataFrame) -> None:
+    """A run a row; N/A is explained below: a run gets its aggregates when its last fold has ended."""
+    console = Terminal()
+    if not len(table):
+        console.say("no run matches")
+        return
+    shown = Sheet("run", "name", "experiment", "state", "by", "F1", "AUC", "start", right={"F1", "AUC"})
+    for number in (0, 4):
+        shown.columns[number].no_wrap = True  # an id is copied, and so is not folded
+    twins = _twins(table)
+    for row in table.itertuples():
+        twin = twins.get(str(row.run_id))
+        by = f"={twin[:8]}" if twin else str(row.by)
+        cells = [str(row.run_id)[:8], str(row.name), str(row.experiment), str(row.state), by]
+        shown.add(*cells, _number(row.f1), _number(row.auc), _time(row.start))
+    console.print(shown)
+    lacking = table[table["f1"].isna()]
+    if len(lacking):
+        states = ", ".join(sorted(set(lacking["state"])))
+        console.say(
+            f"{NOT_THERE}: {len(lacking)} runs without aggregates ({states}); they come when the last fold has ended."
+        )
+    if twins:
+        console.say("=RUN: `train` of the configuration of that sweep's trial: no second result")
+    cut = cut_line(table)
+    if cut:
+        console.say(cut)
+    console.say("full ids: --csv or --json; eight characters do wherever a run is asked for", "dim")
+
+
+def cut_line(table: pd.DataFrame) -> str | None:
+    """What a list that was cut leaves out; None where it is whole."""
+    matching = table.attrs.get("matching", len(table))
+    if matching == len(table):
+        return None
+    return f"{len(table)} of {f'{matching:,}' if matching is not None else 'many more'} shown; --all shows every one"
+
+
+def _twins(table: pd.DataFrame) -> dict[str, str]:
+    """Runs of `train` to the sweep's trial, among those listed, that has their key."""
+    if "tags.gemma_nli.trial_key" not in table:
+        return {}
+    keyed = table[table["tags.gemma_nli.trial_key"].notna()]
+    swept = keyed[keyed["by"] == "sweep"]
+    of_key = dict(zip(swept["tags.gemma_nli.trial_key"], swept["run_id"], strict=True))
+    alone = keyed[keyed["by"] == "train"]
+    pairs = zip(alone["run_id"], alone["tags.gemma_nli.trial_key"], strict=True)
+    return {str(run): str(of_key[key]) for run, key in pairs if key in of_key}
+
+
+def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
+    console = Terminal()
+    if not len(table):
+        console.say("no model is registered yet; a sweep registers its best trial")
+        return
+    shown = Sheet("model", "version", "aliases", "stage", "metric", "value", "sweep", right={"version", "value"})
+    for row in table.itertuples():
+        metric = str(row.metric).rsplit("/", 1)[-1]
+        cells = [str(row.name), str(row.version), str(row.aliases), str(row.stage), metric]
+        shown.add(*cells, _number(row.value), str(row.sweep)[:16])
+    console.print(shown)
+    for version in versions:
+        for role, told in version.decisions.items():
+            console.say(f"version {version.version}, {role}: {told}", whole=True)
+        if version.torch and version.torch != "pt2":
+            console.say(f"version {version.version}, mlflow.pytorch: {version.torch}", whole=True)
+
+
+def show_comparison(found: Comparison, everything: bool = False) -> None:
+    """The figures one looks for first, then the folds'; the other metrics where they are asked for."""
+    console = Terminal()
+    first = [name for name in HEADLINE if name in found.metrics.index]
+    rest = found.metrics.drop(first)
+    tables = {"runs": found.runs, "params that differ": found.params, "metrics": found.metrics.loc[first]}
+    if "selected_f1" in found.folds.index.get_level_values(0):
+        tables["fold F1"] = pd.DataFrame(found.folds.xs("selected_f1", level=0))
+    if everything or not first:
+        tables["other metrics"] = rest
+    for title, table in tables.items():
+        if not len(table):
+            continue
+        shown = Sheet(title, *(run[:8] for run in found.runs.columns))
+        for name, row in table.iterrows():
+            shown.add(str(name), *(_value(value) for value in row))
+        console.print(shown)
+    if len(rest) and "other metrics" not in tables:
+        console.say(f"{len(rest)} more metrics: --all")
+    for note in found.notes:
+        console.say_all(f"note: {note}", "yellow")
+
+
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    tables = {"runs": found.runs, "params": found.params, "metrics": found.metrics}
+    told: dict[str, Any] = {
+        name: {str(column): {str(k): _plain(v) for k, v in table[column].items()} for column in table}
+        for name, table in tables.items()
+    }
+    told["folds"] = records(found.folds.reset_index())
+    return {**told, "notes": list(found.notes)}
+
+
+def clean_lines(plan: CleanPlan) -> Iterator[str]:
+    """What a clean would remove, a line a fact."""
+    names = one_line(", ".join(plan.experiments.values())) or "no experiment"
+    yield f"{plan.store.shown}: {len(plan.runs)} runs of {names}, {plan.megabytes:.1f} MB of files"
+    for run_id, model in plan.kept.items():
+        yield f"kept: run {run_id}, which registered model {one_line(model)} rests on"
+
+
+def _number(value: Any) -> str:
+    return NOT_THERE if value is None or pd.isna(value) else f"{value:.3f}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return NOT_THERE if math.isnan(value) else f"{value:.4f}"
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, pd.Timestamp) else str(value)
+
+
+def _time(value: Any) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:%m-%d %H:%M}"

@@ -1,0 +1,310 @@
+"""Texts to features, fast: sorted by length, tokenised beside the computing, all poolings out of one forward pass.
+
+Shapes: N texts, B rows of a batch, T tokens, S tokens of all texts end to end, H hidden, V views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gemma_nli.base.errors import FeatureError
+from gemma_nli.config import FeaturesConfig, ModelConfig
+from gemma_nli.features.prefix import encode_by_prefix
+from gemma_nli.features.prefix_probe import reusable_tokens
+from gemma_nli.features.request import FeatureRequest, view_pooler
+from gemma_nli.features.token_states import TokenStates
+from gemma_nli.model.encoder import Encoder, Tokens, load_encoder
+from gemma_nli.model.length_batches import token_batches
+
+CHUNK_TEXTS = 2048
+"""Texts tokenised at a time; sorted by characters before and by tokens within, so chunks cost hardly any padding."""
+
+Chunk = tuple[list[int], Tokens]
+"""Rows of a request, and their tokens in the same order."""
+
+Progress = Callable[[int, int], None]
+"""(texts done, texts in all)"""
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What a call cost.
+
+    Args:
+        encoded: distinct texts that went through the encoder.
+        reused: distinct texts that were in the store.
+        seconds: wall time, waiting for another process included.
+        padding_share: share of the encoder's token slots that held padding, 0..1.
+    """
+
+    encoded: int
+    reused: int
+    seconds: float
+    padding_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Features of N distinct texts, ready for `FeatureStore.put`; plain arrays, which travel between machines."""
+
+    digests: list[bytes]
+    lengths: np.ndarray
+    views: dict[str, np.ndarray]
+    tokens: TokenStates | None
+    padded_slots: int
+    slots: int
+
+    @property
+    def padding_share(self) -> float:
+        return self.padded_slots / self.slots if self.slots else 0.0
+
+    @classmethod
+    def joined(cls, pieces: Sequence[EncodedTexts]) -> EncodedTexts:
+        """Pieces encoded apart (one a GPU) as one, so that they become one shard."""
+        if len(pieces) == 1:
+            return pieces[0]
+        tokens = None
+        kept = [piece.tokens for piece in pieces if piece.tokens is not None]
+        if kept and len(kept) == len(pieces):
+            counts = np.concatenate([np.diff(part.offsets) for part in kept])
+            offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            tokens = TokenStates(np.concatenate([part.flat_SH for part in kept]), offsets, kept[0].dtype)
+        return cls(
+            [digest for piece in pieces for digest in piece.digests],
+            np.concatenate([piece.lengths for piece in pieces]),
+            {name: np.concatenate([piece.views[name] for piece in pieces]) for name in pieces[0].views},
+            tokens,
+            sum(piece.padded_slots for piece in pieces),
+            sum(piece.slots for piece in pieces),
+        )
+
+
+class Encoded(NamedTuple):
+    """One batch out of the encoder: which rows of its Tokens, their states, and the token slots that were padding."""
+
+    rows: list[int]
+    h_BTH: Tensor
+    mask_BT: Tensor
+    padded_slots: int
+    slots: int
+
+
+def encode(
+    request: FeatureRequest,
+    encoder: Encoder,
+    settings: FeaturesConfig,
+    token_budget_bytes: int | None = None,
+    on_progress: Progress | None = None,
+) -> EncodedTexts:
+    """Every view of the request's distinct texts, and their token states as far as the budget goes.
+
+    Args:
+        token_budget_bytes: bytes of token states to keep, shortest texts first; the setting's when None.
+    Raises:
+        FeatureError: the encoder is not the one, or not of the precision, that the request's key names.
+    """
+    check_encoder(request, encoder)
+    request = request.subset(request.unique_rows)
+    count, names = len(request), request.stored_views()
+    poolers = [view_pooler(name, encoder.hidden_size).to(encoder.device) for name in names]
+    views = {name: np.empty((count, encoder.hidden_size), dtype=np.float32) for name in names}
+    lengths = np.zeros(count, dtype=np.int32)
+    longest = reusable_tokens(encoder) if settings.prefix_reuse and request.hypotheses is not None else 0
+    chunks: Iterable[Chunk] = _tokenised(request, encoder, longest > 0)
+    keeper = None
+    if request.with_tokens:
+        chunks = list(chunks)  # all lengths are needed before the first state is kept
+        for rows, tokens in chunks:
+            lengths[rows] = tokens.lengths
+        budget = int(settings.token_budget_gib * 2**30) if token_budget_bytes is None else token_budget_bytes
+        keeper = _TokenKeeper(lengths, encoder.hidden_size, request, budget)
+
+    def finish(rows: list[int], pooled_VBH: Tensor, batch: Encoded) -> None:
+        for name, pooled_BH in zip(names, pooled_VBH.cpu().numpy(), strict=True):
+            views[name][rows] = pooled_BH
+        if keeper is not None:
+            keeper.keep(np.asarray(rows), batch)
+
+    done = padded = slots = 0
+    waiting: tuple[list[int], Tensor, Encoded] | None = None  # read back only once the next batch is under way
+    for chunk_rows, tokens in chunks:
+        lengths[chunk_rows] = tokens.lengths
+        posts = [request.premises[row] for row in chunk_rows]
+        for batch in _batches(encoder, tokens, posts, settings.batch_tokens, longest):
+            rows = [chunk_rows[row] for row in batch.rows]
+            pooled_VBH = _pool(poolers, batch)
+            if waiting is not None:
+                finish(*waiting)
+            waiting = (rows, pooled_VBH, batch)
+            done, padded, slots = done + len(rows), padded + batch.padded_slots, slots + batch.slots
+            if on_progress is not None:
+                on_progress(done, count)
+    if waiting is not None:
+        finish(*waiting)
+    return EncodedTexts(request.digests, lengths, views, keeper.states if keeper else None, padded, slots)
+
+
+def load_for(request: FeatureRequest) -> Encoder:
+    """The request's encoder, frozen, in the precision that its key names.
+
+    Raises:
+        EncoderError: it cannot be loaded.
+        FeatureError: its files are no longer those the request names.
+    """
+    frozen = {"freeze_encoder": True, "lora": None, "unfreeze_last_n": None}
+    encoder = load_encoder(ModelConfig.model_validate({**request.model.model_dump(), **frozen}), request.pinned_device)
+    check_encoder(request, encoder)
+    return encoder
+
+
+def check_encoder(request: FeatureRequest, encoder: Encoder) -> None:
+    """Raises FeatureError where features of this encoder would stand under another's key."""
+    if encoder.identity.fingerprint != request.identity.fingerprint:
+        raise FeatureError(
+            f"{encoder.identity.name}: not the files the request names; they changed meanwhile: start again."
+        )
+    if encoder.dtype != request.dtype:
+        raise FeatureError(
+            f"{encoder.identity.name}: loaded in {encoder.dtype}, requested in {request.precision}; "
+            "load it with the request's pinned_device."
+        )
+
+
+@torch.inference_mode()
+def _pool(poolers: Sequence[torch.nn.Module], batch: Encoded) -> Tensor:
+    h_BTH = batch.h_BTH.float()
+    return torch.stack([pool(h_BTH, batch.mask_BT) for pool in poolers])
+
+
+def encode_plainly(encoder: Encoder, tokens: Tokens, rows: Sequence[int], batch_tokens: int) -> Iterator[Encoded]:
+    """Each of some texts through the encoder on its own."""
+    lengths_N = np.asarray(tokens.lengths)[list(rows)]
+    for places in token_batches(lengths_N, batch_tokens):
+        chosen = [rows[place] for place in places]
+        h_BTH, mask_BT = _forward(encoder, tokens, chosen)
+        real = int(lengths_N[places].sum())
+        yield Encoded(chosen, h_BTH, mask_BT, mask_BT.numel() - real, mask_BT.numel())
+
+
+@torch.inference_mode()
+def _forward(encoder: Encoder, tokens: Tokens, rows: list[int]) -> tuple[Tensor, Tensor]:
+    batch = encoder.collate(tokens, rows, side="right")
+    h_BTH: Tensor = encoder(batch)
+    return h_BTH, batch["attention_mask"].bool()
+
+
+def _batches(encoder: Encoder, tokens: Tokens, posts: list[str], batch_tokens: int, longest: int) -> Iterator[Encoded]:
+    """Plain batches; rows of up to `longest` tokens post by post, by `posts`, where that saves work."""
+    rows = list(range(len(tokens)))
+    if longest:
+        groups: dict[str, list[int]] = {}
+        for row in rows:
+            groups.setdefault(posts[row], []).append(row)
+        rows = []
+        for item in encode_by_prefix(encoder, tokens, list(groups.values()), batch_tokens, longest):
+            if isinstance(item, list):
+                rows += item  # those that gain nothing by it
+            else:
+                yield Encoded(*item)
+    yield from encode_plainly(encoder, tokens, rows, batch_tokens)
+
+
+def _tokenised(request: FeatureRequest, encoder: Encoder, keep_posts: bool) -> Iterator[Chunk]:
+    """Chunks of rows and their tokens, longest texts first, made in a thread while earlier ones are computed."""
+
+    def tokenise(rows: list[int]) -> Tokens:
+        part = request.subset(rows)
+        return encoder.tokenize(part.premises, part.hypotheses)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as thread:
+        ahead: list[tuple[list[int], Future[Tokens]]] = []
+        for rows in _chunks(request, keep_posts):
+            ahead.append((rows, thread.submit(tokenise, rows)))
+            if len(ahead) > 2:
+                ready, future = ahead.pop(0)
+                yield ready, future.result()
+        for ready, future in ahead:
+            yield ready, future.result()
+
+
+def _chunks(request: FeatureRequest, keep_posts: bool) -> Iterator[list[int]]:
+    """Rows by descending number of characters; with `keep_posts` no post is torn apart."""
+    premises, hypotheses = request.premises, request.hypotheses
+    if keep_posts:
+        rows = sorted(range(len(premises)), key=lambda row: (-len(premises[row]), premises[row]))
+    else:
+        tails = [0] * len(premises) if hypotheses is None else [len(text) for text in hypotheses]
+        rows = sorted(range(len(premises)), key=lambda row: -(len(premises[row]) + tails[row]))
+    start = 0
+    while start < len(rows):
+        end = min(start + CHUNK_TEXTS, len(rows))
+        while keep_posts and end < len(rows) and premises[rows[end]] == premises[rows[end - 1]]:
+            end += 1
+        yield rows[start:end]
+        start = end
+
+
+def rows_within(lengths: np.ndarray, row_bytes: int, budget_bytes: int) -> np.ndarray:
+    """(n,) which texts' token states fit a budget, the shortest first: most texts stay whole.
+
+    Args:
+        row_bytes: bytes of one token's state.
+    """
+    order = np.argsort(lengths, kind="stable")
+    fits = np.zeros(len(lengths), dtype=bool)
+    fits[order] = np.cumsum(lengths[order].astype(np.int64)) * row_bytes <= budget_bytes
+    return fits
+
+
+class _TokenKeeper:
+    """Token states of those texts that fit the budget, written to their places as batches come."""
+
+    def __init__(self, lengths: np.ndarray, hidden: int, request: FeatureRequest, budget_bytes: int) -> None:
+        self.dtype = request.dtype
+        self.fits = rows_within(lengths, hidden * self.dtype.itemsize, budget_bytes)
+        offsets = np.concatenate([[0], np.cumsum(np.where(self.fits, lengths, 0))]).astype(np.int64)
+        self.flat_SH = torch.empty(int(offsets[-1]), hidden, dtype=self.dtype)
+        self.offsets = torch.from_numpy(offsets)
+
+    def keep(self, rows_B: np.ndarray, batch: Encoded) -> None:
+        fits_B = torch.from_numpy(self.fits[rows_B])
+        if not fits_B.any():
+            return
+        mask_BT = batch.mask_BT.cpu() & fits_B[:, None]
+        place_BT = self.offsets[torch.from_numpy(rows_B)][:, None] + mask_BT.cumsum(1) - 1
+        states_NH = batch.h_BTH[mask_BT.to(batch.h_BTH.device)]
+        self.flat_SH[place_BT[mask_BT]] = states_NH.to("cpu", self.dtype)
+
+    @property
+    def states(self) -> TokenStates:
+        flat_SH = self.flat_SH.view(torch.uint16) if self.dtype == torch.bfloat16 else self.flat_SH
+        return TokenStates(flat_SH.numpy(), self.offsets.numpy(), str(self.dtype).removeprefix("torch."))
+
+
+class EncodedOnDemand:
+    """A StateSource: token states of a block's rows by running the encoder, loaded when first asked.
+
+    Args:
+        block_rows: the block row of each of the request's texts.
+    """
+
+    def __init__(self, request: FeatureRequest, block_rows: np.ndarray, encoder: Encoder | None = None) -> None:
+        self._request, self._encoder = request, encoder
+        self._request_rows = {int(block_row): row for row, block_row in enumerate(block_rows)}
+
+    def states(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """h_BTH float32 and mask_BT of some block rows, right-padded with zeros, on the CPU."""
+        if self._encoder is None:
+            self._encoder = load_for(self._request)
+        part = self._request.subset([self._request_rows[row] for row in rows])
+        tokens = self._encoder.tokenize(part.premises, part.hypotheses)
+        h_BTH, mask_BT = _forward(self._encoder, tokens, list(range(len(tokens))))
+        h_BTH = h_BTH.to("cpu", torch.float32).masked_fill(~mask_BT.cpu().unsqueeze(-1), 0)
+        return h_BTH, mask_BT.cpu()

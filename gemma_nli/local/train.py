@@ -1,0 +1,193 @@
+"""`gemma-nli train`: one configuration cross-validated here, its journal the truth, its MLflow run a projection of it.
+
+The same key gives the same numbers, so a run that was cut off goes on after its last finished fold, and one that has
+finished is shown from its journal; `again` trains it anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from gemma_nli.base.files import write_whole
+from gemma_nli.config import RunConfig, home
+from gemma_nli.corpus.corpus_notes import corpus_notes
+from gemma_nli.corpus.pairs import PairTable, build_pairs
+from gemma_nli.corpus.redsm5 import Corpus, load_corpus
+from gemma_nli.features import FeatureStore
+from gemma_nli.model.encoder import identify_encoder, resolve_device
+from gemma_nli.storage import Place
+from gemma_nli.tracking.write.from_journal import artifacts_of, project_trial
+from gemma_nli.tracking.write.outbox import PENDING_FILE, Outbox
+from gemma_nli.tracking.write.tracker import MlflowTracker
+from gemma_nli.training.learned import learning_warning
+from gemma_nli.training.listeners import Listener, Silent
+from gemma_nli.training.results import CvResult, FoldResult
+from gemma_nli.trial import TrialJournal, TrialRecord, trial_key
+from gemma_nli.trial.hardware import environment_tags
+from gemma_nli.trial.trial_run import TrialRun
+
+log = logging.getLogger(__name__)
+DRAIN_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """How a run went. `folder` holds its journal (and, without MLflow, its artifacts); `run_id` is None without MLflow.
+
+    reused: nothing was trained, the journal was finished already. notes: what its user should know.
+    """
+
+    record: TrialRecord
+    result: CvResult
+    folder: Path
+    run_id: str | None
+    experiment: str
+    reused: bool
+    seconds: float
+    data_fingerprint: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        return self.record.state != "finished"
+
+
+def default_output() -> Path:
+    """Where single runs keep their journals: apart from sweeps, so that running a sweep's best again trains it."""
+    return home() / "runs"
+
+
+def run_here(
+    config: RunConfig,
+    output: Path | None = None,
+    storage: Place | None = None,
+    tags: Mapping[str, str] | None = None,
+    again: bool = False,
+    listeners: Iterable[Listener] = (),
+) -> LocalRun:
+    """Cross-validate one configuration and record it.
+
+    Args:
+        output: folder of the journal; else `default_output()`.
+        storage: a sweep's storage folder, for its encoded texts; else the default one, or without MLflow the output's.
+        tags: the user's own tags of the run; `note` is its description.
+        again: train all folds anew, also those that an earlier run finished.
+        listeners: told as the folds go on.
+    Raises:
+        CorpusError, EncoderError, TrackingError: before anything is trained.
+        TrainingError: a fold cannot be trained; the run is then FAILED in MLflow, with the reason.
+        TrialCrashed: the same of an exception that is no mistake of the user's.
+    """
+    began = time.monotonic()
+    corpus = load_corpus(config.data.data_dir, config.data.log_text)
+    pairs = build_pairs(corpus, config.data)
+    encoder = identify_encoder(config.model).fingerprint
+    resolve_device(config.device)  # one that is not there is a mistake now, and no failed run
+    journal = TrialJournal(output or default_output(), trial_key(config, pairs.fingerprint, encoder))
+    features = FeatureStore(_features_folder(config, output, storage), config.features)
+    facts = {**environment_tags(), "gemma_nli.computed_by": "train"}
+    run = TrialRun(journal, config, corpus, pairs, features, facts, wait_seconds=0)
+    with run as trial, _Desk(config, corpus, pairs, journal, dict(tags or {})) as desk:
+        with _ends_shown(journal, desk):
+            reused = trial.begin([desk, *listeners], again) is not None
+            while not trial.over:
+                trial.step()
+        record = journal.read(weights=True)
+        assert record is not None, "it has just been written"
+        result = CvResult([record.folds[k] for k in sorted(record.folds)], record.aggregates, record.criteria)
+        run_id = desk.finish(record)
+        if reused:
+            desk.notes.append("this configuration was trained before; its numbers are shown. --again trains it anew.")
+        warning = learning_warning(result.folds, config)
+        desk.notes[:0] = [*corpus_notes(corpus, pairs), *([warning] if warning else [])]
+        seconds = time.monotonic() - began
+        about = (config.experiment, reused, seconds, corpus.fingerprint, desk.notes)
+        return LocalRun(record, result, journal.folder, run_id, *about)
+
+
+def _features_folder(config: RunConfig, output: Path | None, storage: Place | None) -> Place:
+    """Encoded texts are shared with sweeps; a run without MLflow writes to nothing but its output folder."""
+    shared = home() / "storage" if config.mlflow.enabled else output or default_output()
+    return (storage or shared) / "features"
+
+
+@contextmanager
+def _ends_shown(journal: TrialJournal, desk: _Desk) -> Iterator[None]:
+    """A run that fails, or that Ctrl-C cuts off, is left in MLflow as what it is."""
+    try:
+        yield
+    except BaseException as error:
+        record = journal.read(weights=True)
+        if record is not None:  # else the journal could not even be begun
+            desk.finish(record, unfinished="running" if isinstance(error, Exception) else "stopped")
+        raise
+
+
+class _Desk(Silent):
+    """Shows the journal in MLflow, off the training's path; with `mlflow.enabled: false` in the run's folder alone."""
+
+    def __init__(
+        self, config: RunConfig, corpus: Corpus, pairs: PairTable, journal: TrialJournal, tags: dict[str, str]
+    ) -> None:
+        self.config, self.corpus, self.pairs, self.journal, self.tags = config, corpus, pairs, journal, tags
+        self.notes: list[str] = []
+        self.tracker: MlflowTracker | None = None
+        self.outbox: Outbox | None = None
+
+    def __enter__(self) -> _Desk:
+        if self.config.mlflow.enabled:
+            self.tracker = MlflowTracker(self.config.mlflow, self.config.experiment)
+            _ = self.tracker.experiment_id  # an unreachable store is a mistake now, and only a delay later
+            self.outbox = Outbox(self.journal.folder / PENDING_FILE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.outbox is not None:
+            self.outbox.close(0.0)
+
+    def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:
+        self._post()
+
+    def folds_ended(self, folds: list[FoldResult]) -> None:
+        self._post()
+
+    def _post(self) -> None:
+        if self.outbox is not None:
+            self.outbox.submit(self.journal.key, partial(self._deliver, "running"))
+
+    def finish(self, record: TrialRecord, unfinished: str = "running") -> str | None:
+        """Show the end; the id of the MLflow run, None where there is none (yet)."""
+        if self.tracker is None or self.outbox is None:
+            self._write_artifacts(record)
+            self.notes.append(
+                f"mlflow.enabled is false: nothing was sent anywhere; the run is in {self.journal.folder}"
+            )
+            return None
+        self.outbox.submit(self.journal.key, partial(self._deliver, unfinished))
+        if not self.outbox.drain(DRAIN_SECONDS):
+            self.notes.append(f"MLflow has not got the run yet ({self.outbox.last_error}); the same command sends it.")
+            return None
+        return self.tracker.known_trials(None)[self.journal.key][0]
+
+    def _deliver(self, unfinished: str) -> str | None:
+        assert self.tracker is not None
+        record = self.journal.read(weights=True)
+        if record is None:
+            return None
+        record.config = self.config  # of the same key; experiment and folders are as they are named now
+        trial = project_trial(record, self.corpus, self.pairs, self.journal.folder / "shared", None, self.tags)
+        if record.state == "running":
+            trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)
+        return self.tracker.sync_trial(None, trial)
+
+    def _write_artifacts(self, record: TrialRecord) -> None:
+        shared = self.journal.folder / "shared"
+        for name, source in artifacts_of(record, self.corpus, self.pairs, shared).items():
+            write_whole(self.journal.folder / name, source if isinstance(source, bytes) else source.read_bytes())

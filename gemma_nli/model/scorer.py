@@ -1,0 +1,138 @@
+"""A bundle at work: pairs in, probability and label out; or posts in, a probability and a label per criterion out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gemma_nli.base.errors import ConfigError, did_you_mean
+from gemma_nli.base.private_texts import remember_texts
+from gemma_nli.config import DeviceConfig
+from gemma_nli.model.bundle import LoadedBundle, load_bundle
+from gemma_nli.model.encoder import resolve_precision
+
+COLUMNS = ("premise", "hypothesis")
+ADDED = ("probability", "label")
+
+
+class PairScorer:
+    """Scores pairs with a loaded bundle."""
+
+    def __init__(self, bundle: LoadedBundle) -> None:
+        self.bundle = bundle
+        encoder = bundle.encoder
+        precision = resolve_precision(bundle.config.device, encoder.device) if encoder.device.type != "cpu" else None
+        self._autocast = precision if encoder.dtype == torch.float32 and precision != torch.float32 else None
+
+    @classmethod
+    def from_bundle(cls, folder: str | Path, device: DeviceConfig | None = None) -> PairScorer:
+        return cls(load_bundle(folder, device))
+
+    def score(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """One row per pair, in the given order and under the given index.
+
+        Args:
+            pairs: columns `premise` (post) and `hypothesis` (criterion), text in each; other columns are ignored.
+        Returns:
+            `probability` (float64) of matched, and `label` (int64): 1 at or above the bundle's threshold.
+        Raises:
+            ConfigError: a column is missing, or a value is no text. The message holds no text of a post.
+        """
+        premises, hypotheses = _texts(pairs)
+        remember_texts("scored pairs", premises)
+        device = self.bundle.encoder.device.type
+        with torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None):
+            logits = self.bundle.classifier.predict(premises, hypotheses, self.bundle.config.features.batch_tokens)
+        probability = torch.from_numpy(logits.astype(np.float64)).sigmoid().numpy()
+        label = (probability >= self.bundle.threshold).astype(np.int64)
+        return pd.DataFrame({"probability": probability, "label": label}, index=pairs.index)
+
+    @property
+    def criteria(self) -> dict[str, str]:
+        """Criterion id to its text, as the model was trained on them; raises ConfigError where it does not say."""
+        return _criteria(self.bundle.metadata.get("criteria"))
+
+    def score_posts(self, posts: pd.DataFrame) -> pd.DataFrame:
+        """Every criterion for each post: a row per post.
+
+        Args:
+            posts: column `premise`, text; other columns are ignored.
+        Returns:
+            Per criterion a float64 column of its id, the probability, and an int64 column `ID_label`, 1 at or above the
+            bundle's threshold; then that threshold, once (`post_columns` names them).
+        Raises:
+            ConfigError: no such column, a value is no text, or the model does not say its criteria.
+        """
+        criteria = self.criteria
+        if "premise" not in posts.columns:
+            raise ConfigError(f"posts: column 'premise' is missing{did_you_mean('premise', map(str, posts.columns))}")
+        crossed = pd.DataFrame(
+            {
+                "premise": [text for text in posts["premise"] for _ in criteria],
+                "hypothesis": [text for _ in range(len(posts)) for text in criteria.values()],
+            }
+        )
+        scores = self.score(crossed)
+        columns: list[Any] = []
+        for place in range(len(criteria)):
+            columns += [scores[name].to_numpy()[place :: len(criteria)] for name in ADDED]
+        columns.append(np.full(len(posts), self.bundle.threshold))
+        return pd.DataFrame(dict(zip(self.post_columns, columns, strict=True)), index=posts.index)
+
+    @property
+    def post_columns(self) -> list[str]:
+        """The columns of `score_posts`; a name that a criterion has already gets underscores."""
+        taken, names = set(self.criteria), list[str]()
+        for criterion in self.criteria:
+            names += [criterion, _free(f"{criterion}_label", taken)]
+        return [*names, _free("threshold", taken)]
+
+    def answer(self, table: pd.DataFrame) -> pd.DataFrame:
+        """`score` where there is a column `hypothesis`, else `score_posts`; an empty text is refused, not scored."""
+        for column in set(COLUMNS) & set(table.columns):
+            empty = [row for row, value in enumerate(table[column]) if isinstance(value, str) and not value.strip()]
+            if empty:
+                raise ConfigError(
+                    f"column '{column}' is empty in {len(empty)} of {len(table)} rows, first in row {empty[0]}; "
+                    "fill or drop them."
+                )
+        return self.score(table) if "hypothesis" in table.columns else self.score_posts(table)
+
+    def answer_columns(self, columns: Iterable[str]) -> list[str]:
+        """What `answer` gives for a table of these columns."""
+        return list(ADDED) if "hypothesis" in columns else self.post_columns
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _criteria(known: Any) -> dict[str, str]:
+    if not isinstance(known, dict) or not known:
+        raise ConfigError("this model was saved without its criteria; give each post its `hypothesis` in a column.")
+    return {str(name): str(text) for name, text in known.items()}
+
+
+def _texts(pairs: pd.DataFrame) -> tuple[list[str], list[str]]:
+    for column in COLUMNS:
+        if column not in pairs.columns:
+            raise ConfigError(f"pairs: column '{column}' is missing{did_you_mean(column, map(str, pairs.columns))}")
+        if list(pairs.columns).count(column) > 1:
+            raise ConfigError(f"pairs: column '{column}' is there more than once; keep one.")
+    for column in COLUMNS:
+        odd = [row for row, value in enumerate(pairs[column]) if not isinstance(value, str)]
+        if odd:
+            kind = type(pairs[column].iloc[odd[0]]).__name__
+            raise ConfigError(
+                f"pairs: column '{column}' must hold text, but {len(odd)} of {len(pairs)} values do not; "
+                f"the first is row {odd[0]} ({kind}). Fill or drop them."
+            )
+    return pairs["premise"].tolist(), pairs["hypothesis"].tolist()

@@ -1,0 +1,101 @@
+"""Where an Optuna study lives, and the sampler it is walked with."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sqlite3
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.study import StudyDirection
+
+from gemma_nli.base.advice import install_line
+from gemma_nli.base.errors import SweepError
+from gemma_nli.config import database_uri, sqlite_address, sqlite_file
+from gemma_nli.search.study_database import not_opened
+from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.storage import Place
+
+SPACE = "gemma_nli.space"
+"""A study's attribute: which space and objectives it is of."""
+
+
+def study_url(spec: SweepSpec, folder: Place) -> str:
+    """Where the sweep's study is: `search.storage`, which a sweep in a bucket must have, else `optuna.db` beside it."""
+    return database_uri(spec.search.storage or sqlite_address(str(folder / "optuna.db")))
+
+
+def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
+    """The study of that name and the spec's space, created where it is not there, with the sampler that is asked for.
+
+    A sweep's first space and objectives have the study of that name; others one with a digest of them behind it.
+
+    Raises:
+        SweepError: the database cannot be opened, or the sampler's needs are not installed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        file = sqlite_file(url)
+        if file is not None:
+            with sqlite3.connect(file, timeout=60) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+            database.close()
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        directions = [StudyDirection.MAXIMIZE if o.mode == "max" else StudyDirection.MINIMIZE for o in spec.objectives]
+        create = partial(optuna.create_study, storage=storage, directions=directions, load_if_exists=True)
+        study = create(study_name=name)
+        if list(study.directions) != directions or not _is_of(study, spec):
+            study = create(study_name=f"{name} {_digest(spec)}")
+    except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
+        raise not_opened(url, error) from None
+    study.sampler = build_sampler(spec, len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def _is_of(study: optuna.Study, spec: SweepSpec) -> bool:
+    """Whether a study is of the spec's space and objectives; a new one is from now on."""
+    if SPACE not in study.user_attrs:
+        wanted = spec.space.distributions()
+        trials = study.get_trials(deepcopy=False)  # of a version that did not note the space
+        if all(wanted.get(key) == found for trial in trials for key, found in trial.distributions.items()):
+            study.set_user_attr(SPACE, _digest(spec))
+    return bool(study.user_attrs.get(SPACE) == _digest(spec))
+
+
+def _digest(spec: SweepSpec) -> str:
+    about = [spec.space.tree(), [[objective.metric, objective.mode] for objective in spec.objectives]]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:
+    """The seeded sampler; on resume its stream goes on elsewhere instead of repeating its first draws.
+
+    Raises:
+        SweepError: the sampler needs a package that is not installed.
+    """
+    samplers = optuna.samplers
+    check_sampler(spec)
+    seed = int(np.random.SeedSequence([spec.search.seed, trials_before]).generate_state(1)[0])
+    if spec.search.sampler == "random":
+        return samplers.RandomSampler(seed=seed)
+    if spec.search.sampler == "cmaes":
+        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    if spec.search.sampler == "gp":
+        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    if spec.search.sampler == "nsga2":
+        return samplers.NSGAIISampler(seed=seed, population_size=20)
+    return samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, spec.search.num_trials // 4)))
+
+
+def check_sampler(spec: SweepSpec) -> None:
+    """Raises SweepError where the sampler needs a package that is not installed."""
+    needs = {"cmaes": ["cmaes"], "gp": ["torch", "scipy"]}.get(spec.search.sampler, [])
+    lacking = [package for package in needs if importlib.util.find_spec(package) is None]
+    if lacking:
+        wanted = "; ".join(install_line(package) for package in lacking)
+        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: {wanted}")

@@ -1,0 +1,176 @@
+"""The parts of a sweep file beside its base and space: search, scheduler, resources, finalize."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from gemma_nli.base.errors import did_you_mean
+from gemma_nli.config import Settings
+from gemma_nli.config.typed_words import as_text
+
+F1 = "cv_aggregate/mean_f1"
+_AVERAGED = ("f1", "auc", "ap", "accuracy", "precision", "recall")
+_OVER_FOLDS = [f"{how}_{what}" for how in ("mean", "std", "median") for what in _AVERAGED]
+METRICS = (*(f"cv_aggregate/{name}" for name in (*_OVER_FOLDS, "macro_f1", "mean_best_f1")), "model/trained_parameters")
+"""What a sweep can be decided by. `cv_aggregate/mean_best_f1` is the peeking one (docs: optimism)."""
+
+
+def known_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}")
+    return name
+
+
+def _slug(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(f"must be at most 100 letters, digits or . _ -, the first no sign, got {name!r}")
+    return name
+
+
+Slug = Annotated[str, AfterValidator(_slug)]
+"""A name that is also safe as a folder's name: it can never be a path."""
+
+
+def checked_tags(tags: dict[str, str]) -> dict[str, str]:
+    """A user's own tags: none of the names that MLflow and this package use for themselves."""
+    for name in tags:
+        if name.startswith(("mlflow.", "gemma_nli.", "version.")) or not re.fullmatch(r"[\w./ :-]{1,250}", name):
+            raise ValueError(f"tag {name!r}: must be letters, digits or . _ - / : and not start as mlflow's own do")
+        if len(tags[name]) > 8000:
+            raise ValueError(f"tag {name!r}: at most 8000 characters, got {len(tags[name])}")
+    return tags
+
+
+def _texts(value: Any) -> Any:
+    """Numbers in tags as they were typed."""
+    if not isinstance(value, dict):
+        return value
+    return {as_text(k): str(v).lower() if isinstance(v, bool) else as_text(v) for k, v in value.items()}
+
+
+Tags = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(checked_tags)]
+
+
+class Objective(Settings):
+    metric: str = Field(description="a trial's metric, as in cv_aggregate/mean_f1 or model/trained_parameters")
+    mode: Literal["max", "min"] = Field(description="whether more or less of it is better")
+
+    _known = field_validator("metric")(known_metric)
+
+
+class WarmStart(Settings):
+    configs: tuple[dict[str, Any], ...] = Field(default=(), description="dotted settings to try first")
+    experiment: str | None = Field(default=None, min_length=1, description="whose finished runs in MLflow are told")
+
+
+class SearchSettings(Settings):
+    algorithm: Literal["grid", "random", "optuna"] = Field(default="grid", description="how the space is walked")
+    sampler: Literal["tpe", "random", "cmaes", "gp", "nsga2"] = Field(default="tpe", description="Optuna's sampler")
+    num_trials: int = Field(
+        default=20, ge=1, le=100_000, description="trials over all resumes, for each compared value"
+    )
+    time_budget: float | None = Field(default=None, gt=0, description="seconds until no trial goes on")
+    seed: int = Field(default=42, ge=0, lt=2**32, description="seed of random and optuna")
+    storage: str | None = Field(
+        default=None,
+        min_length=1,
+        description="SQLAlchemy URL of the Optuna study, else SQLite in the sweep's folder; never the database of "
+        "MLflow, and with a `?` or `%` in a folder's name written %3F or %25; a password belongs in "
+        "the database's own place for it (PGPASSWORD, ~/.pgpass), as a masked URL cannot be resumed from",
+    )
+    warm_start: WarmStart = WarmStart()
+    objectives: tuple[Objective, ...] = Field(
+        default=(), max_length=4, description="two or more for a Pareto front; without, the sweep's metric and mode"
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> SearchSettings:
+        given = self.model_fields_set
+        if self.algorithm != "optuna":
+            for name in ("sampler", "storage", "warm_start"):
+                if name in given and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for algorithm optuna, and algorithm is {self.algorithm}")
+        if self.algorithm == "grid" and "num_trials" in given:
+            raise ValueError(f"num_trials ({self.num_trials}) is for random and optuna; a grid runs every cell")
+        if len(self.objectives) == 1:
+            raise ValueError("objectives needs two or more; for one, set the sweep's metric and mode")
+        names = [objective.metric for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise ValueError(f"objectives names a metric twice: {', '.join(names)}")
+        if self.objectives and self.algorithm == "optuna" and self.sampler == "cmaes":
+            raise ValueError("sampler cmaes takes one objective; choose nsga2, tpe, gp or random")
+        return self
+
+
+class SchedulerSettings(Settings):
+    kind: Literal["none", "asha", "median", "fold_racing"] = Field(
+        default="none", description="which trials stop before their last fold, judged on the folds done"
+    )
+    grace_folds: int = Field(default=1, ge=1, le=99, description="folds a trial runs before it can be stopped")
+    keep_last: int = Field(default=3, ge=1, le=1000, description="the best few by running mean F1 are never stopped")
+    level: float = Field(
+        default=0.05, gt=0, le=0.5, description="fold_racing: chance to stop a trial that would have beaten the leader"
+    )
+    reduction: float = Field(default=3.0, gt=1, le=100, description="asha: one in this many goes on at each rung")
+    min_trials: int = Field(default=5, ge=1, le=1000, description="median: finished trials before any is stopped")
+
+
+class Resources(Settings):
+    """What a trial asks of Ray; `auto` is decided by the engine from the model and the machine."""
+
+    cpu: float | Literal["auto"] = Field(default="auto", description="CPU cores a trial")
+    gpu: float | Literal["auto"] = Field(default="auto", description="GPUs a trial, fractions allowed")
+    max_concurrent: int | None = Field(default=None, ge=1, le=10_000, description="trials at a time")
+    max_failures: int = Field(default=2, ge=0, le=1000, description="times a trial whose worker died is tried again")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return {} if value == "auto" else value
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Resources:
+        if self.cpu != "auto" and not 0 < float(self.cpu) <= 1024:
+            raise ValueError(f"cpu must be auto or in (0, 1024], got {self.cpu}")
+        if self.gpu != "auto" and not 0 <= float(self.gpu) <= 64:
+            raise ValueError(f"gpu must be auto or in [0, 64], got {self.gpu}")
+        if self.gpu != "auto" and float(self.gpu) > 1 and float(self.gpu) != int(float(self.gpu)):
+            raise ValueError(f"gpu above 1 must be a whole number, got {self.gpu}")
+        return self
+
+
+class ConfirmSettings(Settings):
+    top: int = Field(default=3, ge=1, le=50, description="leaders that run again")
+    repeats: int = Field(default=4, ge=1, le=50, description="fresh fold drawings and training seeds for each of them")
+
+
+class ReportSettings(Settings):
+    enabled: bool = Field(default=True, description="write report.html and report.md at the sweep's end")
+
+
+class FinalizeSettings(Settings):
+    enabled: bool = Field(default=True, description="refit the best trial on all pairs and register it")
+    model_name: Slug | None = Field(default=None, description="else gemma_nli_{output.experiment_name}")
+    alias: str = Field(default="candidate", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="of the new version")
+    confirm: ConfirmSettings | None = Field(
+        default=None, description="run the leaders again on fresh folds and seeds, to see whether their order holds"
+    )
+    export_limit_gib: float = Field(
+        default=4.0, ge=0, le=10_000, description="GiB of weights up to which the model is exported for mlflow.pytorch"
+    )
+    promote_if_better: Literal["production", "staging", "champion"] | None = Field(
+        default=None, description="the alias that moves to the new version if it beats the present holder"
+    )
+    promote_level: float = Field(
+        default=0.05, gt=0, le=0.5, description="p-value below which the paired test counts as better"
+    )
+
+    @field_validator("alias")
+    @classmethod
+    def _not_reserved(cls, alias: str) -> str:
+        if alias.lower() == "latest" or (alias[0] in "vV" and alias[1:].isdigit()):
+            raise ValueError(f"MLflow reserves the alias {alias!r}")
+        return alias

@@ -1,0 +1,70 @@
+"""What all trials of a sweep share without a copy each: the corpus, the pairs, and features in Ray's object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+
+from gemma_nli.base.errors import FeatureError
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureStore
+from gemma_nli.storage import Place
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class SharedBlock:
+    """A FeatureBlock put into the object store, and what it can answer."""
+
+    key: str
+    views: frozenset[str]
+    with_tokens: bool
+    arrays: ray.ObjectRef[Arrays]
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """Given to every trial once an actor, not once a trial."""
+
+    base: RunConfig
+    corpus: Corpus
+    pairs: PairTable
+    storage: Place
+    objective: str
+    cpus: float
+    tags: dict[str, str] = field(default_factory=dict)
+    blocks: tuple[SharedBlock, ...] = ()
+    stopping: Place | None = None  # an entry of the shared storage that is there once no trial should begin
+
+
+class SharedFeatures:
+    """A FeatureSource that answers from the object store where it can, else from the store on disk (encoding there).
+
+    A block is fetched once a process and kept while the trials that follow ask for it again.
+    """
+
+    def __init__(self, blocks: tuple[SharedBlock, ...], store: FeatureStore) -> None:
+        self.blocks, self.store = blocks, store
+        self.fetched: dict[SharedBlock, FeatureBlock] = {}
+
+    def load(self, request: FeatureRequest) -> FeatureBlock:
+        for shared in self.blocks:
+            fits = shared.key == request.key and set(request.views) <= shared.views
+            if not fits or (request.with_tokens and not shared.with_tokens):
+                continue
+            if shared not in self.fetched:
+                self.fetched[shared] = FeatureBlock.from_arrays(ray.get(shared.arrays))
+            block = self.fetched[shared]
+            block.request = request
+            try:
+                block.rows_of(request.digests)
+            except FeatureError:
+                continue  # texts that were not foreseen when the sweep encoded: the store encodes them
+            return block
+        return self.store.load(request)

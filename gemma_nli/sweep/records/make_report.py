@@ -1,0 +1,142 @@
+"""A sweep's report: made at its end and by `gemma-nli report`, and made again only if it would say something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gemma_nli.analysis.evidence import Evidence, gather, merge
+from gemma_nli.base.advice import command_line
+from gemma_nli.base.errors import GemmaNliError, ReportError, SweepBusyError
+from gemma_nli.base.files import write_whole
+from gemma_nli.base.outgoing import shown_traceback
+from gemma_nli.base.version import __version__
+from gemma_nli.corpus.pairs import build_pairs
+from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.spec.spec import SweepSpec, load_sweep
+from gemma_nli.sweep.prepare import Prepared, asked_for, is_confirming, prepare
+from gemma_nli.sweep.records.mlflow_recorder import Recorder
+from gemma_nli.sweep.records.saved_report import FACTS, HTML, MARKDOWN, Reported, kept_report
+from gemma_nli.sweep.records.sweep_folder import SweepFolder, find_sweep
+from gemma_nli.sweep.resume import stored_spec
+
+log = logging.getLogger(__name__)
+
+
+def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = False) -> Reported:
+    """The report of a sweep started before, or of several over one corpus.
+
+    Args:
+        out: folder to write to; else the sweep's own (of several: a folder named after them).
+        encode: compute the vectors that the cosine baseline lacks.
+    Raises:
+        SweepError: no sweep of such a name; ReportError: nothing has finished, or the sweeps cannot be compared.
+    """
+    parts: list[Evidence] = []
+    folders: list[Path] = []
+    for name in dict.fromkeys(names):
+        sweep_id, storage = find_sweep(name)
+        kept = SweepFolder(storage / "sweeps" / sweep_id)
+        kept.pull()
+        folders.append(kept.path)
+        spec = load_sweep(kept.path / "spec.yaml")
+        corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
+        cells = reported(spec, kept)
+        parts.append(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))
+    evidence = merge(parts)
+    own = len(parts) == 1 and out is None
+    folder = out or (folders[0] if own else folders[0].parent / f"report-{_short(evidence.sweep_ids)}")
+    report = _write(evidence, folder, encode, note=own)
+    if own:
+        kept.push(HTML, MARKDOWN, FACTS)
+    return report
+
+
+def send_report(name: str) -> str | None:
+    """Log a sweep's kept report to its MLflow run; why it could not be, or None."""
+    try:
+        ready = prepare(stored_spec(name))
+        if not ready.spec.base.mlflow.enabled:
+            return None
+        folder = SweepFolder(ready.folder)
+        with folder.held(ready.spec.name):
+            recorder = Recorder(ready, folder)
+            try:
+                recorder.open()
+                recorder.end(folder.result())
+            finally:
+                recorder.abandon()
+    except SweepBusyError as error:
+        return f"MLflow gets the report when the sweep ends: {error}"
+    except GemmaNliError as error:  # MLflow is away, its password or the encoder is not here: the report is written
+        return f"MLflow has not got the report: {error}"
+    return None
+
+
+def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
+    """The report of a sweep that has just ended; the one that is there, where it is of the same trials.
+
+    None where no trial has finished. Whatever else goes wrong is raised.
+    """
+    cells = reported(ready.spec, folder)
+    try:
+        evidence = gather(ready.spec, ready.corpus, ready.pairs, ready.storage, cells, ready.sweep_id)
+    except ReportError:
+        return None
+    kept = kept_report(folder)
+    if kept is not None and kept.facts.get("of") == _digest(evidence):
+        return kept
+    report = _write(evidence, folder.path, encode=False, note=True)
+    folder.push(HTML, MARKDOWN, FACTS)
+    return report
+
+
+def reported(spec: SweepSpec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
+    """What a report is about: the trials that the sweep asks for now, and the confirming ones."""
+    noted = folder.cells()
+    return {**asked_for(spec, noted), **{key: found for key, found in noted.items() if is_confirming(found)}}
+
+
+def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, str | None]:
+    """(report, why there is none): a report that fails is told, and costs the sweep nothing."""
+    if not ready.spec.report.enabled:
+        return None, None
+    began = time.monotonic()
+    try:
+        found = report_at_end(ready, folder)
+    except GemmaNliError as error:
+        return None, f"no report: {error}"
+    except Exception as error:  # noqa: BLE001 - logged, as far as it may be shown
+        log.error("the report failed: %s", shown_traceback(error))
+        line = command_line("gemma-nli", "--verbose", "report", ready.spec.name)
+        return None, f"no report: {type(error).__name__}; see it with: {line}"
+    log.info("report in %.1f s", time.monotonic() - began)
+    return found, None
+
+
+def _write(evidence: Evidence, folder: Path, encode: bool, note: bool) -> Reported:
+    from gemma_nli.analysis.findings import facts_of
+    from gemma_nli.analysis.report.write import write_report
+
+    report = write_report(evidence, folder, encode)
+    facts = {"of": _digest(evidence), **facts_of(report.findings)}
+    if note:
+        write_whole(folder / FACTS, json.dumps(facts, indent=1).encode())
+    return Reported(report.html, report.markdown, facts)
+
+
+def _digest(evidence: Evidence) -> str:
+    """Of which trials in which state, described how, by which version."""
+    states = sorted((trial.key, trial.state, trial.folds_done) for trial in evidence.trials)
+    again = sorted((record.key, record.state) for _, record in evidence.confirmations)
+    about = [__version__, evidence.names, evidence.questions, evidence.compared, evidence.varied, evidence.spec.metric]
+    return hashlib.sha256(json.dumps([states, again, about]).encode()).hexdigest()
+
+
+def _short(words: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:12]

@@ -1,0 +1,150 @@
+"""A sweep's trials as their journals tell them: whatever is counted, ranked, confirmed, registered or shown is theirs.
+
+Which trials these are: of a grid or a random search its cells; of a study those it has proposed that its present space
+holds. A trial on other folds (a confirming one) and one that was stopped early are no candidates for the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from gemma_nli.base.outgoing import shown
+from gemma_nli.spec.sweep_sections import Objective
+from gemma_nli.sweep.prepare import Prepared
+from gemma_nli.training.learned import learning_warning
+from gemma_nli.trial import TrialRecord, read_trials
+
+State = Literal["finished", "pruned", "failed", "waiting"]
+ENDS: tuple[State, ...] = ("finished", "pruned", "failed")
+_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """One trial. `objective` is the sweep's metric (NaN without one); `ended` tells one end from the next."""
+
+    key: str
+    settings: dict[str, Any]
+    state: State
+    objective: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    folds_done: int = 0
+    ended: tuple[int, int | None] = (0, None)
+    warning: str = ""  # why its numbers say little, where a fold did not learn
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All trials of a sweep; `mode` says whether more or less of the metric is better."""
+
+    trials: tuple[TrialOutcome, ...]
+    mode: str = "max"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials that have ended, by how."""
+        found = Counter(trial.state for trial in self.trials)
+        return {state: found[state] for state in ENDS}
+
+    @property
+    def waiting(self) -> int:
+        """Trials without an end: never begun, or cut off."""
+        return sum(trial.state == "waiting" for trial in self.trials)
+
+    @cached_property
+    def ranked(self) -> list[TrialOutcome]:
+        """Finished trials, best first, equals by key; one whose metric is missing or NaN is no candidate."""
+        done = [t for t in self.trials if t.state == "finished" and math.isfinite(t.objective)]
+        return sorted(done, key=lambda t: (t.objective if self.mode == "min" else -t.objective, t.key))
+
+    @property
+    def best(self) -> TrialOutcome | None:
+        return self.ranked[0] if self.ranked else None
+
+    def run_since(self, before: Mapping[str, TrialRecord]) -> int:
+        """How many have come to an end that `before` does not know."""
+        return sum(t.state != "waiting" and t.ended != ended_of(before.get(t.key)) for t in self.trials)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Why trials failed, the commonest reason first: `{error, trials, settings}`, the settings of one of them."""
+        groups: dict[str, list[TrialOutcome]] = {}
+        for trial in self.trials:
+            if trial.state == "failed":
+                groups.setdefault(_first_line(trial.error), []).append(trial)
+        ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+        return [{"error": why, "trials": len(found), "settings": found[0].settings} for why, found in ordered]
+
+    def notes(self) -> list[str]:
+        """What its user should know of the trials: how many did not learn, the best one's reason or one of theirs."""
+        dull = [trial for trial in self.trials if trial.warning]
+        if not dull:
+            return []
+        shown_one = self.best if self.best in dull else dull[0]
+        assert shown_one is not None
+        which = "the best trial" if shown_one is self.best else "one of them"
+        trials = f"{len(dull)} of {len(self.trials)} trials did not learn in every fold"
+        return [f"{trials}; {which}: {shown_one.warning}"]
+
+    def pareto_front(self, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+        """Settings and values of the finished trials that no other beats in every objective; empty with one."""
+        names = [objective.metric for objective in objectives]
+        if len(names) < 2:
+            return []
+        signs = [1 if objective.mode == "max" else -1 for objective in objectives]
+        found: list[tuple[TrialOutcome, list[float]]] = []
+        for trial in self.trials:
+            values = [sign * trial.metrics.get(name, math.nan) for sign, name in zip(signs, names, strict=True)]
+            if trial.state == "finished" and all(math.isfinite(value) for value in values):
+                found.append((trial, values))
+        return [
+            {"settings": trial.settings, "values": {name: trial.metrics[name] for name in names}}
+            for trial, values in found
+            if not any(_beats(other, values) for _, other in found)
+        ]
+
+
+def outcome_of(ready: Prepared) -> Outcome:
+    """Read it from the journals; one that has been read as done is not read again, as its end is its last."""
+    trials = []
+    for keys in _slices(list(ready.trials)):
+        news = read_trials(ready.storage, [key for key in keys if not ready.is_done(key)])
+        for key in keys:
+            record = ready.records[key] if ready.is_done(key) else news.get(key)
+            trials.append(_outcome(key, ready.trials[key].settings, record, ready.spec.metric))
+    return Outcome(tuple(trials), ready.spec.mode)
+
+
+def ended_of(record: TrialRecord | None) -> tuple[int, int | None]:
+    """What tells this end of a trial from a later one."""
+    return (record.attempts, record.ended_ms) if record is not None else (0, None)
+
+
+def _outcome(key: str, settings: dict[str, Any], record: TrialRecord | None, metric: str) -> TrialOutcome:
+    if record is None or record.state == "running":
+        return TrialOutcome(key, settings, "waiting", folds_done=len(record.folds) if record is not None else 0)
+    metrics = record.metrics()
+    objective = float(metrics.get(metric, math.nan))
+    folds = len(record.folds)
+    warning = learning_warning(record.folds.values(), record.config) if record.state == "finished" else ""
+    return TrialOutcome(key, settings, record.state, objective, metrics, record.error, folds, ended_of(record), warning)
+
+
+def _slices(keys: list[str]) -> Iterator[list[str]]:
+    """A few journals in memory at a time: each holds its folds' predictions and weights."""
+    for start in range(0, len(keys), _AT_A_TIME):
+        yield keys[start : start + _AT_A_TIME]
+
+
+def _first_line(error: str | None) -> str:
+    lines = shown(error or "").strip().splitlines()
+    return lines[0][:300] if lines else "no reason was recorded"
+
+
+def _beats(one: list[float], other: list[float]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,58 @@
+"""The report that a sweep's folder holds.
+
+storage/sweeps/<sweep_id>/report.html, report.md   what people read
+                          report.json              what it says, and of which trials
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gemma_nli.sweep.records.sweep_folder import SweepFolder
+
+HTML, MARKDOWN, FACTS = "report.html", "report.md", "report.json"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Where a report is and what it says: `facts` as report.json has them."""
+
+    html: Path
+    markdown: Path
+    facts: dict[str, Any]
+
+    def told(self) -> dict[str, Any]:
+        """For `--json`."""
+        facts = {name: value for name, value in self.facts.items() if name != "of"}
+        return {"html": str(self.html), "markdown": str(self.markdown), **facts}
+
+
+def kept_report(folder: SweepFolder) -> Reported | None:
+    """The report that a sweep's folder holds, if it is whole."""
+    try:
+        facts = json.loads((folder.path / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    html, markdown = folder.path / HTML, folder.path / MARKDOWN
+    if not isinstance(facts, dict) or not html.is_file() or not markdown.is_file():
+        return None
+    return Reported(html, markdown, facts)
+
+
+def honest_tags(report: Reported | None, key: str | None = None) -> dict[str, str]:
+    """The winner's honest score as MLflow's tags, beside the raw one; none where `key` is not the winner's."""
+    facts = report.facts if report is not None else {}
+    honest = facts.get("honest")
+    if not honest or key not in (None, facts["winner"]):
+        return {}
+    return {
+        "gemma_nli.honest_metric": str(honest["metric"]),
+        "gemma_nli.honest_value": repr(honest["honest"]),
+        "gemma_nli.honest_low": repr(honest["low"]),
+        "gemma_nli.honest_high": repr(honest["high"]),
+        "gemma_nli.honest_candidates": str(honest["candidates"]),
+        "gemma_nli.honest_trial_key": str(facts["winner"]),
+    }

@@ -1,0 +1,235 @@
+"""A sweep's folder: who holds it, the spec it was started with, the cells it has, its result.
+
+storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `resume` goes on with
+                          cells.jsonl    a checksummed line a cell: trial key and settings; the sweep's trials
+                          result.json    what the last run of the command ended with
+                          pending.jsonl  trials whose news MLflow has not got yet
+                          owner          names the folder among the drivers that share an Optuna study
+                          shared/        files that many trials show in MLflow
+                          stopping       is there from the first Ctrl-C until the sweep is run again
+$GEMMA_NLI_HOME/sweeps/<sweep_id>.json   where that storage is, so that `resume NAME` works from anywhere
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gemma_nli.base.errors import SweepBusyError, SweepError, did_you_mean
+from gemma_nli.base.files import write_whole
+from gemma_nli.config import home
+from gemma_nli.storage import Changed, Lease, Place, Prefix, folder_of, place_of
+
+KEPT = ("spec.yaml", "cells.jsonl", "result.json", "owner", "report.html", "report.md", "report.json")
+"""What a bucket holds of a sweep beside its claim; all for MLflow is made anew from these and the journals."""
+
+
+class SweepFolder:
+    """Reads and writes one sweep's folder: of a prefix its mirror, brought up to date by `held` and `pull`."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.path = path = folder_of(place)
+        self.shared = path / "shared"
+        self.pending = path / "pending.jsonl"
+        self.stopping = place / "stopping"
+        self._lease: Lease | None = None
+        self._versions: dict[str, str | None] = {}
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Hold the sweep for this process, which lets go of it when it dies (in a bucket when its lease has run out).
+
+        Raises:
+            SweepBusyError: another process runs this sweep; says which.
+            SweepError: the folder cannot be made.
+            StorageError: the bucket cannot be written to, or not safely.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SweepError(
+                f"{self.path}: cannot be made: {error.strerror}; set storage= to a folder you own."
+            ) from None
+        lock = FileLock(self.path / ".lock", timeout=0)
+        holder = self.path / "holder.json"
+        try:
+            lock.acquire()
+        except Timeout:
+            raise SweepBusyError(
+                f"sweep '{name}' is being run by {_described(holder)}; wait for it, or end it."
+            ) from None
+        try:
+            write_whole(holder, json.dumps({"pid": os.getpid(), "host": os.uname().nodename}).encode())
+            with self._leased(name):
+                yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    @contextmanager
+    def _leased(self, name: str) -> Iterator[None]:
+        """Among machines that share a bucket: hold the sweep there, and take over what it holds."""
+        if not isinstance(self.place, Prefix):
+            yield
+            return
+        self.place.bucket.check_conditions((self.place / "probe").key)
+        lease = Lease(self.place / "holder.json")
+        if not lease.acquire(patient=False):
+            raise SweepBusyError(f"sweep '{name}' is being run by {lease.holder()}; wait for it, or end it.")
+        try:
+            self.pull()
+            self._lease = lease
+            yield
+        finally:
+            self._lease = None
+            lease.release()
+
+    def pull(self) -> None:
+        """Make a prefix's mirror hold what the prefix does; a folder is what it is."""
+        if not isinstance(self.place, Prefix):
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            found = self.place.bucket.get((self.place / name).key)
+            self._versions[name] = found.version if found is not None else None
+            if found is not None and found.data:
+                write_whole(self.path / name, found.data)
+            else:
+                (self.path / name).unlink(missing_ok=True)
+
+    def push(self, *names: str) -> None:
+        """Put files that have changed (or gone: then empty) where a prefix's other readers find them.
+
+        The holder writes over what it has seen only: one that was taken over meanwhile is refused.
+
+        Raises:
+            SweepError: another process has taken the sweep over.
+        """
+        if not isinstance(self.place, Prefix):
+            return
+        for name in names:
+            path, key = self.path / name, (self.place / name).key
+            data = path.read_bytes() if path.exists() else b""
+            if self._lease is None:
+                self.place.bucket.put(key, data)
+                continue
+            try:
+                if self._lease.lost:
+                    raise Changed(key)
+                before = self._versions[name]
+                self._versions[name] = self.place.bucket.put(key, data, if_match=before, if_absent=before is None)
+            except Changed:
+                raise SweepError(
+                    f"{self.place}: another process has taken this sweep over, as this one was cut off from the store."
+                ) from None
+
+    def begin(self, sweep_id: str, name: str, spec_yaml: str, storage: Place) -> None:
+        """Note what is run and where, here and under our home."""
+        write_whole(self.path / "spec.yaml", spec_yaml.encode())
+        (self.path / "result.json").unlink(missing_ok=True)  # of the run before: this one has not ended yet
+        self.push("spec.yaml", "result.json")
+        index = home() / "sweeps"
+        index.mkdir(parents=True, exist_ok=True)
+        write_whole(index / f"{sweep_id}.json", json.dumps({"name": name, "storage": str(storage)}).encode())
+
+    def owner(self) -> str:
+        """Names this folder among the drivers of one Optuna study: whoever holds the folder goes on as the same one."""
+        path = self.path / "owner"
+        if not path.exists():
+            write_whole(path, uuid.uuid4().hex.encode())
+            self.push("owner")
+        return path.read_text(encoding="utf-8")
+
+    def add_cells(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
+        """Append cells that are not noted yet."""
+        known = self.cells()
+        lines = [_line(key, dict(settings)) for key, settings in cells.items() if key not in known]
+        if lines:
+            with (self.path / "cells.jsonl").open("a", encoding="utf-8") as file:
+                file.write("\n".join(["", *lines]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self.push("cells.jsonl")
+
+    def cells(self) -> dict[str, dict[str, Any]]:
+        """Trial key to settings, in the order in which they came; a torn or damaged line is passed over."""
+        cells: dict[str, dict[str, Any]] = {}
+        try:
+            lines = (self.path / "cells.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return cells
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                if _line(entry["key"], entry["settings"]) == line:
+                    cells[str(entry["key"])] = dict(entry["settings"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        return cells
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        write_whole(self.path / "result.json", json.dumps(result, indent=1).encode())
+        self.push("result.json")
+
+    def result(self) -> dict[str, Any]:
+        """What the last run of the command ended with; empty where it was cut off or the file is damaged."""
+        try:
+            found = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) and {"interrupted", "trials", "best"} <= found.keys() else {}
+
+    def ask_to_stop(self) -> None:
+        """Let trials that wait in Ray's queue end as soon as they begin, on whatever node; the running ones finish."""
+        self.stopping.write_bytes(b"")
+
+    def go_on(self) -> None:
+        self.stopping.unlink(missing_ok=True)
+
+    def clear_ray(self) -> None:
+        """Ray's own record of the trials: never read, the journals are."""
+        shutil.rmtree(self.path / "ray", ignore_errors=True)
+
+
+def _line(key: str, settings: dict[str, Any]) -> str:
+    entry = {"key": key, "settings": settings}
+    return json.dumps({**entry, "check": hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:16]})
+
+
+def _described(holder: Path) -> str:
+    try:
+        facts = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {facts['pid']} on {facts['host']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def find_sweep(name: str) -> tuple[str, Place]:
+    """The id and storage of a sweep started before, by its name or id (the newest where several share a name).
+
+    Raises:
+        SweepError: none of that name, with the nearest one.
+    """
+    entries: list[tuple[float, str, dict[str, Any]]] = []
+    for path in sorted((home() / "sweeps").glob("*.json")):
+        try:
+            entries.append((path.stat().st_mtime, path.stem, json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    found = [(at, sweep_id, entry) for at, sweep_id, entry in entries if name in (sweep_id, entry.get("name"))]
+    if not found:
+        known = sorted({str(entry.get("name")) for _, _, entry in entries})
+        hint = did_you_mean(name, known) or "; no sweep has been started yet."
+        raise SweepError(f"no sweep is called '{name}'{hint}")
+    _, sweep_id, entry = max(found, key=lambda item: item[0])
+    return sweep_id, place_of(entry["storage"])

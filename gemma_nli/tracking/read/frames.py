@@ -1,0 +1,283 @@
+"""What MLflow holds as pandas tables: experiments, runs, models, runs side by side. Public functions of gemma_nli."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run, ViewType
+from mlflow.tracking import MlflowClient
+
+from gemma_nli.base.errors import TrackingError, did_you_mean
+from gemma_nli.config import MlflowConfig
+from gemma_nli.tracking.read.queries import METRIC
+from gemma_nli.tracking.read.run_ids import get_run
+from gemma_nli.tracking.registry.registered_models import registered_versions
+from gemma_nli.tracking.store.mlflow_store import Store, connect_existing, deleted_experiment, resolve_store, talking
+from gemma_nli.tracking.write.projection import KIND, STANDALONE, STATE, SWEEP_ID
+
+PAGE = 200
+COUNTED = 1000  # runs past the limit of a list that are counted
+_UNITS = {"h": 3600, "d": 86400, "w": 604800, "m": 60}
+_NAMED = re.compile(r"\b(params?|metrics?|tags?|attributes?)\.([A-Za-z_][\w./:-]*)")
+
+
+def list_experiments(tracking_uri: str | None = None) -> pd.DataFrame:
+    """One row an experiment: name, runs (active ones), best F1 of a finished run, last start, artifact location.
+
+    Raises:
+        TrackingError: the store cannot be reached.
+    """
+    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    with talking(store, "list experiments"):
+        client = connect_existing(store)
+        rows = []
+        for experiment in pages(client.search_experiments, view_type=ViewType.ACTIVE_ONLY):
+            own = list(pages(client.search_runs, experiment_ids=[experiment.experiment_id]))
+            scores = [run.data.metrics[METRIC] for run in own if METRIC in run.data.metrics]
+            rows.append(
+                {
+                    "experiment": experiment.name,
+                    "runs": len(own),
+                    "best_f1": max((s for s in scores if not math.isnan(s)), default=math.nan),
+                    "last_start": _when(max((run.info.start_time or 0 for run in own), default=0)),
+                    "artifacts": experiment.artifact_location,
+                    "id": experiment.experiment_id,
+                }
+            )
+    columns = ["experiment", "runs", "best_f1", "last_start", "artifacts", "id"]
+    return pd.DataFrame(rows, columns=columns).sort_values("last_start", ascending=False, ignore_index=True)
+
+
+def list_runs(
+    experiment: str | None = None,
+    where: str | None = None,
+    since: str | None = None,
+    tracking_uri: str | None = None,
+    kind: str | None = "trial",
+    limit: int | None = None,
+) -> pd.DataFrame:
+    """One row a run, best F1 first; runs without one come last, newest first.
+
+    Args:
+        experiment: its name; None takes all.
+        where: MLflow's filter, e.g. "params.model.pooling_strategy = 'mean' and metrics.cv_aggregate/mean_f1 > 0.6";
+            names with dots and slashes need no backticks here.
+        since: `2026-11-01`, `2026-11-01 12:00` (UTC), or an age: `90m`, `12h`, `7d`, `2w`.
+        kind: `trial` (of a sweep or alone, and an ExperimentTracker's), `sweep`, or None for both and for runs of other
+            programs.
+        limit: the most rows to give.
+    Returns:
+        run_id, name, experiment, status, state, by, f1, auc, start, then every `params.*`, `metrics.*` and `tags.*`.
+        `by` says what made the run: `sweep`, `train` (alone), `tracker`, or nothing for other programs'. In `attrs` is
+        `matching`: how many runs match, counted up to COUNTED past the limit, and None past that.
+    Raises:
+        TrackingError: no such experiment, a filter MLflow does not take, or the store cannot be reached.
+    """
+    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    query = " and ".join(part for part in (_kind(kind), _quote(where), _since(since)) if part)
+    with talking(store, f"search runs{f' where {where}' if where else ''}"):
+        client = connect_existing(store)
+        names = experiments_named(client, store, experiment)
+        order = [f"metrics.`{METRIC}` DESC", "attributes.start_time DESC"]
+        found, matching = [], 0
+        if names:
+            search = pages(client.search_runs, experiment_ids=list(names), filter_string=query, order_by=order)
+            for run in search:
+                matching += 1
+                if limit is None or matching <= limit:
+                    found.append(_run_row(run, names))
+                elif matching > limit + COUNTED:
+                    break
+    first = ["run_id", "name", "experiment", "status", "state", "by", "f1", "auc", "start"]
+    table = pd.DataFrame(found)
+    table = table.reindex(columns=[*first, *(c for c in table.columns if c not in first)])
+    table.attrs["matching"] = matching if limit is None or matching <= limit + COUNTED else None
+    return table
+
+
+def list_models(tracking_uri: str | None = None, name: str | None = None) -> pd.DataFrame:
+    """One row a registered version: name, version, aliases, stage, metric, value, sweep, torch, run_id, created.
+
+    Raises:
+        TrackingError: no model of that name (with the nearest), or the store cannot be reached.
+    """
+    rows = registered_versions(tracking_uri, name)
+    if name is not None and not rows:
+        known = {row.name for row in registered_versions(tracking_uri)}
+        raise TrackingError(
+            f"no registered model '{name}'{did_you_mean(name, known) or '; nothing is registered yet.'}"
+        )
+    columns = ["name", "version", "aliases", "stage", "metric", "value", "sweep", "torch", "run_id", "created"]
+    facts = [{**asdict(row), "created": _when(row.created_ms), "aliases": ", ".join(row.aliases)} for row in rows]
+    return pd.DataFrame(facts, columns=columns)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side, a column a run. `folds` has a row (metric, fold), e.g. (selected_f1, 3)."""
+
+    runs: pd.DataFrame
+    params: pd.DataFrame  # only those that differ
+    metrics: pd.DataFrame
+    folds: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def compare_runs(run_ids: Sequence[str], tracking_uri: str | None = None) -> Comparison:
+    """Two or more runs: the params that differ, the aggregate metrics, and fold by fold.
+
+    `notes` says where figures cannot be compared: other folds, another corpus or evaluation ratio, an unfinished run.
+
+    Raises:
+        TrackingError: fewer than two runs, an unknown run, or the store cannot be reached.
+    """
+    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    with talking(store, "compare runs"):
+        client = connect_existing(store)
+        found = list({run.info.run_id: run for run in (get_run(client, store, each) for each in run_ids)}.values())
+    if len(found) < 2:
+        raise TrackingError(f"compare: name two runs at least; they are listed by: {store.line('runs')}")
+    ids = [run.info.run_id for run in found]
+    about = [[r.info.run_name, r.info.status, r.data.tags.get(STATE, ""), _when(r.info.start_time)] for r in found]
+    table = pd.DataFrame(about, index=ids, columns=["name", "status", "state", "start"]).T
+    params = pd.DataFrame({run.info.run_id: run.data.params for run in found}, columns=ids).sort_index()
+    params = params[params.apply(lambda row: len(set(map(str, row))) > 1, axis=1)] if len(params) else params
+    metrics = pd.DataFrame({run.info.run_id: run.data.metrics for run in found}, columns=ids).sort_index()
+    chosen = metrics[metrics.index.str.startswith(("cv_aggregate/", "criterion/", "model/", "test_", "best_val"))]
+    return Comparison(table, params, chosen, _folds(metrics), tuple(_notes(found)))
+
+
+def metric_history(run_id: str, metric: str, tracking_uri: str | None = None) -> pd.DataFrame:
+    """step, value and time of every point of a metric, in order of step.
+
+    Raises:
+        TrackingError: an unknown run or metric (with the nearest name), or the store cannot be reached.
+    """
+    store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
+    with talking(store, f"read metric '{metric}'"):
+        client = connect_existing(store)
+        run = get_run(client, store, run_id)
+        if metric not in run.data.metrics:
+            hint = did_you_mean(metric, run.data.metrics) or "; it has none yet."
+            raise TrackingError(f"run {run_id}: no metric '{metric}'{hint}")
+        points = sorted(
+            client.get_metric_history(run.info.run_id, metric), key=lambda point: (point.step, point.timestamp)
+        )
+    rows = [(point.step, point.value, _when(point.timestamp)) for point in points]
+    return pd.DataFrame(rows, columns=["step", "value", "time"])
+
+
+def pages(call: Any, **words: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = call(max_results=PAGE, page_token=token, **words)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def experiments_named(client: MlflowClient, store: Store, wanted: str | None) -> dict[str, str]:
+    """Experiment id to name."""
+    there = {e.experiment_id: e.name for e in pages(client.search_experiments, view_type=ViewType.ACTIVE_ONLY)}
+    if wanted is None:
+        return there
+    chosen = {number: name for number, name in there.items() if name == wanted}
+    if not chosen:
+        deleted = client.get_experiment_by_name(wanted)
+        if deleted is not None and deleted.lifecycle_stage != "active":
+            raise deleted_experiment(store, deleted)
+        hint = did_you_mean(wanted, [n for n in there.values() if n != "Default"]) or "; it has no experiment yet."
+        raise TrackingError(f"{store.shown}: no experiment '{wanted}'{hint}")
+    return chosen
+
+
+def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
+    metrics, tags = run.data.metrics, run.data.tags
+    row: dict[str, Any] = {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "experiment": names[run.info.experiment_id],
+        "status": run.info.status,
+        "state": tags.get(STATE, run.info.status.lower()),
+        "by": _maker(tags),
+        "f1": metrics.get(METRIC, metrics.get("test_f1", math.nan)),
+        "auc": metrics.get("cv_aggregate/mean_auc", metrics.get("test_auc", math.nan)),
+        "start": _when(run.info.start_time),
+    }
+    row |= {f"params.{k}": v for k, v in run.data.params.items()}
+    row |= {f"metrics.{k}": v for k, v in metrics.items()}
+    return row | {f"tags.{k}": v for k, v in tags.items() if not k.startswith("mlflow.")}
+
+
+def _maker(tags: Mapping[str, str]) -> str:
+    """What made a run: a `train` alone can have the key and the numbers of a sweep's trial, and is not a second one."""
+    if tags.get(KIND) == "trial":
+        return "train" if tags.get(SWEEP_ID) == STANDALONE else "sweep"
+    return {"single": "tracker", "sweep": "sweep"}.get(tags.get(KIND, ""), "")
+
+
+def _kind(kind: str | None) -> str:
+    if kind == "trial":
+        return f"tags.`{KIND}` != 'sweep'"  # of those that have the tag
+    return f"tags.`{KIND}` = '{kind}'" if kind else ""
+
+
+def _quote(where: str | None) -> str:
+    """Backticks around names with dots or slashes, which MLflow's parser needs; text in quotes is left alone."""
+    if not where:
+        return ""
+    parts = re.split(r"('[^']*'|\"[^\"]*\"|`[^`]*`)", where)
+    return "".join(_NAMED.sub(r"\1.`\2`", part) if index % 2 == 0 else part for index, part in enumerate(parts))
+
+
+def _since(text: str | None) -> str:
+    if not text:
+        return ""
+    age = re.fullmatch(r"(\d+)\s*([mhdw])", text.strip())
+    if age:
+        start = time.time() - int(age[1]) * _UNITS[age[2]]
+    else:
+        try:
+            moment = datetime.fromisoformat(text.strip())
+        except ValueError:
+            raise TrackingError(f"--since: '{text}' is no time; write 2026-11-01, or an age as 12h, 7d, 2w.") from None
+        start = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return f"attributes.start_time >= {int(start * 1000)}"
+
+
+def _folds(metrics: pd.DataFrame) -> pd.DataFrame:
+    """`cv_summary/fold_K_NAME` as rows (NAME, K)."""
+    parts = metrics.index.str.extract(r"^cv_summary/fold_(?P<fold>\d+)_(?P<metric>.+)$")
+    kept = parts["fold"].notna().to_numpy()
+    folds = metrics[kept].copy()
+    keys = [parts["metric"][kept], parts["fold"][kept].astype(int)]
+    folds.index = pd.MultiIndex.from_arrays(keys, names=["metric", "fold"])
+    return folds.sort_index()
+
+
+def _notes(found: list[Run]) -> Iterator[str]:
+    named = {
+        "fold_fingerprint": "evaluation pairs",
+        "data_fingerprint": "corpora",
+        "eval_negative_ratio": "evaluation ratios",
+    }
+    for tag, name in named.items():
+        values = {run.data.tags.get(f"gemma_nli.{tag}", "") for run in found}
+        if len(values) > 1:
+            yield f"their {name} differ: the figures cannot be compared."
+    for run in found:
+        if METRIC not in run.data.metrics and "test_f1" not in run.data.metrics:
+            state = run.data.tags.get(STATE, run.info.status.lower())
+            yield f"run {run.info.run_id} has no aggregates: it is {state}; they come when the last fold has ended."
+
+
+def _when(milliseconds: int | None) -> pd.Timestamp:
+    return pd.to_datetime(milliseconds, unit="ms", utc=True) if milliseconds else pd.NaT  # type: ignore[return-value]

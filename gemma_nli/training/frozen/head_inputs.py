@@ -1,0 +1,170 @@
+"""From rows of the PairTable to what a head sees: cached vectors, or token states where the pooling is learned.
+
+Shapes: K folds, B rows, T tokens, H hidden, D head input (H joint, 4H separate), N rows of the PairTable.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable, pair_texts
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureSource
+from gemma_nli.model.encoder import identify_encoder, resolve_device
+from gemma_nli.model.heads import Drop, Head, build_head, combine, no_drop
+from gemma_nli.model.pooling import POOLERS, LearnedPooler, Pooler, build_pooler, view_name
+from gemma_nli.training.frozen.ragged_attention import attend, ragged_rows
+
+
+def initial_seed(seed: int, fold: int) -> int:
+    """What a fold's initial weights are drawn from."""
+    return int(np.random.SeedSequence([seed, fold]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class StackedClassifier(nn.Module):
+    """K poolings (where learned) and K heads, trained together."""
+
+    def __init__(self, config: RunConfig, hidden_size: int, num_models: int) -> None:
+        super().__init__()
+        model = config.model
+        width = hidden_size if model.pair_encoding == "joint" else 4 * hidden_size
+        self.pooler: Pooler = build_pooler(model.pooling_strategy, hidden_size, model.pooling_k, num_models)
+        self.head: Head = build_head(model.head, width, model.head_hidden, num_models)
+
+    def reset(self, model: int, seed: int, fold: int) -> None:
+        """Draw one fold's initial weights; they depend on the seed and the fold, not on which folds train beside it."""
+        generator = torch.Generator().manual_seed(initial_seed(seed, fold))
+        self.pooler.reset(model, generator)
+        self.head.reset(model, generator)
+
+    def state_of(self, model: int) -> dict[str, Tensor]:
+        """One model's weights with a leading dimension of 1: they load into a classifier of one."""
+        return {name: p.detach()[model : model + 1].cpu().clone() for name, p in self.named_parameters()}
+
+    def load_model(self, model: int, state: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter[model].copy_(state[name][0])
+
+
+class HeadInputs(Protocol):
+    hidden_size: int
+    device: torch.device
+    chunk: int | None
+
+    def logits(self, classifier: StackedClassifier, rows_KB: Tensor, drop: Drop = no_drop) -> Tensor:
+        """(K, B) logits of PairTable rows; `chunk` is how many columns at a time fit memory, None for any number."""
+
+
+class VectorInputs:
+    """Pooled vectors. One side holds the pairs' vectors; two sides the posts' and the criteria's."""
+
+    chunk: int | None = None
+
+    def __init__(self, sides: list[tuple[Tensor, Tensor]], device: torch.device) -> None:
+        self.sides = [(vectors_MH.to(device), place_N.to(device)) for vectors_MH, place_N in sides]
+        self.hidden_size = self.sides[0][0].shape[1]
+        self.device = device
+
+    def logits(self, classifier: StackedClassifier, rows_KB: Tensor, drop: Drop = no_drop) -> Tensor:
+        flat_R = rows_KB.reshape(-1)
+        taken = [vectors_MH.index_select(0, place_N.index_select(0, flat_R)) for vectors_MH, place_N in self.sides]
+        x_RD = taken[0] if len(taken) == 1 else combine(taken[0], taken[1])
+        logits: Tensor = classifier.head(x_RD.view(*rows_KB.shape, -1), drop)
+        return logits
+
+
+class TokenInputs:
+    """Token states: read where they lie when all are in memory, else encoded again, batch by batch, by the block."""
+
+    def __init__(
+        self, sides: list[tuple[FeatureBlock, NDArray[np.int64]]], hidden_size: int, device: torch.device
+    ) -> None:
+        self.sides, self.hidden_size, self.device = sides, hidden_size, device
+        self.flat = [_flat_states(block, device) for block, _ in sides]
+        self.chunk = None if all(flat_SH is not None for flat_SH in self.flat) else 64
+
+    def logits(self, classifier: StackedClassifier, rows_KB: Tensor, drop: Drop = no_drop) -> Tensor:
+        pooled = [self._pooled(classifier.pooler, side, rows_KB) for side in range(len(self.sides))]
+        x_KBD = pooled[0] if len(pooled) == 1 else combine(pooled[0], pooled[1])
+        logits: Tensor = classifier.head(x_KBD, drop)
+        return logits
+
+    def _pooled(self, pooler: Pooler, side: int, rows_KB: Tensor) -> Tensor:
+        block, place_N = self.sides[side]
+        flat_SH = self.flat[side]
+        at_R = place_N[rows_KB.reshape(-1).cpu().numpy()]
+        if flat_SH is not None and isinstance(pooler, LearnedPooler) and block.tokens is not None:
+            texts = ragged_rows(flat_SH, block.tokens.offsets, at_R)
+            query_RH = pooler.look().repeat_interleave(rows_KB.shape[1], dim=0)
+            return pooler.mix(attend(texts, query_RH).view(*rows_KB.shape, -1))
+        h_RTH, mask_RT = block.token_batch(at_R)
+        shape = (*rows_KB.shape, h_RTH.shape[1])
+        vectors: Tensor = pooler(h_RTH.to(self.device).view(*shape, -1), mask_RT.to(self.device).view(shape))
+        return vectors
+
+
+def _flat_states(block: FeatureBlock, device: torch.device) -> Tensor | None:
+    """All token states of a block on the device in float32, or None where some were not kept."""
+    if block.tokens is None or block.kept_share() < 1:
+        return None
+    return block.tokens.tensor().to(device, torch.float32)
+
+
+def feature_request(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> FeatureRequest:
+    """What a configuration needs encoded for these rows: pairs when joint, posts and criteria alone when separate."""
+    model = config.model
+    view = view_name(model.pooling_strategy, model.pooling_k)
+    if model.pair_encoding == "joint":
+        premises, hypotheses = pair_texts(corpus, pairs, rows)
+        texts, partners = tuple(premises), tuple(hypotheses)
+    else:
+        posts, criteria = np.unique(pairs.post_N[rows]), np.unique(pairs.criterion_N[rows])
+        texts = tuple(corpus.posts[pairs.post_ids[p]] for p in posts)
+        texts += tuple(corpus.criteria[pairs.criterion_ids[c]] for c in criteria)
+        partners = None
+    return FeatureRequest(
+        model=model,
+        device=config.device,
+        identity=identify_encoder(model),
+        premises=texts,
+        hypotheses=partners,
+        views=(view,) if view else (),
+        with_tokens=POOLERS[model.pooling_strategy].learned,
+    )
+
+
+def load_inputs(
+    config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64], features: FeatureSource
+) -> HeadInputs:
+    """The inputs of these rows, encoded now where the source does not hold them yet."""
+    request = feature_request(config, corpus, pairs, rows)
+    block = features.load(request)
+    device = resolve_device(config.device)
+    places = _places(config, pairs, rows, request, block)
+    if request.with_tokens:
+        return TokenInputs([(block, place_N) for place_N in places], block.hidden_size, device)
+    vectors_MH = block.view(request.views[0])
+    return VectorInputs([(vectors_MH, torch.from_numpy(place_N)) for place_N in places], device)
+
+
+def _places(
+    config: RunConfig, pairs: PairTable, rows: NDArray[np.int64], request: FeatureRequest, block: FeatureBlock
+) -> list[NDArray[np.int64]]:
+    """For each side, the block's row of every PairTable row (-1 where it is not among `rows`)."""
+    at = block.rows_of(request.digests)
+    size = len(pairs.label_N)
+    if config.model.pair_encoding == "joint":
+        place_N = np.full(size, -1, dtype=np.int64)
+        place_N[rows] = at
+        return [place_N]
+    posts, criteria = np.unique(pairs.post_N[rows]), np.unique(pairs.criterion_N[rows])
+    of_post, of_criterion = np.full(len(pairs.post_ids), -1), np.full(len(pairs.criterion_ids), -1)
+    of_post[posts], of_criterion[criteria] = at[: len(posts)], at[len(posts) :]
+    return [of_post[pairs.post_N].astype(np.int64), of_criterion[pairs.criterion_N].astype(np.int64)]

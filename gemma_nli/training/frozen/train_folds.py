@@ -1,0 +1,135 @@
+"""All folds of a frozen encoder's configuration as one batched computation over cached vectors.
+
+Shapes: E epochs, K folds, V rows of an evaluation set.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_fold
+from gemma_nli.training.frozen.head_inputs import HeadInputs, StackedClassifier
+from gemma_nli.training.frozen.stacked_heads import EvaluationSet, HeadStack
+from gemma_nli.training.metrics import curves
+from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
+
+
+@dataclass
+class _Watch:
+    """Who is still training, and each fold's best epoch so far with its weights."""
+
+    folds: int
+    patience: int | None
+    best_score: NDArray[np.float64] = field(init=False)
+    best_epoch: NDArray[np.int64] = field(init=False)
+    last_epoch: NDArray[np.int64] = field(init=False)
+    going: NDArray[np.bool_] = field(init=False)
+    diverged: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.best_score = np.full(self.folds, -np.inf)
+        self.best_epoch = np.zeros(self.folds, dtype=np.int64)
+        self.last_epoch = np.zeros(self.folds, dtype=np.int64)
+        self.going = np.ones(self.folds, dtype=bool)
+        self.diverged = np.zeros(self.folds, dtype=bool)
+
+    def epoch_ended(self, epoch: int, score_K: NDArray[np.float64], finite_K: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which folds have a new best epoch; stops those out of patience or with a loss that is no number."""
+        self.diverged |= self.going & ~finite_K
+        self.going &= finite_K
+        self.last_epoch[self.going] = epoch
+        better = self.going & (score_K > self.best_score)
+        self.best_score[better], self.best_epoch[better] = score_K[better], epoch
+        if self.patience is not None:
+            self.going &= epoch - self.best_epoch < self.patience
+        return better
+
+
+def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: HeadInputs) -> list[FoldResult]:
+    """Train and measure the heads of `folds` together.
+
+    Returns:
+        One FoldResult a fold, in the order of `folds`; a fold whose loss became NaN or inf has status `diverged`.
+    """
+    began = time.perf_counter()
+    plans = [plan_fold(config, pairs, fold) for fold in folds]
+    stack = HeadStack(config, pairs, folds, [plan.fit for plan in plans], inputs)
+    evaluation = EvaluationSet([plan.evaluation for plan in plans], inputs.device)
+    inner = any(plan.chosen_by == "inner" for plan in plans)
+    selection = EvaluationSet([plan.selection for plan in plans], inputs.device) if inner else None
+    watch = _Watch(len(folds), config.training.patience)
+    values_KP = stack.optimizer.values_KP
+    kept_KP = values_KP.clone()
+    told = _Told(pairs, plans)
+    for epoch in range(1, config.training.num_epochs + 1):
+        told.train_loss.append(stack.run_epoch())
+        told.logits.append(evaluation.logits(inputs, stack.classifier))
+        if selection is not None:
+            told.inner_logits.append(selection.logits(inputs, stack.classifier))
+        told.scores.append(np.array([told.score(fold) for fold in range(len(folds))]))
+        better_K = watch.epoch_ended(epoch, told.scores[-1], told.finite())
+        if better_K.any():
+            chosen = torch.from_numpy(np.flatnonzero(better_K)).to(inputs.device)
+            kept_KP[chosen] = values_KP[chosen]
+        if not watch.going.any():
+            break
+    values_KP.copy_(kept_KP)
+    seconds = (time.perf_counter() - began) / len(folds)
+    results = [told.result(index, watch) for index in range(len(folds))]
+    for index, result in enumerate(results):
+        result.state, result.seconds = stack.classifier.state_of(index), seconds
+        result.trained_parameters = sum(value.numel() for value in result.state.values())
+    return results
+
+
+@dataclass
+class _Told:
+    """What each epoch gave, for all folds: (K,) losses and scores, K arrays of logits."""
+
+    pairs: PairTable
+    plans: list[FoldPlan]
+    train_loss: list[NDArray[np.float64]] = field(default_factory=list)
+    logits: list[list[NDArray[np.float32]]] = field(default_factory=list)
+    inner_logits: list[list[NDArray[np.float32]]] = field(default_factory=list)
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def score(self, index: int) -> float:
+        inner_V = self.inner_logits[-1][index] if self.inner_logits else None
+        return epoch_score(self.pairs, self.plans[index], len(self.logits), self.logits[-1][index], inner_V)
+
+    def finite(self) -> NDArray[np.bool_]:
+        """(K,) whether the latest epoch gave numbers only."""
+        finite_K = np.isfinite(self.train_loss[-1]) & EvaluationSet.finite(self.logits[-1])
+        return finite_K & EvaluationSet.finite(self.inner_logits[-1]) if self.inner_logits else finite_K
+
+    def result(self, index: int, watch: _Watch) -> FoldResult:
+        ran, plan = int(watch.last_epoch[index]), self.plans[index]
+        z_EV = self._epochs(self.logits, index, ran)
+        history = {"train_loss": [float(loss[index]) for loss in self.train_loss[:ran]]}
+        history |= {name: values.tolist() for name, values in curves(z_EV, self.pairs.label_N[plan.evaluation]).items()}
+        inner_EV = None
+        if plan.chosen_by == "inner":
+            history["inner_f1"] = [float(score[index]) for score in self.scores[:ran]]
+            inner_EV = self._epochs(self.inner_logits, index, ran)
+        status = DIVERGED if watch.diverged[index] else FINISHED
+        return measure(self.pairs, plan, history, z_EV, inner_EV, int(watch.best_epoch[index]), status)
+
+    @staticmethod
+    def _epochs(logits: list[list[NDArray[np.float32]]], index: int, ran: int) -> NDArray[np.float32]:
+        """(E, V) of the epochs that the fold finished: none, where it diverged in the first."""
+        return np.array([z[index] for z in logits[:ran]]).reshape(ran, len(logits[0][index]))
+
+
+def fit_head(config: RunConfig, pairs: PairTable, rows: Rows, epochs: int, inputs: HeadInputs) -> StackedClassifier:
+    """One head on all of `rows` for a known number of epochs: the finalizer's refit (fold 0 in the seed's terms)."""
+    stack = HeadStack(config, pairs, [0], [rows], inputs)
+    for _ in range(epochs):
+        stack.run_epoch()
+    return stack.classifier
