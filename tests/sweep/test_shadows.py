@@ -53,15 +53,18 @@ def test_the_working_folder_and_pythonpath_are_looked_at(tmp_path, monkeypatch):
     assert first_folders() == [tmp_path, tmp_path / "a", tmp_path / "b"]
 
 
-def test_the_command_says_so_and_starts_no_ray(sweep_tree, tmp_path):
+INSTALLED = ["-c", "import sys; sys.path.pop(0); sys.argv[0] = 'gemma-nli'; from gemma_nli.cli import main; main()"]
+
+
+@pytest.mark.parametrize(("command", "name"), [(INSTALLED, "torch.py"), (["-m", "gemma_nli"], "torch.py"),
+                                               (["-m", "gemma_nli"], "yaml.py")])  # fmt: skip
+def test_the_command_says_so_and_starts_no_ray(sweep_tree, tmp_path, command, name):
     folder = tmp_path / "work"
-    entry = plant(folder, "torch.py")
+    entry = plant(folder, name)
     file = tmp_path / "little.yaml"
     file.write_text(yaml.safe_dump(sweep_tree))
-    code = "import sys; sys.path.pop(0); from gemma_nli.cli import main\n"  # as the installed command has it
-    code += f"sys.argv = ['gemma-nli', 'sweep', {str(file)!r}]\nmain()"
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *command, "sweep", str(file)], cwd=folder, capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 2, ended.stderr[-2000:]
     assert str(entry) in ended.stderr

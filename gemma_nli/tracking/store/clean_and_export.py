@@ -98,12 +98,12 @@ def _collect(plan: CleanPlan, experiments: list[str]) -> None:
     """MLflow's own garbage collector, in a process of its own; the address travels in the environment, not in `ps`."""
     environment = {**os.environ, "MLFLOW_TRACKING_URI": plan.store.uri, "MLFLOW_BACKEND_STORE_URI": plan.store.uri}
     for start in range(0, len(plan.runs), 500):
-        command = [sys.executable, "-m", "mlflow", "gc", "--run-ids", ",".join(plan.runs[start : start + 500])]
+        command = [sys.executable, "-P", "-m", "mlflow", "gc", "--run-ids", ",".join(plan.runs[start : start + 500])]
         _gc(command, environment, plan)
     all_there = pages(connect_existing(plan.store).search_experiments, view_type=ViewType.ALL)
     left = {experiment.experiment_id for experiment in all_there} & set(experiments)
     if left:  # its runs' collection can have taken a deleted experiment along
-        _gc([sys.executable, "-m", "mlflow", "gc", "--experiment-ids", ",".join(sorted(left))], environment, plan)
+        _gc([sys.executable, "-P", "-m", "mlflow", "gc", "--experiment-ids", ",".join(sorted(left))], environment, plan)
 
 
 def _gc(command: list[str], environment: dict[str, str], plan: CleanPlan) -> None:

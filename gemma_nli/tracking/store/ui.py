@@ -36,6 +36,7 @@ def serve_ui(port: int = 5000, host: str = LOOPBACK, tracking_uri: str | None = 
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     # The address may hold a password: it travels in the environment, not in the process list.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["PYTHONSAFEPATH"] = "1"  # MLflow starts others by -m: none imports a module of the working folder
     environment.pop("MLFLOW_TRACKING_URI", None)
     if store.artifact_root:
         environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = store.artifact_root
