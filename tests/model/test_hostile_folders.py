@@ -130,6 +130,23 @@ def test_a_folders_json_that_is_nested_or_no_mapping_is_no_traceback(folder, nam
         assert len(str(error)) < 1000  # noqa: PT017
 
 
+@pytest.mark.parametrize("length", ["x", [3], {"a": 1}])
+def test_a_tokenizers_setting_of_a_wrong_type_is_refused_in_a_sentence(folder, length):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": length}))
+    with pytest.raises(EncoderError, match=r"the tokenizer of .* cannot be loaded"):
+        load_encoder(ModelConfig(name=str(folder)), CPU)
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_configuration_of_endless_layers_is_refused_before_they_are_made(folder, within):
+    path = folder / "config.json"
+    told = {"num_hidden_layers": 10**9}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **({"text_config": told} if within else told)}))
+    with pytest.raises(EncoderError, match="says num_hidden_layers 1,000,000,000"):
+        load_encoder(ModelConfig(name=str(folder)), CPU)
+
+
 @pytest.fixture(scope="module")
 def bundle(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config, classifier = make(tiny_bert)

@@ -17,8 +17,8 @@ def test_trials_that_did_not_learn_are_counted_and_the_best_ones_reason_is_given
     )
     assert Outcome((good,)).notes() == []
     assert Outcome((good, worse, dull)).notes() == [
-        "2 of 3 trials did not learn in every fold; one of them: folds 1, 2 did not."
+        "2 of 3 finished trials did not learn in every fold; one of them: folds 1, 2 did not."
     ]
     assert Outcome((worse, dull)).notes() == [
-        "2 of 2 trials did not learn in every fold; the best trial: fold 1 did not learn."
+        "2 of 2 finished trials did not learn in every fold; the best trial: fold 1 did not learn."
     ]

@@ -25,6 +25,7 @@ from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
 from gemma_nli.model.loading.identity import weight_files
 
+MOST_LAYERS = 10_000
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _BUFFERS = re.compile(
     r"(^|\.)(position_ids|token_type_ids|(original_)?inv_freq|masked_bias|num_batches_tracked|version|causal_mask"
@@ -64,6 +65,7 @@ def load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Networ
             "model.attn_implementation: flash_attention_2 needs the package flash-attn; install it or set auto."
         )
     config = read_config(model.name, folder)
+    _check_depth(model.name, config)
     _check_kinds_of_numbers(model.name, folder, config)
     attn = None if model.attn_implementation == "auto" else model.attn_implementation
     options = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
@@ -83,6 +85,17 @@ def load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Networ
     _check_names(model.name, whole, found.part, info)
     _check_family(model.name, whole, found.module, config)
     return found
+
+
+def _check_depth(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a number of layers that no encoder has: transformers would make them one by one, for hours."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key, value in part.items():
+            if "layer" in key and isinstance(value, int) and value > MOST_LAYERS:
+                raise EncoderError(
+                    f"model.name: {name}: config.json says {key} {value:,}, and no encoder has more than "
+                    f"{MOST_LAYERS:,} layers; take the config.json that was saved with these weights."
+                )
 
 
 def _text_part(whole: Any) -> Network:

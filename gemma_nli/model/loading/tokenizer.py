@@ -43,7 +43,9 @@ def load_tokenizer(name: str, folder: Path) -> Any:
     advised = _advice(folder)
     try:
         with quietly() if advised else nullcontext():  # what is lacking is said once, here
-            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            found = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            found(_WORDS[0])  # a setting of a wrong type (model_max_length: "x") is met when a text is read
+            return found
     except Exception as error:  # noqa: BLE001 - transformers raises what its readers of vocabularies raise, bare Exception too
         advice = advised or one_line(error)
         raise EncoderError(f"model.name: the tokenizer of {name} cannot be loaded: {advice}") from None

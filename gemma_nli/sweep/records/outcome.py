@@ -88,7 +88,7 @@ class Outcome:
         shown_one = self.best if self.best in dull else dull[0]
         assert shown_one is not None
         which = "the best trial" if shown_one is self.best else "one of them"
-        trials = f"{len(dull)} of {len(self.trials)} trials did not learn in every fold"
+        trials = f"{len(dull)} of {self.counts['finished']} finished trials did not learn in every fold"
         return [f"{trials}; {which}: {shown_one.warning}"]
 
     def pareto_front(self, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
