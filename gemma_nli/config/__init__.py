@@ -1,7 +1,14 @@
 """Settings: what a run can be told (sections.py), fitted together (run.py), read from files and words (reading.py)."""
 
 from gemma_nli.base.paths import expanded, home
-from gemma_nli.config.databases import database_uri, quoted_path, same_database, sqlite_address, sqlite_file
+from gemma_nli.config.databases import (
+    database_uri,
+    quoted_path,
+    read_sqlite,
+    same_database,
+    sqlite_address,
+    sqlite_file,
+)
 from gemma_nli.config.reading import load_config, parse_overrides, parse_yaml, read_yaml
 from gemma_nli.config.run import (
     RunConfig,
@@ -47,6 +54,7 @@ __all__ = [
     "parse_overrides",
     "parse_yaml",
     "quoted_path",
+    "read_sqlite",
     "read_yaml",
     "same_database",
     "set_dotted",

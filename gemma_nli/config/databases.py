@@ -11,6 +11,7 @@ import getpass
 import os
 import re
 import socket
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
@@ -53,6 +54,26 @@ def sqlite_file(uri: str) -> Path | None:
     if not path or path == ":memory:":
         return None
     return expanded(path).absolute()
+
+
+def read_sqlite(file: Path, seconds: float = 60.0) -> sqlite3.Connection:
+    """A SQLite file to be read: no byte of it is written, unless a killed writer left a journal.
+
+    What that writer had half written is then taken back, as it must be before anything can be read.
+
+    Raises:
+        sqlite3.Error: it cannot be read; `seconds` is how long another's lock is waited for.
+    """
+    for mode in ("ro", "rw"):
+        database = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=seconds)
+        try:
+            database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+            return database
+        except sqlite3.Error as error:
+            database.close()
+            if mode == "rw" or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+    raise AssertionError("the second way returns or raises")
 
 
 def database_uri(uri: str) -> str:

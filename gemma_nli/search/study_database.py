@@ -4,13 +4,12 @@ version in `alembic_version` as well, as MLflow does."""
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from gemma_nli.base.errors import SweepError
 from gemma_nli.base.masking import mask_address, mask_credentials
-from gemma_nli.config import same_database, sqlite_file
+from gemma_nli.config import read_sqlite, same_database, sqlite_file
 
 MLFLOW_TABLES = {"experiments", "experiment_tags", "latest_metrics"}
 OPTUNA_TABLES = {"studies", "study_directions", "trial_params"}
@@ -83,7 +82,7 @@ def _tables(url: str, home: Path | None) -> set[str]:
         raise IsADirectoryError(f"{file} is a folder")
     if not os.access(file, os.W_OK):
         raise PermissionError(f"{file} cannot be written")
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=60)) as database:
+    with closing(read_sqlite(file)) as database:
         return {str(row[0]) for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 

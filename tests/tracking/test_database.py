@@ -16,6 +16,8 @@ import pytest
 
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
+from gemma_nli.tracking.archives.backup import backup
+from gemma_nli.tracking.archives.restore import restore
 from gemma_nli.tracking.read.frames import list_runs
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_sweep
@@ -222,3 +224,56 @@ def test_a_deleted_experiment_is_restored_by_the_line_that_is_printed(tmp_path, 
     assert done.returncode == 0, done.stderr
     assert len(list_runs("gone", tracking_uri=sqlite_uri)) == 0
     assert shlex.split(line)[0] == f"MLFLOW_TRACKING_URI={sqlite_uri}"
+
+
+KILLED = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 5")
+database.execute("BEGIN")
+database.execute("CREATE TABLE half_written (text)")
+database.executemany("INSERT INTO half_written VALUES (?)", [("x" * 3000,)] * 300)
+os._exit(9)
+"""
+
+
+@pytest.fixture
+def cut_off(sqlite_uri: str) -> str:
+    """A store whose writer was killed while it wrote: SQLite's journal holds what has to be taken back."""
+    write_to(sqlite_uri)
+    file = Path(sqlite_uri.removeprefix("sqlite:///"))
+    subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False)
+    assert Path(f"{file}-journal").stat().st_size > 0
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True).execute("SELECT * FROM runs")
+    return sqlite_uri
+
+
+@pytest.mark.parametrize("act", [write_to, read_from])
+def test_a_store_whose_writer_was_killed_while_it_wrote_is_whole_at_the_next_command(cut_off, act):
+    act(cut_off)
+    with closing(sqlite3.connect(cut_off.removeprefix("sqlite:///"))) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'half_written'").fetchone() == (0,)
+
+
+def test_a_store_whose_writer_was_killed_is_backed_up_and_replaced_whole(cut_off, tmp_path):
+    shutil.copytree(Path(cut_off.removeprefix("sqlite:///")).parent, tmp_path / "twin")
+    archive = backup(tmp_path / "a.tar.gz", tracking_uri=cut_off).path
+    twin = f"sqlite:///{tmp_path / 'twin' / 'mlflow.db'}"
+    restore(archive, twin, replace=True)
+    assert len(list_runs(tracking_uri=twin, kind=None)) == len(list_runs(tracking_uri=cut_off, kind=None))
+    with closing(sqlite3.connect(twin.removeprefix("sqlite:///"))) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_spoiled_store_takes_its_writers_journal_along_when_it_is_replaced(cut_off, sqlite_uri, tmp_path):
+    """Left beside the new database, SQLite would write the old one's pages into it."""
+    file = Path(cut_off.removeprefix("sqlite:///"))
+    twin = Path(shutil.copytree(file.parent, tmp_path / "twin")) / "mlflow.db"
+    archive = backup(tmp_path / "a.tar.gz", tracking_uri=cut_off).path
+    twin.write_bytes(b"spoiled " * 2000)
+    restore(archive, f"sqlite:///{twin}", replace=True)
+    assert not Path(f"{twin}-journal").exists()
+    with closing(sqlite3.connect(twin)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

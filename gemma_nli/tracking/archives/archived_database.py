@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from gemma_nli.base.errors import TrackingError
+from gemma_nli.config import read_sqlite
 from gemma_nli.tracking.archives.archive import shown
 from gemma_nli.tracking.store.artifact_uris import folder_address, is_elsewhere, local_folder
 
@@ -66,7 +67,7 @@ def is_other_program(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60)) as database:
+        with closing(read_sqlite(path)) as database:
             rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     except sqlite3.Error:
         return False

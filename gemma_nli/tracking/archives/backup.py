@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, cast
 
 import gemma_nli
 from gemma_nli.base.errors import TrackingError, did_you_mean
-from gemma_nli.config import MlflowConfig
+from gemma_nli.config import MlflowConfig, read_sqlite
 from gemma_nli.tracking.archives.archive import (
     DATABASE,
     FORMAT,
@@ -112,7 +112,7 @@ def _database_of(store: Store) -> Path:
 def _snapshot(database: Path, copy: Path) -> None:
     """SQLite's online backup: writers go on meanwhile, the copy is of one moment."""
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as live:
+        with closing(read_sqlite(database)) as live:
             with closing(sqlite3.connect(copy)) as target:
                 live.backup(target)
             count = live.execute("SELECT COUNT(*) FROM runs").fetchone()

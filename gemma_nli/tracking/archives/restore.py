@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gemma_nli.base.errors import TrackingError
-from gemma_nli.config import MlflowConfig
+from gemma_nli.config import MlflowConfig, read_sqlite
 from gemma_nli.tracking.archives.archive import DATABASE, Manifest, Unpacked, unpack, unsafe_text
 from gemma_nli.tracking.archives.archived_database import addresses, check_database, is_other_program, move_addresses
 from gemma_nli.tracking.archives.exchange import (
@@ -88,7 +88,7 @@ def _put(source: Path, store: Store, database: Path, work: Path, unpacked: Unpac
         raise _taken(taken[0])
     aside = f".before-restore-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     away: Moves = [(path, path.with_name(path.name + aside)) for path in taken]
-    for suffix in ("-wal", "-shm"):  # they belong to the database moved aside
+    for suffix in ("-wal", "-shm", "-journal"):  # of the database moved aside: they would spoil another
         if os.path.lexists(f"{database}{suffix}"):
             away.append((Path(f"{database}{suffix}"), Path(f"{database}{aside}{suffix}")))
     into: Moves = []
@@ -118,7 +118,7 @@ def _own_roots(store: Store, database: Path) -> set[Path]:
     found = {folder} if (folder := local_folder(store.artifact_root or "")) is not None else set()
     if database.is_file():
         try:
-            with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as there:
+            with closing(read_sqlite(database)) as there:
                 for table, _, _, address in addresses(there):
                     if table == "experiments" and (place := local_folder(str(address))) is not None:
                         found.add(place)

@@ -6,7 +6,6 @@ MLflow makes its tables in whatever it is given, so that another program's datab
 from __future__ import annotations
 
 import shlex
-import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +19,7 @@ from mlflow.version import VERSION
 
 from gemma_nli.base.advice import command_line, install_line
 from gemma_nli.base.errors import TrackingError
-from gemma_nli.config import sqlite_address
+from gemma_nli.config import read_sqlite, sqlite_address
 
 if TYPE_CHECKING:
     from gemma_nli.tracking.store.mlflow_store import Store
@@ -60,11 +59,11 @@ def check_database(store: Store) -> bool:
 
 
 def _ask_file(store: Store, file: Path) -> tuple[list[str], list[str]]:
-    """Names of the tables, and MLflow's schema revisions, read without writing a byte."""
+    """Names of the tables, and MLflow's schema revisions, read without writing a byte (see `read_sqlite`)."""
     with file.open("rb") as head:
         if head.read(16) != b"SQLite format 3\0":
             raise TrackingError(f"{store.shown}: is not a database but another kind of file; {_another(store)}")
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=LOCK_SECONDS)) as database:
+    with closing(read_sqlite(file, LOCK_SECONDS)) as database:
         tables = [str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         asked = "SELECT version_num FROM alembic_version"
         revisions = [str(row[0]) for row in database.execute(asked)] if "alembic_version" in tables else []
