@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-OWNER = "owner"
+OWNER, TICKET = "owner", "ticket"
 COUNTED = ("asked", "reused", "retry", "carried")
 """Kinds of trials that count towards `search.num_trials`."""
 _PATIENCE_SECONDS = 5.0
@@ -32,6 +32,17 @@ class Drivers:
         self.study, self.owner, self.identify = study, owner, identify
         self._identities: dict[int, str | None] = {}
 
+    def claim(self, trial: optuna.Trial) -> None:
+        """Say whose an opened trial is, and when it was claimed.
+
+        Of two drivers that open the same configuration one must give way, whatever they see of each other (Lamport's
+        bakery): a ticket is above all that are there, and is drawn while the trial is open and nobody's, which
+        `_settled` waits for. The time at which Optuna opens a trial will not do: it is taken before others see it.
+        """
+        seen = self.study.get_trials(deepcopy=False)
+        trial.set_user_attr(TICKET, 1 + max((int(other.user_attrs.get(TICKET, 0)) for other in seen), default=0))
+        trial.set_user_attr(OWNER, self.owner)
+
     def is_mine(self, trial: FrozenTrial) -> bool:
         """A trial of a study from before there were owners is whoever's asks."""
         return bool(trial.user_attrs.get(OWNER, self.owner) == self.owner)
@@ -44,14 +55,14 @@ class Drivers:
         return count([trial for trial in trials if trial.number < number]) >= limit
 
     def same_elsewhere(self, number: int, identity: str) -> FrozenTrial | None:
-        """Another driver's trial of that configuration: one that ended, or one that runs and started earlier."""
+        """Another driver's trial of that configuration: one that ended, or one that runs and was claimed first."""
         trials = self._settled(number)
-        mine = _started(trials[number])
+        mine = _claimed(trials[number])
         for trial in trials:
             if self.is_mine(trial) or trial.user_attrs.get("kind", "asked") not in COUNTED:
                 continue
             ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            if (ended or (trial.state == TrialState.RUNNING and _started(trial) < mine)) and self._is(trial, identity):
+            if (ended or (trial.state == TrialState.RUNNING and _claimed(trial) < mine)) and self._is(trial, identity):
                 return trial
         return None
 
@@ -77,9 +88,9 @@ class Drivers:
         return self._identities[trial.number] == identity
 
 
-def _started(trial: FrozenTrial) -> tuple[datetime, int]:
-    """Who came first: a trial that stood in line has an early number and may start late."""
-    return (trial.datetime_start or datetime.max, trial.number)
+def _claimed(trial: FrozenTrial) -> tuple[int, int]:
+    """Who came first; a trial from before there were tickets came before all of them."""
+    return (int(trial.user_attrs.get(TICKET, 0)), trial.number)
 
 
 def _unsaid(trial: FrozenTrial) -> bool:

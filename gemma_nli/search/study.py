@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
 from gemma_nli.config import RunConfig
-from gemma_nli.search.drivers import COUNTED, OWNER, Drivers, count
+from gemma_nli.search.drivers import COUNTED, Drivers, count
 from gemma_nli.search.study_storage import open_study
 from gemma_nli.search.study_storage import study_url as study_url
 from gemma_nli.spec.space import config_identity
@@ -121,7 +121,7 @@ class SweepStudy:
             trial = self.study.ask()
             settings = self.space.suggest(trial)
             trial.set_user_attr("settings", settings)
-            trial.set_user_attr(OWNER, self.drivers.owner)
+            self.drivers.claim(trial)
             if self.drivers.is_surplus(trial.number, self.num_trials):
                 self._give_up(trial.number, "surplus")
                 return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
+import optuna
 from optuna.trial import TrialState
 
 from gemma_nli.spec.space import config_identity
@@ -69,3 +71,20 @@ def test_what_another_driver_has_found_is_told_and_not_run_again(tmp_path):
     assert second.propose() is None
     kinds = [trial.user_attrs.get("kind", "asked") for trial in first.study.get_trials()]
     assert kinds.count("asked") == 2
+
+
+def test_of_two_that_open_one_configuration_the_one_that_was_claimed_first_runs_it(tmp_path):
+    """Optuna notes when a trial began before the others can see it: the later claim may have the earlier beginning."""
+    a, b = (shared(tmp_path, name, num_trials=16) for name in "ab")
+    settings = b.propose().settings
+    first = b.study.get_trials()[0]
+    late = optuna.trial.create_trial(state=TrialState.RUNNING, params=first.params, distributions=first.distributions)
+    late.datetime_start = first.datetime_start - timedelta(seconds=1)
+    a.study.add_trial(late)
+    number = a.study.get_trials()[-1].number
+    trial = optuna.Trial(a.study, a.study.get_trials()[-1]._trial_id)
+    trial.set_user_attr("settings", settings)
+    a.drivers.claim(trial)
+    identity = a.identity(settings)
+    assert b.drivers.same_elsewhere(first.number, identity) is None
+    assert a.drivers.same_elsewhere(number, identity).number == first.number

@@ -137,7 +137,7 @@ def test_a_report_that_fails_costs_the_sweep_nothing(
 def test_a_sweep_may_do_without_a_report(finished_sweep: tuple[dict[str, Any], SweepResult]) -> None:
     _, result = finished_sweep
     assert result.report is None
-    assert not result.notes
+    assert not [note for note in result.notes if "report" in note]
 
 
 def test_the_command_writes_it_again_sends_it_and_says_where(

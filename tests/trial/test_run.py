@@ -25,14 +25,14 @@ OF_THE_MOMENT = ("at_ms", "seconds", "samples", "traceback", "gemma_nli.computed
 
 
 def events(journal: TrialJournal) -> list[Any]:
-    """What the journal says, but for the moment and the command it was written in."""
+    """What the journal says, but for the moment and the command it was written in, and samples of the machine."""
 
     def lasting(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: lasting(v) for k, v in value.items() if k not in OF_THE_MOMENT}
         return [lasting(each) for each in value] if isinstance(value, list) else value
 
-    return [lasting(event) for event in journal.events()]
+    return [lasting(event) for event in journal.events() if event["event"] != "system"]
 
 
 def run_as_ray_does(config: RunConfig, storage: Path, key: str) -> list[dict[str, Any]]:
