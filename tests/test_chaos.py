@@ -20,6 +20,7 @@ from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import TrialJournal
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(900)  # a minute and a half on a quiet machine
 def test_killed_drivers_workers_and_servers_and_damaged_files_lose_nothing(tmp_path: Path) -> None:
     with warm_process() as warm:

@@ -121,6 +121,7 @@ def read_through(registered: str) -> str:
     return registered
 
 
+@pytest.mark.slow
 def test_each_snippet_works_as_it_is_pasted_and_leaves_no_store_behind(read_through, tmp_path):
     assert len(SNIPPETS) == 4
     folder = tmp_path / "fresh"

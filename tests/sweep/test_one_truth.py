@@ -129,7 +129,7 @@ def test_a_cell_whose_worker_dies_before_its_journal_begins_is_failed_with_its_r
     check_one_truth(spec, mended, capsys)
 
 
-@pytest.mark.parametrize("search", [{}, {**OPTUNA, "num_trials": 2}])
+@pytest.mark.parametrize("search", [{}, pytest.param({**OPTUNA, "num_trials": 2}, marks=pytest.mark.slow)])
 def test_where_all_workers_die_the_sweep_says_so_once_with_the_count(sweep_tree, monkeypatch, capsys, search):
     sweep_tree["resources"]["max_failures"] = 0
     space = {**RATES} if search else {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}

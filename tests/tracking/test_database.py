@@ -116,6 +116,7 @@ def older_store(file: Path) -> str:
     return f"sqlite:///{file}"
 
 
+@pytest.mark.slow
 def test_an_older_mlflows_store_is_brought_up_to_date_by_the_lines_that_are_printed(tmp_path, monkeypatch):
     folder = tmp_path / "my store"
     folder.mkdir()
