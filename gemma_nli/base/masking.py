@@ -54,7 +54,10 @@ _PATTERNS = (
         r"|(?:AKIA|ASIA)[0-9A-Z]{16}|sk-[\w-]{20,}|eyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*)"
     ),
 )
-_SECRET_NAME = re.compile(r"(?i)(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|ACCESS_KEY)$|^PGPASSWORD$")
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|PASS|SECRET|TOKEN|API_?KEY"
+    r"|(?:ACCESS|ACCOUNT|AUTH|ENCRYPTION|MASTER|PRIVATE|SECRET|SHARED|SIGNING|STORAGE)_KEY)$|^PGPASSWORD$|\w_PWD$"
+)
 _ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "GEMMA_NLI_NOTIFY")
 SHORTEST = 6
 """Characters from which an environment variable's value is looked for; shorter ones stand in ordinary words."""
@@ -166,7 +169,8 @@ def _without_environment(text: str) -> str:
 
 
 @lru_cache(1024)
-def _is_secret(name: str) -> bool:
+def names_secret(name: str) -> bool:
+    """Whether an environment variable of this name has a secret for its value."""
     return _SECRET_NAME.search(name) is not None
 
 
@@ -174,7 +178,7 @@ def _secrets() -> Iterator[str]:
     """Values that are secrets by their variable's name, as they are and as a URL or a repr() would have them."""
     for name in list(os.environ):  # other threads set and unset variables meanwhile: MLflow's telemetry does
         value = os.environ.get(name, "")
-        found = [value.strip()] if _is_secret(name) else []
+        found = [value.strip()] if names_secret(name) else []
         if name in _ADDRESSES:
             userinfo = value.partition("://")[2].rpartition("@")[0]
             found = [password for password in (userinfo.partition(":")[2],) if password]

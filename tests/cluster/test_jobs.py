@@ -162,11 +162,3 @@ def test_an_address_or_a_job_that_is_not_there_is_one_sentence(hosts, job_folder
     assert ended.returncode == 2
     assert "asks for a token: set RAY_AUTH_MODE=token" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
-
-
-def test_a_password_never_stands_in_a_jobs_command(hosts, job_folder):
-    word = "mlflow.tracking_uri=http://me:hunter2@mlflow:5000"
-    ended = ours(hosts, "submit", "sweeps/x.yaml", word, cwd=job_folder)
-    assert ended.returncode == 2
-    assert "mlflow.tracking_uri: holds a password" in ended.stderr
-    assert "hunter2" not in ended.stdout + ended.stderr

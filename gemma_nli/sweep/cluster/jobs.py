@@ -23,7 +23,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient, JobType
 
 from gemma_nli.base.advice import install_line
 from gemma_nli.base.errors import SweepError, did_you_mean
-from gemma_nli.base.masking import mask_credentials
+from gemma_nli.base.masking import mask_credentials, names_secret
 from gemma_nli.spec.spec import load_sweep
 
 LEFT_OUT = (".git", ".venv", "venv", "mlruns", "*.db", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
@@ -106,22 +106,11 @@ class Jobs:
             check_seconds: how long the check may take; None leaves it out.
         Raises:
             SpecError, ConfigError: a mistake in the sweep file or an override.
-            SweepError: what the cluster lacks, a sentence each; nothing has been queued then.
+            SweepError: a secret among the words, or what the cluster lacks, a sentence each; nothing is queued then.
         """
+        _check_secrets(overrides, environment or {})
         spec = load_sweep(file, overrides)
         name = _inside(file, working_dir)
-        for word in overrides:
-            if mask_credentials(word) != word:
-                raise SweepError(
-                    f"{word.partition('=')[0]}: holds a password, and a job's command is shown to everyone who reaches "
-                    "the dashboard; give it to the nodes (MLFLOW_TRACKING_USERNAME and _PASSWORD, PGPASSWORD)."
-                )
-        for name, value in (environment or {}).items():
-            if mask_credentials(f"{name}={value}") != f"{name}={value}":
-                raise SweepError(
-                    f"--env {name}: holds a secret, and a job's variables stand in Ray's log, in its workers' command "
-                    "lines and on the dashboard; set it in the environment of the nodes (the files about machines)."
-                )
         runtime = {
             "working_dir": str(working_dir),
             "excludes": [*LEFT_OUT, *excludes],
@@ -254,6 +243,21 @@ def _no_ray_address() -> Iterator[None]:
         yield
     finally:
         os.environ.update(held)
+
+
+def _check_secrets(overrides: Sequence[str], environment: Mapping[str, str]) -> None:
+    for word in overrides:
+        if mask_credentials(word) != word:
+            raise SweepError(
+                f"{word.partition('=')[0]}: holds a password, and everyone who reaches the dashboard sees a job's "
+                "command; give it to the nodes (MLFLOW_TRACKING_USERNAME and _PASSWORD, PGPASSWORD)."
+            )
+    for name, value in environment.items():
+        if value and (names_secret(name) or mask_credentials(f"{name}={value}") != f"{name}={value}"):
+            raise SweepError(
+                f"--env {name}: holds a secret, and a job's variables stand in Ray's log, in its workers' command "
+                "lines and on the dashboard; set it in the environment of the nodes (the files about machines)."
+            )
 
 
 def _inside(file: Path, working_dir: Path) -> str:
