@@ -26,9 +26,10 @@ def predict(
 ) -> None:
     """Score a CSV file with a model; without a hypothesis column, every criterion for each post."""
     from gemma_nli.console.training_progress import RowProgress
-    from gemma_nli.local.predict import count_rows, predict_file
+    from gemma_nli.local.predict import check_target, count_rows, predict_file
     from gemma_nli.tracking.registry.registered_models import load_scorer
 
+    check_target(output, replace)
     total = count_rows(source)  # refuses a bad file before a model is fetched
     scorer = load_scorer(model, tracking_uri, device)
     with RowProgress(total, enabled=not as_json) as progress:

@@ -8,6 +8,7 @@ readers could read in two ways is a problem with its line. No field's text is ev
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,16 @@ from gemma_nli.corpus.file_problems import FileProblems, looks_like_an_id
 SEPARATORS = (",", ";", "\t", "|")
 BOM = "\ufeff"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_NO_TEXT = {
+    b"PK\x03\x04": "an Excel or zip file",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"\x1f\x8b": "a gzip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"PAR1": "a Parquet file",
+    b"SQLite format 3": "a SQLite database",
+}
+"""How files of other kinds begin that are handed in for a table."""
 _UNREADABLE = "broken quoting, or a line break outside quotes; write a quote in a field as two, and quote that field."
 _UNCLOSED = "a quote is never closed; write a quote in a field as two. The file was not read past this record."
 _AFTER_QUOTE = (
@@ -53,6 +64,9 @@ def read_header(path: Path, known: Sequence[str], problems: FileProblems) -> Csv
         line, names = next(records, (1, []))
         if names is not None:
             found.append(CsvHeader(line, tuple(name.strip().strip(BOM).strip() for name in names), separator))
+    if not any(set(known) & set(header.folded) for header in found) and _is_json(path):
+        problems.add(1, "is JSON; save the table as CSV, with the column names in its first line.")
+        return None
     if not found:
         next(_records(path, ",", problems), None)  # says what is wrong with the first record
         return None
@@ -61,11 +75,30 @@ def read_header(path: Path, known: Sequence[str], problems: FileProblems) -> Csv
         what = "the first record names no column" if best.names else "is empty"
         problems.add(best.line, f"{what}; expected the columns {', '.join(known)}.")
         return None
+    foreign = _no_header(best)
+    if foreign:
+        problems.add(best.line, foreign)
+        return None
     for name in dict.fromkeys(best.folded):
         if name and best.folded.count(name) > 1:
             shown = f"'{name}'" if looks_like_an_id(name) else f"of {len(name)} characters"
             problems.add(best.line, f"column {shown} is there {best.folded.count(name)} times; keep one.")
     return best if not problems.count else None
+
+
+def _no_header(found: CsvHeader) -> str:
+    """What a first record is that looks like one of another kind of file; empty where it may name columns."""
+    first = found.names[0]
+    if any("\0" in name for name in found.names):
+        return "holds NUL characters (UTF-16 without its mark, or no text); save it again as UTF-8."
+    if first.casefold().startswith("sep=") and not any(found.names[1:]):
+        return "is Excel's 'sep=' line, not the column names; delete it, the separator is found without it."
+    return ""
+
+
+def _is_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return re.match(rb'(\xef\xbb\xbf)?\s*\[?\s*\{\s*"', file.read(64)) is not None
 
 
 def read_rows(path: Path, header: CsvHeader, problems: FileProblems) -> Iterator[tuple[int, list[str]]]:
@@ -114,10 +147,10 @@ def csv_line(fields: Sequence[str], separator: str = ",", end: str = "\r\n") -> 
 
 
 def is_there(path: Path, problems: FileProblems) -> bool:
-    """Whether the file can be opened and is not UTF-16; the reason goes to `problems`."""
+    """Whether the file can be opened and is not plainly another kind of file; the reason goes to `problems`."""
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(16)
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.iterdir() if p.suffix == path.suffix] if path.parent.is_dir() else []
         near = did_you_mean(path.name, siblings)
@@ -126,7 +159,11 @@ def is_there(path: Path, problems: FileProblems) -> bool:
     except OSError as error:
         problems.add(0, f"cannot be read: {error.strerror}.")
         return False
-    if start in _WIDE_BOMS:
+    kind = next((kind for mark, kind in _NO_TEXT.items() if start.startswith(mark)), "")
+    if kind:
+        problems.add(0, f"is {kind}; unpack it, or save the table as CSV in UTF-8.")
+        return False
+    if start.startswith(_WIDE_BOMS):
         problems.add(1, "not UTF-8 (this is UTF-16); save it again as UTF-8.")
         return False
     return True

@@ -6,7 +6,9 @@ the file is refused with every line that is not in order.
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,18 +50,16 @@ def predict_file(
         told: called with the rows done so far.
         replace: write over a file that is there.
     Raises:
-        ConfigError: the file is missing, the target is there, or a column has the name of a score.
+        ConfigError: the file is missing, the target is there or cannot be, or a column has the name of a score.
         CorpusError: every line of the file that is not strict CSV or lacks a text. No message holds a text.
     """
-    if target.exists() and not replace:
-        raise ConfigError(f"--output: {target} is there already; name another file, or --replace it.")
+    check_target(target, replace)
     problems = FileProblems(source.name)
     header, places = _columns(source, problems)
     added = scorer.answer_columns(places)
     clash = [name for name in added if name.casefold() in header.folded]
     if clash:
         raise ConfigError(f"--input: {source} has a column '{clash[0]}' already; rename it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     part, done = target.with_name(f".{target.name}.part"), 0
     try:
         with part.open("w", encoding="utf-8", newline="") as out:
@@ -80,6 +80,24 @@ def predict_file(
     finally:
         part.unlink(missing_ok=True)
     return Predicted(done, tuple(added))
+
+
+def check_target(target: Path, replace: bool = False) -> None:
+    """Make the folder of an output file, if it is not there.
+
+    Raises:
+        ConfigError: the file is there and is not to be replaced, is a folder, or cannot be written where it is to lie.
+    """
+    if target.is_dir():
+        raise ConfigError(f"--output: {target} is a folder; name a file.")
+    if target.exists() and not replace:
+        raise ConfigError(f"--output: {target} is there already; name another file, or --replace it.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output: the folder {target.parent} cannot be made: {error.strerror}.") from None
+    if not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"--output: the folder {target.parent} cannot be written to.")
 
 
 def count_rows(source: Path) -> int:
@@ -111,6 +129,12 @@ def _columns(source: Path, problems: FileProblems) -> tuple[CsvHeader, dict[str,
     if header is not None and "premise" not in places and not problems.count:
         what = missing_column("premise", header, KNOWN)
         problems.add(header.line, f"{what} A file needs premise (and hypothesis, unless for all criteria).")
+    if header is not None and "hypothesis" not in places:
+        near = difflib.get_close_matches("hypothesis", header.folded, n=1, cutoff=0.8)
+        if near:
+            problems.add(
+                header.line, f"column '{near[0]}' is not read; name it hypothesis, or drop it for all criteria."
+            )
     _refuse_any(source, problems)
     assert header is not None
     return header, places

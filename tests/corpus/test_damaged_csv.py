@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import re
 from collections import Counter
@@ -210,3 +211,24 @@ def test_train_and_sweep_refuse_a_shifted_row_by_its_line(command, tmp_path, cap
     words = [str(spec)] if command == "sweep" else [f"data.data_dir={tmp_path / 'data'}"]
     assert run_command(command, *words) == 2
     assert re.search(r"redsm5_posts\.csv:\d+: has 3 fields, the header has 2", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"PK\x03\x04\x14\x00\x06\x00", "is an Excel or zip file; unpack it, or save the table as CSV"),
+        (gzip.compress(b"post_id,text\np1,a\n"), "is a gzip file"),
+        (b'[\n {"post_id": "p1", "text": "private"}\n]', "is JSON; save the table as CSV"),
+        (b'{"post_id": "p1", "text": "private"}\n', "is JSON; save the table as CSV"),
+        (b"sep=;\r\npost_id;text\r\np1;private\r\n", "is Excel's 'sep=' line"),
+        (b"SEP=,\r\npost_id,text\r\np1,private\r\n", "is Excel's 'sep=' line"),
+        ("post_id,text\np1,private\n".encode("utf-16-le"), "holds NUL characters (UTF-16 without its mark"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, data: bytes, told: str) -> None:
+    (tmp_path / "in.csv").write_bytes(data)
+    problems = FileProblems("in.csv")
+    assert read_header(tmp_path / "in.csv", ["post_id", "text"], problems) is None
+    (shown,) = problems.shown()
+    assert told in shown
+    assert "private" not in shown

@@ -121,6 +121,8 @@ def test_the_command_names_its_output(bundle, pairs_csv, tmp_path, capsys):
         ("premise,Premise\nprivate words,b\n", "column 'premise' is there 2 times"),
         ("text,post\nprivate words,b\n", "mean the same"),
         ('premise,hypothesis\n"private words,b\n', "in.csv:2: a quote is never closed"),
+        ("premise,hypotesis\nprivate words,b\n", "column 'hypotesis' is not read; name it hypothesis"),
+        ("Premise,Hypothesis text\nprivate words,b\n", "column 'hypothesis text' is not read"),
         ("private words of mine;fine\nprivate words;b\n", "column 'premise' is missing"),
         ("", "in.csv:1: is empty"),
     ],
@@ -131,6 +133,13 @@ def test_a_bad_file_is_told_without_its_text_and_leaves_no_output(scorer, tmp_pa
         predict_file(scorer, tmp_path / "in.csv", tmp_path / "out.csv")
     assert "private" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir() if "out.csv" in path.name] == []
+
+
+def test_an_output_that_cannot_be_is_told_before_the_model_is_fetched(pairs_csv, tmp_path, capsys):
+    for output, told in ((tmp_path, "is a folder"), (pairs_csv / "out.csv", "cannot be made")):
+        words = ["--model", "models:/none@production", "--input", str(pairs_csv), "--output", str(output)]
+        assert run_command("predict", *words, "--replace") == 2
+        assert told in capsys.readouterr().err
 
 
 def test_every_problem_comes_at_once_and_before_a_row_is_scored(tmp_path):
