@@ -126,3 +126,17 @@ def test_a_thousand_problems_are_counted_and_a_hundred_shown():
 
 def test_the_nearest_of_very_many_names_is_not_looked_for():
     assert did_you_mean("x", (f"name{n}" for n in range(100_000))) == "; 100,000 names are known."
+
+
+def test_a_random_search_configures_each_combination_once(monkeypatch):
+    """To draw the last ones of a space, each other is drawn again many times."""
+    configured: list[dict[str, Any]] = []
+    plain = SearchSpace.configure
+
+    def counted(space: SearchSpace, base: RunConfig, settings: dict[str, Any]) -> RunConfig:
+        configured.append(settings)
+        return plain(space, base, settings)
+
+    space = SearchSpace.from_mapping({"training.seed": {"int": [1, 300]}})
+    monkeypatch.setattr(SearchSpace, "configure", counted)
+    assert len(space.draw(RunConfig(), 300, 0)) == len(configured) > 290

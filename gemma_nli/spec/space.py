@@ -13,8 +13,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 from gemma_nli.base.errors import Problems, SpecError
 from gemma_nli.config import RunConfig, read_yaml, set_dotted, validation_lines
 from gemma_nli.spec.conditions import Varied, parse_varied
-from gemma_nli.spec.domain import Domain, Range, plain, same, shown
+from gemma_nli.spec.domain import Domain, Range, identity, plain, same, shown
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -40,7 +41,7 @@ class Cell:
     settings: dict[str, Any]
     config: RunConfig
 
-    @property
+    @cached_property
     def identity(self) -> str:
         return config_identity(self.config)
 
@@ -154,17 +155,25 @@ class SearchSpace:
             corners = [self._draw(rng) for _ in range(1024)]
         self._possible(base, corners)
 
-    def sample(self, base: RunConfig, rng: np.random.Generator) -> Cell:
+    def sample(self, base: RunConfig, rng: np.random.Generator, known: dict[Hashable, Cell] | None = None) -> Cell:
         """One seeded draw; grid values are drawn like choices, impossible configurations drawn again.
 
+        Args:
+            known: what was drawn before, which is not configured again; gains this draw.
         Raises:
             SpecError: 1,000 draws in a row were impossible.
         """
         reason = ""
         for _ in range(1000):
             settings = self._draw(rng)
+            drawn = tuple((key, identity(value)) for key, value in settings.items())
+            if known is not None and drawn in known:
+                return known[drawn]
             try:
-                return Cell(settings, self.configure(base, settings))
+                cell = Cell(settings, self.configure(base, settings))
+                if known is not None:
+                    known[drawn] = cell
+                return cell
             except ValidationError as error:
                 reason = _reason(error)
         raise SpecError(f"{self.source}: 1,000 draws in a row were impossible configurations; the last: {reason}")
@@ -176,9 +185,10 @@ class SearchSpace:
         """
         rng = np.random.default_rng(seed)
         found: dict[str, Cell] = {}
+        known: dict[Hashable, Cell] = {}
         misses = 0
         while len(found) < num_trials and misses < 1000:
-            cell = self.sample(base, rng)
+            cell = self.sample(base, rng, known)
             misses = misses + 1 if cell.identity in found else 0
             found.setdefault(cell.identity, cell)
         return list(found.values())
