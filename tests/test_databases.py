@@ -235,7 +235,7 @@ def test_a_sweep_with_a_study_and_all_that_follows_work_in_a_folder_of_any_name(
     (study,) = (home / "storage" / "sweeps").glob("*/optuna.db")
     assert study.is_file()
     assert len(json.loads(type_in("runs", "--json"))) == 2
-    assert [model["aliases"] for model in json.loads(type_in("models", "--json"))] == [["candidate"]]
+    assert [model["aliases"] for model in json.loads(type_in("models", "--json"))] == ["candidate"]
     type_in("best", "--experiment", "odd")
     type_in("resume", "odd")
     type_in("backup", "a.tar.gz")
