@@ -17,6 +17,7 @@ from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
+from gemma_nli.model.loading.longest_text import check_max_length
 from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
@@ -122,9 +123,10 @@ def prepare(spec: SweepSpec) -> Prepared:
         ready.cells.setdefault(ready.key_of(cell.config), cell)
     if spec.search.algorithm == "optuna":
         _check_study(spec, ready.folder)
-    if not cells:
-        for config in _probe_configs(spec):
-            identify_encoder(config.model)
+    configs = [cell.config for cell in cells] or _probe_configs(spec)
+    for model in {(c.model.name, c.model.revision, c.model.max_length): c.model for c in configs}.values():
+        identify_encoder(model)
+        check_max_length(model)
     ready.records = read_trials(ready.storage, ready.cells)
     return ready
 

@@ -17,6 +17,7 @@ from gemma_nli.model import encoder as encoder_module
 from gemma_nli.model.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
+from gemma_nli.model.loading.longest_text import check_max_length, positions_held
 
 CPU = DeviceConfig(device="cpu")
 TEXTS = ["sad", "i feel so tired and sad every day nothing is fun anymore", "work was fine but the nights are long"]
@@ -94,6 +95,17 @@ def test_the_positions_that_an_encoder_really_has(tiny_encoder, family: str, pos
     encoder(encoder.collate(encoder.tokenize([TEXTS[1] * 99])))
     with pytest.raises(EncoderError, match=rf"max_length: {positions + 1} tokens, but .* has {positions} positions"):
         load(folder, max_length=positions + 1)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "distilbert", "esm", "mpnet", "xlm-roberta", "t5", "xlm"])
+def test_the_files_alone_never_tell_fewer_positions_than_there_are(tiny_encoder, family: str) -> None:
+    folder = tiny_encoder(family)
+    held, found = positions_held(family, folder), load(folder).manner.positions
+    assert held is None or held >= found
+    if held is not None:
+        check_max_length(ModelConfig(name=str(folder), max_length=held))
+        with pytest.raises(EncoderError, match=rf"max_length: {held + 1} tokens, but .* has {held} positions"):
+            check_max_length(ModelConfig(name=str(folder), max_length=held + 1))
 
 
 def test_an_encoder_is_tried_once_and_what_was_found_is_kept(tiny_bert, monkeypatch, tmp_path) -> None:

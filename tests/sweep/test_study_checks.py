@@ -9,7 +9,7 @@ from contextlib import closing
 import optuna
 import pytest
 
-from gemma_nli.base.errors import SweepError
+from gemma_nli.base.errors import EncoderError, SweepError
 from gemma_nli.sweep.forecast.plan import plan_sweep
 from tests.sweep.conftest import spec_of
 
@@ -54,3 +54,17 @@ def test_a_studys_database_may_be_new_or_a_studys(sweep_tree, tmp_path):
     for _ in range(2):
         assert plan_sweep(spec_of(sweep_tree, space=SPACE, search={**OPTUNA, "storage": address}))["to_run"] == 3
         optuna.create_study(storage=address)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [SPACE, {"model.max_length": {"choice": [64, 513]}}],
+)
+@pytest.mark.parametrize("search", [{}, {"algorithm": "random", "num_trials": 4}, OPTUNA])
+def test_a_text_longer_than_the_encoders_positions_is_refused_by_the_plan(sweep_tree, space, search):
+    if "model.max_length" not in space:
+        sweep_tree["base"]["model"]["max_length"] = 513
+    if not search:
+        space = {key: {"grid": [1e-3] if key.startswith("training") else rule["choice"]} for key, rule in space.items()}
+    with pytest.raises(EncoderError, match=r"max_length: 513 tokens, but .* has 512 positions"):
+        plan_sweep(spec_of(sweep_tree, space=space, search=search))
