@@ -80,6 +80,18 @@ def test_a_tokenizer_that_quotes_a_post_is_shown_without_it(verb, words, quoting
         assert holders(tmp_path, text, beside=(tmp_path / "data",)) == []
 
 
+def test_a_reproduction_that_fails_quotes_no_post(words, tmp_path, capfd, request):
+    assert run_command("train", *words, "--json") == 0
+    run = re.search(r'"run_id": "(\w+)"', capfd.readouterr().out)
+    assert run is not None
+    request.getfixturevalue("quoting_tokenizer")
+    store = ["--tracking-uri", f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}"]
+    assert run_command("--verbose", "reproduce", run[1], *store, "--storage", str(tmp_path / "no_texts_yet")) == 1
+    said = "".join(capfd.readouterr())
+    assert "left out" in said
+    assert clean(said)
+
+
 def test_with_log_text_the_post_is_shown_and_the_password_is_not(words, quoting_tokenizer, capfd):
     assert run_command("train", *words, "data.log_text=true", "mlflow.enabled=false") == 1
     said = "".join(capfd.readouterr())
