@@ -32,7 +32,7 @@ def why_chance(labels_N: NDArray[np.int8], chosen_N: NDArray[np.bool_], auc: flo
     if named in (0, pairs):
         reasons.append(f"calls every pair {'matched' if named else 'not matched'}")
     limit = chance_auc(positives, pairs - positives)
-    if not auc > limit:
+    if not auc > limit and auc < 1:  # a perfect order is not called chance, though few pairs may have it by chance
         reasons.append(f"AUC {auc:.3f}, where chance alone reaches {min(limit, 1.0):.3f}")
     return " and ".join(reasons)
 

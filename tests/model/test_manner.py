@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from gemma_nli.base.errors import EncoderError
@@ -106,6 +107,18 @@ def test_the_files_alone_never_tell_fewer_positions_than_there_are(tiny_encoder,
         check_max_length(ModelConfig(name=str(folder), max_length=held))
         with pytest.raises(EncoderError, match=rf"max_length: {held + 1} tokens, but .* has {held} positions"):
             check_max_length(ModelConfig(name=str(folder), max_length=held + 1))
+
+
+@pytest.mark.parametrize(
+    ("family", "zeroed"), [("bert", ""), ("bert", "word_embeddings"), ("llama", ""), ("llama", "embed_tokens")]
+)
+def test_an_encoder_that_gives_all_texts_the_same_states_is_refused(tiny_encoder, tmp_path, family, zeroed) -> None:
+    folder = shutil.copytree(tiny_encoder(family), tmp_path / family)
+    weights = load_file(folder / "model.safetensors")
+    empty = {name: torch.zeros_like(weight) for name, weight in weights.items() if zeroed in name}
+    save_file(weights | empty, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match="gives all texts the same states: its weights are zero"):
+        load(folder)
 
 
 def test_an_encoder_is_tried_once_and_what_was_found_is_kept(tiny_bert, monkeypatch, tmp_path) -> None:

@@ -47,6 +47,13 @@ def test_one_answer_for_all_pairs_is_warned_of_whatever_the_auc(threshold, told)
     assert told in learning_warning([fold_of(labels * 0.9, labels, threshold)], RunConfig())
 
 
+def test_a_perfect_order_of_a_few_pairs_is_not_called_chance():
+    labels = np.array([1, 0, 0, 0], dtype=np.int8)
+    assert chance_auc(1, 3) > 1
+    assert why_chance(labels, labels.astype(bool), 1.0) == ""
+    assert "chance alone reaches 1.000" in why_chance(labels, labels.astype(bool), 0.667)
+
+
 def test_nothing_is_said_of_a_diverged_fold_or_of_labels_of_one_class():
     labels = np.ones(10, dtype=np.int8)
     assert why_chance(labels, labels.astype(bool), float("nan")) == ""

@@ -105,7 +105,7 @@ def find_manner(encoder: Encoder) -> Manner:
     """Try the encoder, in eval mode, on a few texts of unlike length.
 
     Raises:
-        EncoderError: it cannot encode a text, or gives a text other states each time.
+        EncoderError: it cannot encode a text, gives a text other states each time, or all texts the same.
     """
     devices = [encoder.device] if encoder.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), unchanged(encoder.model):
@@ -135,6 +135,11 @@ class _Trial:
 
     def manner(self) -> Manner:
         """The one that lets most rows share a batch, of those that give each row what it has alone."""
+        if torch.equal(self.wanted[2], self.wanted[3]):
+            raise EncoderError(
+                f"model.name: {self.encoder.identity.name} gives all texts the same states: its weights are zero or "
+                "damaged; copy or download the model again."
+            )
         with unchanged(self.encoder.model):
             put_back = not self._again(replace(self.plain, put_back=False))
         if put_back and not self._again(self.plain):

@@ -20,7 +20,7 @@ from gemma_nli.base.files import write_whole
 from gemma_nli.config import home
 
 log = logging.getLogger(__name__)
-PROBES_VERSION = 1
+PROBES_VERSION = 2
 """Rises with every change of a probe, of the texts it runs or of what it concludes from them."""
 Answer = TypeVar("Answer")
 
