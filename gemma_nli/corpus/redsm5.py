@@ -119,9 +119,10 @@ def _contradictions(judged: list[tuple[int, Annotation]]) -> tuple[str, ...]:
     """A note on the sentences that were judged both ways for one criterion."""
     lines: dict[tuple[str, str, str], dict[int, int]] = {}
     for line, one in judged:
-        sentence = one.sentence_id or one.sentence_text.strip()
-        lines.setdefault((one.post_id, sentence, one.criterion_id), {}).setdefault(one.status, line)
-    both = sorted(tuple(sorted(found.values())) for found in lines.values() if len(found) == 2)
+        # Annotators may number sentences each for themselves, so that equal text is one sentence too.
+        for sentence in {one.sentence_id, one.sentence_text.strip()} - {""} or {""}:
+            lines.setdefault((one.post_id, sentence, one.criterion_id), {}).setdefault(one.status, line)
+    both = sorted({tuple(sorted(found.values())) for found in lines.values() if len(found) == 2})
     if not both:
         return ()
     places = ", ".join(f"{first} and {second}" for first, second in both[:SHOWN_PLACES])
@@ -181,7 +182,8 @@ class _AnnotationReader:
         if not symptom:
             self.problems.add(record.line, "DSM5_symptom is empty.")
         elif self.criteria is not None and symptom not in self.criteria:
-            near = did_you_mean(symptom[:64], self.criteria)
+            written = {_plain(name): name for name in self.criteria}.get(_plain(symptom))
+            near = f"; did you mean '{written}'?" if written else did_you_mean(symptom[:64], self.criteria)
             if not self.own_criteria and not near.startswith("; did"):
                 self.foreign.setdefault(symptom, record.line)
                 return None
@@ -208,6 +210,11 @@ class _AnnotationReader:
             f"{what}. Your own criteria go into {CRITERIA_FILE} in the same folder: "
             '[{"id": "' + _example(self.foreign) + '", "text": "what a post that meets it shows"}, ...].',
         )
+
+
+def _plain(name: str) -> str:
+    """An id as it is compared where none is equal: in any case, blanks and hyphens as underscores."""
+    return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
 def _example(names: Iterable[str]) -> str:

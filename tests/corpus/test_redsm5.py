@@ -277,3 +277,18 @@ def test_any_id_without_control_characters_is_taken_and_read_back(tmp_path):
 
 def test_a_post_id_with_a_control_character_is_refused(folder):
     assert "redsm5_posts.csv:2: post_id holds a control character" in refusal(folder(posts='post_id,text\n"p\t1",x\n'))
+
+
+def test_equal_sentences_under_two_ids_are_one_sentence_judged_both_ways(folder):
+    rows = "p1,a_1,first,FATIGUE,1,why\np1,b_1, first ,FATIGUE,0,why\np1,b_2,other,FATIGUE,0,why\n"
+    (note,) = load_corpus(folder(annotations=HEADER + rows)).notes
+    assert note.startswith(
+        "1 sentence has status 1 and status 0 for one criterion (redsm5_annotations.csv, lines 2 and 3)"
+    )
+
+
+@pytest.mark.parametrize(("written", "meant"), [("fatigue", "FATIGUE"), ("Depressed mood", "DEPRESSED_MOOD")])
+def test_a_symptom_in_another_case_is_answered_with_the_one_that_is_meant(folder, written, meant):
+    message = refusal(folder(annotations=HEADER + f"p1,p1_1,first,{written},1,why\n"))
+    assert f"did you mean '{meant}'?" in message
+    assert "criteria.json" not in message
