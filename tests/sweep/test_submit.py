@@ -89,3 +89,13 @@ def test_a_password_never_stands_in_a_jobs_command(word, submit, dashboard, caps
     assert "mlflow.tracking_uri: holds a password" in told.err
     assert "Qx9vLm2" not in told.out + told.err
     assert dashboard[1] == []
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:99999", "http://127.0.0.1:port", "http://[::1", "127.0.0.1:8265"]
+)
+def test_an_address_that_is_no_dashboards_is_one_sentence(address, capsys):
+    assert run_command("jobs", "--address", address) == 2
+    assert capsys.readouterr().err == (
+        f"--address: must be a dashboard's, as in http://127.0.0.1:8265, got '{address}'.\n"
+    )

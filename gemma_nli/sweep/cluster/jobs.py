@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient, JobType
 
 from gemma_nli.base.advice import install_line
 from gemma_nli.base.errors import SweepError, did_you_mean
-from gemma_nli.base.masking import mask_credentials, names_secret
+from gemma_nli.base.masking import mask_credentials
 from gemma_nli.spec.spec import load_sweep
+from gemma_nli.sweep.cluster.job_words import check_secrets, host_and_port, inside
 
 LEFT_OUT = (".git", ".venv", "venv", "mlruns", "*.db", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
 """What never travels with a job, beside what .gitignore and .rayignore name."""
@@ -32,6 +32,7 @@ STOP_SECONDS = 60
 """How long a stopped job has for its running trials' folds and for MLflow, before it is killed."""
 _SWEEP = "gemma_nli.sweep"
 _CHECK = "_check-"  # no sweep's name begins so; Ray's list keeps a shadow of a deleted job that was a driver
+_TALKERS = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 _AUTH = "the cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as on the head."
 
 
@@ -69,22 +70,17 @@ class Jobs:
         Raises:
             SweepError: nothing answers there, it is no Ray dashboard, or it asks for a token.
         """
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SweepError(f"--address: must be a dashboard's, as in http://127.0.0.1:8265, got '{address}'.")
+        host, port = host_and_port(address)
         self.address = address
         try:
-            socket.create_connection((parts.hostname, parts.port or 80), timeout=5).close()
-        except OSError as error:
+            socket.create_connection((host, port), timeout=5).close()
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or error
             raise SweepError(
-                f"{address}: nothing answers ({error.strerror or error}); is the head up, and the tunnel to it? "
+                f"{address}: nothing answers ({why}); is the head up, and the tunnel to it? "
                 "(`ray dashboard cluster.yaml` opens one)"
             ) from None
-        for talker in (
-            "dashboard.modules.dashboard_sdk",
-            "dashboard.modules.job.sdk",
-            "_private.runtime_env.packaging",
-        ):
+        for talker in _TALKERS:
             logging.getLogger(f"ray.{talker}").setLevel(logging.WARNING)  # of each package and socket, on our stderr
         with self._asking(), _no_ray_address():
             self._client = JobSubmissionClient(address)
@@ -108,9 +104,9 @@ class Jobs:
             SpecError, ConfigError: a mistake in the sweep file or an override.
             SweepError: a secret among the words, or what the cluster lacks, a sentence each; nothing is queued then.
         """
-        _check_secrets(overrides, environment or {})
+        check_secrets(overrides, environment or {})
         spec = load_sweep(file, overrides)
-        name = _inside(file, working_dir)
+        name = inside(file, working_dir)
         runtime = {
             "working_dir": str(working_dir),
             "excludes": [*LEFT_OUT, *excludes],
@@ -243,28 +239,6 @@ def _no_ray_address() -> Iterator[None]:
         yield
     finally:
         os.environ.update(held)
-
-
-def _check_secrets(overrides: Sequence[str], environment: Mapping[str, str]) -> None:
-    for word in overrides:
-        if mask_credentials(word) != word:
-            raise SweepError(
-                f"{word.partition('=')[0]}: holds a password, and everyone who reaches the dashboard sees a job's "
-                "command; give it to the nodes (MLFLOW_TRACKING_USERNAME and _PASSWORD, PGPASSWORD)."
-            )
-    for name, value in environment.items():
-        if value and (names_secret(name) or mask_credentials(f"{name}={value}") != f"{name}={value}"):
-            raise SweepError(
-                f"--env {name}: holds a secret, and a job's variables stand in Ray's log, in its workers' command "
-                "lines and on the dashboard; set it in the environment of the nodes (the files about machines)."
-            )
-
-
-def _inside(file: Path, working_dir: Path) -> str:
-    try:
-        return file.resolve().relative_to(working_dir.resolve()).as_posix()
-    except ValueError:
-        raise SweepError(f"{file}: must lie in the job's working folder {working_dir}; set --working-dir.") from None
 
 
 def _job(details: Any) -> Job:
