@@ -179,16 +179,19 @@ def test_the_password_of_the_tracking_uri_is_masked_by_itself(monkeypatch):
 
 
 def test_a_long_text_is_masked_in_time_that_grows_with_its_length():
-    from time import perf_counter
+    from time import process_time
 
     def seconds(text: str) -> float:
-        began = perf_counter()
-        mask_credentials(text)
-        return perf_counter() - began
+        times = []
+        for _ in range(3):
+            began = process_time()
+            mask_credentials(text)
+            times.append(process_time() - began)
+        return min(times)
 
     for part in ("http://a:b ", "password= ", "https://x/?a=b&", "'token': '", "x;y=", "https://h/a/b/", "a@b:c//d "):
         seconds(part * 500)
-        assert seconds(part * 10_000) < 60 * max(seconds(part * 1_000), 1e-3), part
+        assert seconds(part * 10_000) < 60 * max(seconds(part * 1_000), 2e-3), part
 
 
 def test_every_way_to_mlflow_and_to_a_stored_spec_masks_an_address_with_a_blank(tmp_path, sqlite_uri):

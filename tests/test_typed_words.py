@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma_nli.base.errors import ConfigError, GemmaNliError
@@ -144,7 +144,12 @@ def test_a_key_given_twice_a_merge_and_a_bomb_of_aliases_are_refused(tmp_path):
             load_sweep(path)
 
 
-@given(st.floats(allow_nan=False) | st.integers(-(10**15), 10**15) | st.booleans() | st.none() | st.text(max_size=8))
+WORDS = st.text(st.characters(exclude_characters="\x85", exclude_categories=["Cs"]), max_size=8)
+"""PyYAML writes U+0085 as a line break where it may write Unicode, and then reads a blank."""
+
+
+@settings(deadline=None)
+@given(st.floats(allow_nan=False) | st.integers(-(10**15), 10**15) | st.booleans() | st.none() | WORDS)
 def test_what_is_written_is_read_again(value: Any):
     tree = {"a": value, "tags": {"b": str(value)}}
     told = parse_yaml(yaml.safe_dump(tree, allow_unicode=True), "x")

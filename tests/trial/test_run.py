@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray import tune
 
 from gemma_nli.base.errors import EncoderError
@@ -39,7 +40,9 @@ def run_as_ray_does(config: RunConfig, storage: Path, key: str) -> list[dict[str
     """The steps of a sweep's trial, in this process."""
     corpus = load_corpus(config.data.data_dir)
     pairs = build_pairs(corpus, config.data)
-    context = TrialContext(config, corpus, pairs, storage, "cv_aggregate/mean_f1", cpus=2, tags=environment_tags())
+    context = TrialContext(
+        config, corpus, pairs, storage, "cv_aggregate/mean_f1", cpus=torch.get_num_threads(), tags=environment_tags()
+    )
     trial = tune.with_parameters(CvTrial, context=context)({"key": key, "settings": {}})
     told = [trial.train()]
     while not told[-1]["done"]:
