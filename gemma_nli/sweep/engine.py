@@ -239,7 +239,7 @@ class _Run:
             pareto=outcome.pareto_front(self.spec.objectives),
             notes=[
                 *corpus_notes(self.ready.corpus, self.ready.pairs),
-                *outcome.notes(),
+                *(outcome.notes() if self.report is None else ()),  # the report says it among its warnings
                 *self.notes,
                 *([self.unreported] if self.unreported else []),
             ],
