@@ -28,6 +28,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name in ("RAY_ADDRESS", "WANDB_API_KEY") or name.startswith(("MLFLOW_", "HF_", "GEMMA_NLI_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "gemma_nli_home"))
+    monkeypatch.setattr("gemma_nli.base.private_texts._read", {})  # what an earlier test has read of posts
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER") else 2)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gemma_nli.corpus.redsm5 import Corpus
 
-RUN = 5  # words in a row that give a text away; a shorter text counts as a whole
+RUN = 5  # words in a row that give a text away; a shorter text counts as a whole, a very short one not at all
 _LEFT_OUT = "[a line with post text, left out]"
 _ESCAPES = re.compile(r"\\(?:[nrtvf]|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
@@ -108,5 +108,11 @@ def _unescaped(escape: re.Match[str]) -> str:
 def _whole_or_runs(words: list[str]) -> Iterator[tuple[str, ...]]:
     if len(words) >= RUN:
         yield from (tuple(words[start : start + RUN]) for start in range(len(words) - RUN + 1))
-    elif len(words) > 1 or (words and len(words[0]) > 12):
+    elif _gives_away(words):
         yield tuple(words)
+
+
+def _gives_away(words: list[str]) -> bool:
+    """Whether a text of fewer words would be known again: `5 runs` and `0 0` stand in messages of any program."""
+    in_letters = any(word.isalpha() and len(word) > 2 for word in words)
+    return in_letters and (len(words) > 2 or sum(map(len, words)) >= 10)

@@ -429,3 +429,12 @@ def test_equal_files_are_packed_once_and_what_can_be_made_again_stays_out_on_req
         assert len(contents(place)) == len(files) + 1 - count
     assert run_command("backup", str(tmp_path / "x"), "--without", "model", "--tracking-uri", small) == 2
     assert "did you mean 'models'" in capsys.readouterr().err
+
+
+def test_what_packs_too_well_is_packed_so_that_its_own_restore_takes_it(sqlite_uri, tmp_path, monkeypatch):
+    monkeypatch.setattr("gemma_nli.tracking.archives.archive._SLACK_BYTES", 2**20)
+    tracker = MlflowTracker(MlflowConfig(tracking_uri=sqlite_uri), "zeros")
+    tracker.sync_trial(None, a_trial("k1", artifacts={"zeros.bin": bytes(64 * 2**20)}))
+    assert backup(tmp_path / "zeros.tar.gz", sqlite_uri).megabytes > 60
+    restore(tmp_path / "zeros.tar.gz", f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
+    assert [path.stat().st_size for path in (tmp_path / "new").rglob("zeros.bin")] == [64 * 2**20]

@@ -171,9 +171,14 @@ def unpack(source: Path, work: Path) -> Unpacked:
         raise TrackingError(f"{source}: cannot be unpacked: {error.strerror or error}; nothing was restored.") from None
 
 
+def most_unpacked(packed: int) -> int:
+    """Bytes that an archive of `packed` bytes may hold: beyond them it is made to fill the disk."""
+    return packed * _MOST_COMPRESSED + _SLACK_BYTES
+
+
 def _unpack(source: Path, work: Path) -> Unpacked:
     packed, room = source.stat().st_size, shutil.disk_usage(work).free
-    bound = packed * _MOST_COMPRESSED + _SLACK_BYTES
+    bound = most_unpacked(packed)
     found: dict[str, str] = {}
     content: dict[str, Path] = {}
     text, total = None, 0

@@ -29,6 +29,7 @@ from gemma_nli.tracking.archives.archive import (
     FORMAT,
     MANIFEST,
     MANIFEST_BYTES,
+    most_unpacked,
     shown,
     unsafe_name,
     unsafe_path,
@@ -80,7 +81,9 @@ def backup(target: Path | None = None, tracking_uri: str | None = None, without:
         with tempfile.TemporaryDirectory(prefix=".mlflow_backup_", dir=target.parent) as folder:
             copy = Path(folder) / DATABASE
             _snapshot(database, copy)
-            manifest = _pack(store, database, copy, part, without)
+            manifest, unpacked = _pack(store, database, copy, part, without)
+            if unpacked > most_unpacked(part.stat().st_size):  # zeros by the gigabyte: our own restore would refuse it
+                manifest, _ = _pack(store, database, copy, part, without, compressed=False)
         part.rename(target)
     except OSError as error:
         raise TrackingError(f"{target}: cannot be written: {error.strerror or error}; no backup was made.") from None
@@ -121,7 +124,10 @@ def _snapshot(database: Path, copy: Path) -> None:
         raise TrackingError(f"{database}: cannot be copied: {error}.") from None
 
 
-def _pack(store: Store, database: Path, copy: Path, part: Path, without: Collection[str]) -> dict[str, Any]:
+def _pack(
+    store: Store, database: Path, copy: Path, part: Path, without: Collection[str], compressed: bool = True
+) -> tuple[dict[str, Any], int]:
+    """Write the archive; gives its manifest and the bytes that it unpacks to."""
     roots = _roots(store, copy)
     with closing(sqlite3.connect(copy)) as snapshot:
         runs = int(snapshot.execute("SELECT COUNT(*) FROM runs").fetchone()[0])
@@ -129,7 +135,7 @@ def _pack(store: Store, database: Path, copy: Path, part: Path, without: Collect
     left_out = {name: {"files": 0, "megabytes": 0.0} for name in sorted(without)}
     manifest = {"format": FORMAT, "gemma_nli": gemma_nli.__version__, "database": str(database), "runs": runs}
     manifest |= {"roots": [str(root) for root in roots], "left_out": left_out, "sha256": sums}
-    with tarfile.open(part, "w:gz", compresslevel=1) as archive:
+    with tarfile.open(part, "w:gz", compresslevel=1 if compressed else 0) as archive:
         packed: set[str] = set()
         sums[DATABASE] = _add(archive, copy, DATABASE, packed)
         for number, root in enumerate(roots):
@@ -153,7 +159,8 @@ def _pack(store: Store, database: Path, copy: Path, part: Path, without: Collect
         entry = tarfile.TarInfo(MANIFEST)
         entry.size = len(text)
         archive.addfile(entry, io.BytesIO(text))
-    return manifest
+        unpacked = archive.offset
+    return manifest, unpacked
 
 
 def _part(path: Path, models: list[Path], without: Collection[str]) -> str | None:
