@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tests.test_privacy import holders, ray_folder
+from tests.base.test_privacy import holders, ray_folder
 
 __all__ = ["ray_folder"]
 

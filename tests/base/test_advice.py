@@ -21,7 +21,7 @@ from tests.commands import run_command
 from tests.tracking.conftest import empty_database, sqlite_uri
 
 __all__ = ["empty_database", "sqlite_uri"]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BARE = {"PATH": "/usr/bin:/bin"}
 """A shell's environment in which no virtual environment was activated."""
 
