@@ -17,8 +17,8 @@ import transformers
 from gemma_nli.base.errors import CorpusError
 from gemma_nli.base.outgoing import Crashed, guard_process, leaving, shown, shown_traceback
 from gemma_nli.base.private_texts import PrivateTexts, forget, remember_texts
-from tests.commands import run_command
 from tests.base.test_privacy import CANARY, PACKAGE, SECRET, canary_corpus, canary_sweep, holders
+from tests.commands import run_command
 from tests.tracking.test_torch_models import make_bundle
 
 TELLTALE = "violet pangolin"
