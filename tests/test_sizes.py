@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from gemma_nli.config import RunConfig, read_yaml
 from gemma_nli.corpus.criteria import read_criteria
 from gemma_nli.corpus.file_problems import FileProblems
 from gemma_nli.spec.space import SearchSpace
+from tests.growth import growth
 
 
 class Counted(str):
@@ -26,20 +25,6 @@ class Counted(str):
     def __eq__(self, other: object) -> bool:
         Counted.comparisons += 1
         return str.__eq__(self, other)
-
-
-def growth(work: Callable[[int], Any], small: int, large: int) -> float:
-    """How much longer the larger work takes, the best of three of each."""
-
-    def seconds(size: int) -> float:
-        taken = []
-        for _ in range(3):
-            began = time.perf_counter()
-            work(size)
-            taken.append(time.perf_counter() - began)
-        return min(taken)
-
-    return seconds(large) / seconds(small)
 
 
 def values(count: int, kind: str) -> list[Any]:

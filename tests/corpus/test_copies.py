@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from gemma_nli.corpus.folds import assign_folds
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import Annotation, Corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
+from tests.growth import growth
 
 LONG = "i have not slept for weeks and the days run together like water on glass while nobody at home says a word of it"
 OTHER = "my sister sings in a choir on sundays and they travel by train to small towns where people bring them cake"
@@ -145,14 +145,9 @@ def random_texts(count: int, words: int, vocabulary: int) -> list[str]:
 
 
 def test_many_posts_cost_time_by_their_words_and_not_by_their_pairs():
-    took = []
-    for count in (2_000, 16_000):
-        texts = random_texts(count, 15, 5_000)
-        ids = [str(number) for number in range(count)]
-        began = time.process_time()
-        groups_of_copies(ids, texts)
-        took.append(time.process_time() - began)
-    assert took[1] < 8 * 2.5 * took[0]  # pairs grow 64 times
+    texts = random_texts(8_000, 15, 5_000)
+    ids = [str(number) for number in range(8_000)]
+    assert growth(lambda count: groups_of_copies(ids[:count], texts[:count]), 1_000, 8_000) < 8 * 2.5  # pairs: 64 times
 
 
 def test_thousands_of_near_copies_are_one_group_in_linear_time():

@@ -200,3 +200,11 @@ def a_trial(key: str = "k1", state: str = "finished", epochs: int = 3, **changes
         "ended_ms": None if state == "running" else 1_700_000_002_000,
     }
     return TrialProjection(f"trial-{key}", key, state, **{**known, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that anybody has asked `time.sleep` for: nobody sleeps."""
+    asked: list[float] = []
+    monkeypatch.setattr("time.sleep", asked.append)
+    return asked

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import mlflow
@@ -75,13 +74,12 @@ def test_a_store_that_cannot_work_is_refused_with_a_way_out(uri):
         resolve_store(MlflowConfig(tracking_uri=uri))
 
 
-def test_a_store_in_an_impossible_place_is_refused_at_once(tmp_path):
+def test_a_store_in_an_impossible_place_is_refused_at_once(tmp_path, slept):
     (tmp_path / "file").write_text("")
     tracker = MlflowTracker(MlflowConfig(tracking_uri=f"sqlite:///{tmp_path}/file/mlflow.db"), "x")
-    started = time.perf_counter()
     with pytest.raises(TrackingError, match="cannot be opened"):
         tracker.sweep_run(a_sweep())
-    assert time.perf_counter() - started < 5
+    assert sum(slept) < 1
 
 
 @pytest.mark.parametrize("room", [100, 20])
@@ -125,12 +123,11 @@ def test_a_process_killed_while_the_tables_are_made_leaves_a_store_that_opens(tm
     assert not (tmp_path / ".mlflow.db.new").exists()
 
 
-def test_a_broken_database_is_refused_at_once(tmp_path):
+def test_a_broken_database_is_refused_at_once(tmp_path, slept):
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
-    started = time.perf_counter()
     with pytest.raises(TrackingError, match="not a database"):
         MlflowTracker(MlflowConfig(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"), "x").sweep_run(a_sweep())
-    assert time.perf_counter() - started < 10
+    assert sum(slept) < 1
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,7 @@ def test_a_whole_trial_costs_one_create_one_batch_one_upload_and_one_end(sqlite_
     calls = Calls().watch(monkeypatch)
     points = [MetricPoint(f"fold_{i % 5 + 1}/m{i % 8}", i / 800, i // 40, 1_700_000_000_000 + i) for i in range(800)]
     trial = a_trial(metrics=points, params={f"a.setting_{i}": i for i in range(60)})
-    started = time.perf_counter()
     tracker.sync_trial(parent, trial)
-    print(f"800 metrics and 60 params: {time.perf_counter() - started:.3f} s")
     assert calls == {"create_run": 1, "search_runs": 1, "log_batch": 1, "log_artifacts": 1, "set_terminated": 1}
     tracker.sync_trial(parent, trial)
     assert sum(calls.values()) == 5
@@ -311,13 +309,12 @@ def test_an_artifact_name_cannot_leave_the_runs_folder(tracker):
             tracker.sync_trial(parent, a_trial(artifacts={name: b"x"}))
 
 
-def test_a_dead_server_costs_seconds_and_shows_no_password(tmp_path):
+def test_a_dead_server_costs_seconds_and_shows_no_password(slept):
     uri = f"http://user:canary@127.0.0.1:{free_port()}"
     tracker = MlflowTracker(MlflowConfig(tracking_uri=uri), "dead")
-    started = time.perf_counter()
     with pytest.raises(TrackingError) as caught:
         tracker.sweep_run(a_sweep())
-    assert time.perf_counter() - started < 10
+    assert sum(slept) < 10
     assert "canary" not in str(caught.value)
     assert caught.value.__suppress_context__
 
