@@ -116,7 +116,7 @@ def _run_here(asked: argparse.Namespace) -> int:
     if place.quick:
         outcome.notes.append("--quick: sizes too small to mean anything")
     words = ["python", "-m", "benchmarks", name, *(["--quick"] if place.quick else [])]
-    told = {
+    facts = {
         "name": name,
         **outcome.to_json(),
         "seconds": round(time.perf_counter() - clock, 1),
@@ -127,7 +127,7 @@ def _run_here(asked: argparse.Namespace) -> int:
         "machine": machine(),
         "versions": versions(),
     }
-    (folder / "outcome.json").write_text(json.dumps(told))
+    (folder / "outcome.json").write_text(json.dumps(facts))
     return 0
 
 

@@ -31,14 +31,14 @@ def main(data: str, ratio: float) -> None:
     _ = request.digests
     began, cpu_began = time.perf_counter(), time.process_time()
     encoded = encode(request, encoder, config.features)
-    told = {
+    facts = {
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - cpu_began,
         "texts": len(encoded.digests),
         "tokens": int(encoded.lengths.sum()),
         "padding_share": encoded.padding_share,
     }
-    print(json.dumps(told))
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -90,12 +90,12 @@ def write_page(page: Path, rows: list[Row]) -> None:
 def as_markdown(rows: list[Row]) -> str:
     lines = [f"| family | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
     lines += [f"| {row.family} | {' | '.join(row.cells.values())} |" for row in rows]
-    told: dict[str, list[str]] = {}
+    facts: dict[str, list[str]] = {}
     for row in rows:
         for column, sentence in row.sentences.items():
-            told.setdefault(_without_place(sentence), []).append(f"{row.family} ({column})")
+            facts.setdefault(_without_place(sentence), []).append(f"{row.family} ({column})")
     lines += ["", "What the refusals say:", ""]
-    for sentence, where in told.items():
+    for sentence, where in facts.items():
         families = list(dict.fromkeys(each.split(" (")[0] for each in where))
         whole = len(where) == len(families) * len(COLUMNS)
         lines.append(f"- {', '.join(families if whole else where)}: {sentence}")

@@ -147,9 +147,9 @@ def main() -> None:
     print(f"\nmax_length {asked.max_length} (frozen {asked.frozen_max_length}), folds {pairs.fingerprint[:12]}")
     print(f"\n{table(results)}")
     if asked.json:
-        told = {"max_length": asked.max_length, "frozen_max_length": asked.frozen_max_length}
-        told |= {"fold_fingerprint": pairs.fingerprint, "ways": results}
-        asked.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        facts = {"max_length": asked.max_length, "frozen_max_length": asked.frozen_max_length}
+        facts |= {"fold_fingerprint": pairs.fingerprint, "ways": results}
+        asked.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

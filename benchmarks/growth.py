@@ -21,26 +21,26 @@ def run(place: Workplace) -> Outcome:
     _measure(place, "warm_up", 2, mlflow=False)
     sizes = [4, 8, 12] if place.quick else [36, 360, 1000]
     small, middle, large = sizes
-    told = {size: _measure(place, f"with_{size}", size) for size in sizes}
+    facts = {size: _measure(place, f"with_{size}", size) for size in sizes}
     bare = {size: _measure(place, f"without_{size}", size, mlflow=False) for size in (small, middle)}
-    seconds = {size: told[size]["warm_seconds"] / size for size in sizes}
+    seconds = {size: facts[size]["warm_seconds"] / size for size in sizes}
     flat = max(seconds.values()) / min(seconds.values())
-    peak = max(told[size]["peak_mib"] for size in sizes)
-    slope = (told[large]["peak_mib"] - told[small]["peak_mib"]) / (large - small) * 100
+    peak = max(facts[size]["peak_mib"] for size in sizes)
+    slope = (facts[large]["peak_mib"] - facts[small]["peak_mib"]) / (large - small) * 100
     marks = [
         Mark("seconds a warm trial, the worst of all sizes", max(seconds.values()), at_most=0.5, unit="s"),
         Mark(f"slowest over fastest size, {small} to {large} trials", flat, at_most=1.2),
         Mark("driver's peak memory", peak / 1024, at_most=1.5, unit="GiB"),
         Mark("driver's memory a 100 trials more", slope, unit="MiB"),
     ]
-    shares = {size: 1 - bare[size]["warm_seconds"] / told[size]["warm_seconds"] for size in bare}
+    shares = {size: 1 - bare[size]["warm_seconds"] / facts[size]["warm_seconds"] for size in bare}
     marks += [Mark(f"MLflow's share of a trial, {size} trials", share) for size, share in shares.items()]
     return Outcome(
         marks,
         {
             "seconds_a_trial": seconds,
             "seconds_a_trial_without_mlflow": {size: bare[size]["warm_seconds"] / size for size in bare},
-            "with_mlflow": told,
+            "with_mlflow": facts,
             "without_mlflow": bare,
             "mlflow_share": shares,
         },

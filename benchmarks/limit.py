@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks.outcome import Mark, Outcome
-from benchmarks.workplace import ROOT, Spent, Workplace, spend
+from benchmarks.workplace import ROOT, Usage, Workplace, spend
 from gemma_nli.model.demo_weights import minilm_folder
 
 RATIO = 3
@@ -29,8 +29,8 @@ def run(place: Workplace) -> Outcome:
     after = place.encoder_pass(RATIO)
     second = _sweep(place, "limit_again", f"space={OTHER_SPACE % OTHER_RATES}")
     passes = [before.answer, after.answer]
-    one_pass = sum(told["seconds"] for told in passes) / 2
-    cpu_pass = sum(told["cpu_seconds"] for told in passes) / 2
+    one_pass = sum(one["seconds"] for one in passes) / 2
+    cpu_pass = sum(one["cpu_seconds"] for one in passes) / 2
     result = first.answer
     assert result["registered"]["created"], "the sweep has to end with a registered model"
     return Outcome(
@@ -47,8 +47,8 @@ def run(place: Workplace) -> Outcome:
             "sweep_seconds": first.seconds,
             "sweep_cpu_seconds": first.cpu_seconds,
             "sweep_parts": result["seconds"],
-            "pass_seconds": [told["seconds"] for told in passes],
-            "pass_cpu_seconds": [told["cpu_seconds"] for told in passes],
+            "pass_seconds": [one["seconds"] for one in passes],
+            "pass_cpu_seconds": [one["cpu_seconds"] for one in passes],
             "texts": before.answer["texts"],
             "texts_encoded": result["texts"]["encoded"],
             "padding_share": before.answer["padding_share"],
@@ -61,7 +61,7 @@ def run(place: Workplace) -> Outcome:
     )
 
 
-def _sweep(place: Workplace, name: str, *more: str) -> Spent:
+def _sweep(place: Workplace, name: str, *more: str) -> Usage:
     """The command, its stores under the benchmark's folder: a later sweep finds the earlier one's texts."""
     words = [
         f"name={name}",

@@ -30,12 +30,12 @@ def run(place: Workplace) -> Outcome:
     sweep_id = simulate_sweep(spec, _skill, epochs=20)
     trials = len(spec.cells())
     spent = spend([sys.executable, "-c", CODE, spec.storage, sweep_id])
-    told = spent.answer
-    figures = {"trials": trials, **told, "seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds}
+    facts = spent.answer
+    figures = {"trials": trials, **facts, "seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds}
     marks = [
-        Mark(f"seconds for {trials} trials x {told['pairs']} pairs", spent.seconds, at_most=SECONDS, unit="s"),
-        Mark("peak memory", told["peak_gib"], at_most=GIB, unit="GiB"),
-        Mark("report.html", told["html_bytes"] / 1e6, at_most=6.0, unit="MB"),
+        Mark(f"seconds for {trials} trials x {facts['pairs']} pairs", spent.seconds, at_most=SECONDS, unit="s"),
+        Mark("peak memory", facts["peak_gib"], at_most=GIB, unit="GiB"),
+        Mark("report.html", facts["html_bytes"] / 1e6, at_most=6.0, unit="MB"),
     ]
     return Outcome(marks, figures)
 
@@ -91,7 +91,7 @@ def report(storage: str, sweep_id: str) -> None:
     gathered = time.perf_counter()
     out = Path(storage).parent / "report"
     written = write_report(evidence, out)
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "pairs": len(evidence.rows_N),
         "import_seconds": imported - began,
         "gather_seconds": gathered - imported,
@@ -100,5 +100,5 @@ def report(storage: str, sweep_id: str) -> None:
         "answer": written.findings.answer.first,
     }
     used = resource.getrusage(resource.RUSAGE_SELF)
-    told |= {"peak_gib": used.ru_maxrss / 2**20, "own_cpu_seconds": used.ru_utime + used.ru_stime}
-    print(json.dumps(told))
+    facts |= {"peak_gib": used.ru_maxrss / 2**20, "own_cpu_seconds": used.ru_utime + used.ru_stime}
+    print(json.dumps(facts))

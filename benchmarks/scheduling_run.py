@@ -27,7 +27,7 @@ from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep import engine
 from gemma_nli.sweep.ray import tuner as tuning
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 
 
 class Driver:
@@ -37,9 +37,9 @@ class Driver:
         self.process, self.marks = psutil.Process(), dict[str, tuple[float, float]]()
         self.peak_mib, self.at_start_mib = 0.0, 0.0
 
-    def watch(self, board: Board) -> None:
+    def watch(self, progress: ProgressState) -> None:
         threading.Thread(target=self._sample, daemon=True).start()
-        board.watchers.append(lambda: self._mark(board.phase))
+        progress.observers.append(lambda: self._mark(progress.phase))
 
     def _mark(self, phase: str) -> None:
         if phase not in self.marks:
@@ -87,9 +87,9 @@ def main(folder: Path, trials: int, nodes: int, slots: int, shortest: float, lon
         shutil.rmtree(scratch, ignore_errors=True)
     assert result.trials["finished"] == trials, result.trials
     seconds, cpu = driver.cpu()
-    told = {"trials": trials, "slots": nodes * slots, "tune_seconds": seconds, "driver_cpu_seconds": cpu}
-    told |= {"driver_mib_at_start": driver.at_start_mib, "driver_mib_peak": driver.peak_mib}
-    print(json.dumps({**told, **utilisation(_read(spans), nodes * slots)}))
+    measured = {"trials": trials, "slots": nodes * slots, "tune_seconds": seconds, "driver_cpu_seconds": cpu}
+    measured |= {"driver_mib_at_start": driver.at_start_mib, "driver_mib_peak": driver.peak_mib}
+    print(json.dumps({**measured, **utilisation(_read(spans), nodes * slots)}))
 
 
 def _spec(folder: Path, trials: int) -> SweepSpec:

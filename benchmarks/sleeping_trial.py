@@ -30,8 +30,8 @@ class SleepingTrial(tune.Trainable):
         with self.file.open("a") as file:
             file.write(f"{began} {time.time()}\n")
         f1 = draw.random()
-        told = {"folds_done": 1, "num_folds": 1, "mean_f1": f1, "objective": f1, "failed": False, "done": True}
-        return {**told, "aggregates": (("cv_aggregate/mean_f1", f1),)}
+        facts = {"folds_done": 1, "num_folds": 1, "mean_f1": f1, "objective": f1, "failed": False, "done": True}
+        return {**facts, "aggregates": (("cv_aggregate/mean_f1", f1),)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}

@@ -180,11 +180,11 @@ def _stock_trial(config: dict[str, Any], corpus: Corpus, pairs: PairTable) -> No
             val_loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(truth).float())
             f1, auc = f1_score(truth, logits.numpy() >= 0), roc_auc_score(truth, logits.numpy())
             name = f"fold_{fold}"
-            told = {f"{name}/train_loss": float(np.mean(losses)), f"{name}/val_loss": float(val_loss)}
+            facts = {f"{name}/train_loss": float(np.mean(losses)), f"{name}/val_loss": float(val_loss)}
             last = fold == pairs.num_folds and epoch == config["epochs"]
             if not last:
-                tune.report({**told, f"{name}/val_f1": f1, f"{name}/val_auc": auc})
+                tune.report({**facts, f"{name}/val_f1": f1, f"{name}/val_auc": auc})
         f1s.append(f1)
         aucs.append(auc)
     summary = {"cv_aggregate_mean_f1": float(np.mean(f1s)), "cv_aggregate_mean_auc": float(np.mean(aucs))}
-    tune.report({**told, f"{name}/val_f1": f1, **summary, "began": began, "ended": time.time()})
+    tune.report({**facts, f"{name}/val_f1": f1, **summary, "began": began, "ended": time.time()})

@@ -45,7 +45,7 @@ def main(file: str) -> None:
     started = min(event[0]["at_ms"] for event in events) / 1000
     ended = max(event[-1]["at_ms"] for event in events) / 1000
     own = [(event[-1]["at_ms"] - event[0]["at_ms"]) / 1000 for event in events]
-    told = {
+    facts = {
         "result": result.to_json(),
         "trials": len(events),
         "warm_seconds": max(ended, watch.last_seen) - started,
@@ -54,7 +54,7 @@ def main(file: str) -> None:
         "peak_mib": _peak_mib(),
         "mean_f1": [event[-1].get("aggregates", {}).get("cv_aggregate/mean_f1") for event in events],
     }
-    print(json.dumps(told))
+    print(json.dumps(facts))
 
 
 def _peak_mib() -> float:

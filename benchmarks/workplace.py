@@ -34,7 +34,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
-class Spent:
+class Usage:
     """What a command cost: wall seconds, CPU seconds (user and system, of it and all it started), its JSON answer."""
 
     seconds: float
@@ -89,16 +89,16 @@ class Workplace:
         """Give the sweep `target` the encoded texts of the sweep `source`: it then starts warm."""
         shutil.copytree(self.work / source / "storage" / "features", self.work / target / "storage" / "features")
 
-    def run_sweep(self, file: Path) -> Spent:
+    def run_sweep(self, file: Path) -> Usage:
         """`sweep_run.py` on a sweep file."""
         return spend([sys.executable, "-m", "benchmarks.sweep_run", str(file)])
 
-    def encoder_pass(self, ratio: float, data: Path | None = None) -> Spent:
+    def encoder_pass(self, ratio: float, data: Path | None = None) -> Usage:
         """`encoder_pass.py` on the corpus's pairs at a negative ratio."""
         return spend([sys.executable, "-m", "benchmarks.encoder_pass", str(data or self.data), str(ratio)])
 
 
-def spend(command: list[str], env: dict[str, str] | None = None) -> Spent:
+def spend(command: list[str], env: dict[str, str] | None = None) -> Usage:
     """Run a command that prints one JSON object and wait for it and all it started.
 
     Raises:
@@ -111,7 +111,7 @@ def spend(command: list[str], env: dict[str, str] | None = None) -> Spent:
     end_orphans()
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:4])} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return Spent(seconds, meter.seconds, json.loads(done.stdout[done.stdout.index("{") :]))
+    return Usage(seconds, meter.seconds, json.loads(done.stdout[done.stdout.index("{") :]))
 
 
 class CpuMeter:

@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from gemma_nli.tracking.read.frames import compare_runs, list_experiments, list_models, list_runs, metric_history
     from gemma_nli.tracking.read.queries import BestTrial, best_trial, list_trials
     from gemma_nli.tracking.registry.registered_models import load_model, load_scorer
-    from gemma_nli.tracking.store.use import use_store
+    from gemma_nli.tracking.store.mlflow_functions import use_store
     from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
     from gemma_nli.training.cross_validation import cross_validate
     from gemma_nli.training.results import CvResult, FoldResult

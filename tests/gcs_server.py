@@ -120,8 +120,8 @@ class Store:
     def _upload(self, request: Request, body: bytes) -> Response:
         kind = request.args["uploadType"]
         if kind == "multipart":
-            told, data = _parts(body)
-            return self._write(request, json.loads(told), data)
+            reported, data = _parts(body)
+            return self._write(request, json.loads(reported), data)
         if "upload_id" not in request.args:
             upload_id = uuid.uuid4().hex
             self._uploads[upload_id] = {"told": json.loads(body), "data": b""}
@@ -133,16 +133,16 @@ class Store:
             return Response(status=308, headers={"Range": f"bytes=0-{len(upload['data']) - 1}"})
         return self._write(request, upload["told"], upload["data"])
 
-    def _write(self, request: Request, told: dict[str, Any], data: bytes) -> Response:
-        name = told["name"]
+    def _write(self, request: Request, reported: dict[str, Any], data: bytes) -> Response:
+        name = reported["name"]
         if self.refused and self.refused in name:
             raise Refused(503, "Backend Error")
         if _took(self.too_often, name):
             raise Refused(429, "The object exceeded the rate limit for object mutation operations.")
         self._meet(request, name)
         self._generation += 1
-        written = Object(data, self._generation, time.time() + self.ahead_seconds, told.get("metadata", {}))
-        if told.get("crc32c", written.crc32c) != written.crc32c:
+        written = Object(data, self._generation, time.time() + self.ahead_seconds, reported.get("metadata", {}))
+        if reported.get("crc32c", written.crc32c) != written.crc32c:
             raise Refused(400, "Provided CRC32C does not match the data.")
         self._objects[name] = written
         if _took(self.lose_answers, name):
@@ -211,8 +211,8 @@ def _took(ends: list[str], name: str) -> bool:
 def _parts(body: bytes) -> tuple[bytes, bytes]:
     """The two parts of a multipart/related body, without their headers."""
     boundary = body.partition(b"\r\n")[0]
-    told, data, _ = body.removeprefix(boundary).split(b"\r\n" + boundary)
-    return told.partition(b"\r\n\r\n")[2], data.partition(b"\r\n\r\n")[2]
+    reported, data, _ = body.removeprefix(boundary).split(b"\r\n" + boundary)
+    return reported.partition(b"\r\n\r\n")[2], data.partition(b"\r\n\r\n")[2]
 
 
 def _json(answer: dict[str, Any]) -> Response:

@@ -65,11 +65,11 @@ class Store:
 
     def _by_its_clock(self, start: Respond) -> Respond:
         def respond(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            told = {name.title(): value for name, value in headers}
-            at = parse_date(told.get("Last-Modified"))
+            reported = {name.title(): value for name, value in headers}
+            at = parse_date(reported.get("Last-Modified"))
             if at is not None:
-                told["Last-Modified"] = http_date(at + timedelta(seconds=self.ahead_seconds))
-            return start(status, list(told.items()), *more)
+                reported["Last-Modified"] = http_date(at + timedelta(seconds=self.ahead_seconds))
+            return start(status, list(reported.items()), *more)
 
         return respond
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.rig import Server, build_source, warm_process
-from benchmarks.chaos.short import everything_at_once
+from benchmarks.chaos.all_faults import everything_at_once
+from benchmarks.chaos.stage import Server, build_source, warm_process
 from benchmarks.chaos.verdict import Run, Snapshot, judge
 from gemma_nli.base.errors import JournalError
 from gemma_nli.config import RunConfig

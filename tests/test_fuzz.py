@@ -78,7 +78,7 @@ words = st.lists(
 )  # fmt: skip
 
 
-class Desk:
+class Workspace:
     """A folder with a good sweep file, corpus and encoder, a home of its own, and the command."""
 
     def __init__(self, folder: Path, encoder: Path) -> None:
@@ -142,14 +142,14 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Desk:
-    return Desk(tmp_path_factory.mktemp("fuzz"), tiny_bert)
+def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("fuzz"), tiny_bert)
 
 
 @pytest.fixture(autouse=True)
-def at_the_desk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEMMA_NLI_HOME", str(desk.home))
-    monkeypatch.chdir(desk.folder)
+def in_workspace(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMMA_NLI_HOME", str(workspace.home))
+    monkeypatch.chdir(workspace.folder)
     logging.raiseExceptions = False  # a log line to a stream of an earlier case is no finding
 
 
@@ -158,8 +158,8 @@ def cases(count: int) -> settings:
     return settings(max_examples=count, deadline=None, suppress_health_check=unfit, database=None, derandomize=True)
 
 
-def fuzz_sweep_files(desk: Desk, made: list[tuple[tuple[str, ...], Any]]) -> None:
-    tree = copy.deepcopy(desk.tree)
+def fuzz_sweep_files(workspace: Workspace, made: list[tuple[tuple[str, ...], Any]]) -> None:
+    tree = copy.deepcopy(workspace.tree)
     for path, value in made:
         place = tree
         for part in path[:-1]:
@@ -167,36 +167,36 @@ def fuzz_sweep_files(desk: Desk, made: list[tuple[tuple[str, ...], Any]]) -> Non
                 place[part] = {}
             place = place[part]
         place[path[-1]] = value
-    desk.file.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8", errors="replace")
-    desk.run("sweep", str(desk.file), "--plan", "--json")
+    workspace.file.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8", errors="replace")
+    workspace.run("sweep", str(workspace.file), "--plan", "--json")
 
 
-def fuzz_spaces(desk: Desk, space: dict[str, Any]) -> None:
-    fuzz_sweep_files(desk, [(("space",), space)])
+def fuzz_spaces(workspace: Workspace, space: dict[str, Any]) -> None:
+    fuzz_sweep_files(workspace, [(("space",), space)])
 
 
-def fuzz_file_bytes(desk: Desk, made: list[tuple[float, int, bytes]]) -> None:
-    desk.file.write_bytes(edited(yaml.safe_dump(desk.tree).encode(), made))
-    desk.run("sweep", str(desk.file), "--plan")
+def fuzz_file_bytes(workspace: Workspace, made: list[tuple[float, int, bytes]]) -> None:
+    workspace.file.write_bytes(edited(yaml.safe_dump(workspace.tree).encode(), made))
+    workspace.run("sweep", str(workspace.file), "--plan")
 
 
-def fuzz_overrides(desk: Desk, given: list[str]) -> None:
-    desk.file.write_text(yaml.safe_dump(desk.tree))
-    desk.run("sweep", str(desk.file), "--plan", "--json", *[word for word in given if "\0" not in word])
+def fuzz_overrides(workspace: Workspace, given: list[str]) -> None:
+    workspace.file.write_text(yaml.safe_dump(workspace.tree))
+    workspace.run("sweep", str(workspace.file), "--plan", "--json", *[word for word in given if "\0" not in word])
 
 
-def fuzz_corpora(desk: Desk, name: str, made: list[tuple[float, int, bytes]]) -> None:
-    data = desk.folder / "damaged"
-    shutil.copytree(desk.data, data, dirs_exist_ok=True)
-    (data / name).write_bytes(edited((desk.data / name).read_bytes(), made))
-    desk.file.write_text(yaml.safe_dump(desk.tree))
-    desk.run("sweep", str(desk.file), "--plan", "--json", f"data.data_dir={data}")
+def fuzz_corpora(workspace: Workspace, name: str, made: list[tuple[float, int, bytes]]) -> None:
+    data = workspace.folder / "damaged"
+    shutil.copytree(workspace.data, data, dirs_exist_ok=True)
+    (data / name).write_bytes(edited((workspace.data / name).read_bytes(), made))
+    workspace.file.write_text(yaml.safe_dump(workspace.tree))
+    workspace.run("sweep", str(workspace.file), "--plan", "--json", f"data.data_dir={data}")
 
 
-def fuzz_commands(desk: Desk, verb: list[str], word: str) -> None:
+def fuzz_commands(workspace: Workspace, verb: list[str], word: str) -> None:
     if not word.startswith("-") and "\0" not in word:
-        os.makedirs(desk.home, exist_ok=True)
-        desk.run(*verb, word)
+        os.makedirs(workspace.home, exist_ok=True)
+        workspace.run(*verb, word)
 
 
 def edited(data: bytes, made: list[tuple[float, int, bytes]]) -> bytes:
@@ -222,31 +222,31 @@ FUZZ = {
 }
 
 
-def throw(desk: Desk, kind: str, count: int) -> None:
+def throw(workspace: Workspace, kind: str, count: int) -> None:
     function, strategies, weight = FUZZ[kind]
 
     @cases(int(count * weight))
     @given(st.tuples(*strategies))
     def one(values: tuple[Any, ...]) -> None:
-        function(desk, *values)  # type: ignore[operator]
+        function(workspace, *values)  # type: ignore[operator]
 
     one()
 
 
 @pytest.mark.parametrize("kind", FUZZ)
-def test_bad_input_is_refused_or_planned_and_nothing_else(desk: Desk, kind: str) -> None:
-    throw(desk, kind, FEW)
+def test_bad_input_is_refused_or_planned_and_nothing_else(workspace: Workspace, kind: str) -> None:
+    throw(workspace, kind, FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", FUZZ)
-def test_much_bad_input_is_refused_or_planned_and_nothing_else(desk: Desk, kind: str) -> None:
-    throw(desk, kind, MANY)
+def test_much_bad_input_is_refused_or_planned_and_nothing_else(workspace: Workspace, kind: str) -> None:
+    throw(workspace, kind, MANY)
 
 
-def test_the_good_file_is_planned_and_writes_nothing(desk: Desk) -> None:
-    desk.file.write_text(yaml.safe_dump(desk.tree))
-    before = desk.written()
-    assert desk.run("sweep", str(desk.file), "--plan") == 0
-    assert desk.written() == before
+def test_the_good_file_is_planned_and_writes_nothing(workspace: Workspace) -> None:
+    workspace.file.write_text(yaml.safe_dump(workspace.tree))
+    before = workspace.written()
+    assert workspace.run("sweep", str(workspace.file), "--plan") == 0
+    assert workspace.written() == before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos.rig import Driver, Stage, Warm, build_source, orphans, warm_process
+from benchmarks.chaos.stage import Driver, Stage, Warm, build_source, orphans, warm_process
 from benchmarks.chaos.verdict import snapshot
 
 OPEN = ("RUNNING", "SCHEDULED")

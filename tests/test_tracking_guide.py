@@ -98,10 +98,10 @@ def test_commands_and_snippets_work_in_their_order(registered, tiny_bert, monkey
             assert done.returncode == 0, f"{command}: {done.stderr}"
             continue
         status = run_command(*words)
-        told = capsys.readouterr()
-        assert status == 0, f"{command}: {told.err}"
+        reported = capsys.readouterr()
+        assert status == 0, f"{command}: {reported.err}"
         if words[0] == "runs":
-            assert "no run matches" not in told.out, command
+            assert "no run matches" not in reported.out, command
     assert [words[1][-3] for words in served] == ["5000", "5001"]
 
 

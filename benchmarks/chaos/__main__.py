@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chaos.all_faults import everything_at_once
 from benchmarks.chaos.damage import damage_files
 from benchmarks.chaos.kills import kill_before_journals, kill_drivers, kill_ray, kill_workers
 from benchmarks.chaos.outages import take_server_away
 from benchmarks.chaos.restores import kill_restores
-from benchmarks.chaos.rig import Server, Stage, Warm, build_source, orphans, warm_process
-from benchmarks.chaos.short import everything_at_once
-from benchmarks.chaos.stock import run_stock
+from benchmarks.chaos.stage import Server, Stage, Warm, build_source, orphans, warm_process
+from benchmarks.chaos.stock_callback import run_stock
 from benchmarks.chaos.verdict import Points, Verdict, expectation, judge, snapshot
 
 COLUMNS = ("who", "what", "asked", "done", "lost", "duplicated", "running", "wrong", "orphans", "seconds")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.chaos.rig import Stage, orphans
+from benchmarks.chaos.stage import Stage, orphans
 from benchmarks.chaos.verdict import Points, Verdict, judge, snapshot
 
 Finder = Callable[[Stage], list[Path]]

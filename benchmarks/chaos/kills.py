@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.chaos.rig import ROOT, Driver, Stage, orphans
+from benchmarks.chaos.stage import ROOT, Driver, Stage, orphans
 from benchmarks.chaos.verdict import Points, Verdict, judge, snapshot
 
 PARTS_OF_RAY = ("raylet", "raylet", "gcs_server")

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Mapping
 
-from benchmarks.chaos.rig import Server, Stage, orphans
+from benchmarks.chaos.stage import Server, Stage, orphans
 from benchmarks.chaos.verdict import Points, Verdict, judge, snapshot
 
 

@@ -10,7 +10,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from benchmarks.chaos.rig import Driver, Stage, orphans
+from benchmarks.chaos.stage import Driver, Stage, orphans
 from benchmarks.chaos.verdict import Verdict
 
 _OTHERS = (".lock", "-wal", "-shm")
@@ -62,8 +62,8 @@ def kill_restores(stage: Stage, kills: int, rng: random.Random) -> tuple[int, Ve
         verdict.add("lost", int(found not in (old, new)), f"kill {done}: neither the old store nor the new one")
         aside = list(folder.glob("mlflow.db.before-restore-*"))
         verdict.add("lost", int(found == new and not aside), f"kill {done}: the old store is gone")
-        litter = [path.name for path in folder.glob(".mlflow*")]
-        verdict.add("wrong", len(litter), f"kill {done}: left {litter}")
+        leftovers = [path.name for path in folder.glob(".mlflow*")]
+        verdict.add("wrong", len(leftovers), f"kill {done}: left {leftovers}")
     return done, verdict, orphans(stage.drivers)
 
 

@@ -37,7 +37,7 @@ MANY = 12
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """A compared value (or combination), its trials, and the best of them."""
 
     name: str
@@ -76,7 +76,7 @@ class Answer:
 
     setting: str
     chosen_by: Literal["compare", "only", "largest", "none"]
-    arms: tuple[Arm, ...]
+    variants: tuple[Variant, ...]
     contrasts: tuple[Contrast, ...]
     verdict: Literal["shown", "partly", "open", "alone"]
     first: str
@@ -91,20 +91,30 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     """
     setting, chosen_by, groups = _groups(evidence, effects)
     score = METRIC_NAMES[draws.metric]
-    worth = _worth(evidence, overall, score)
+    honest_sentence = _honest_sentence(evidence, overall, score)
     if len(groups) < 2:
         trials = len(evidence.complete)
         only = "is the only trial" if trials == 1 else f"is the best of {trials} trials"
         first = f"Nothing was compared: {evidence_text(evidence, evidence.winner)} {only}."
-        return Answer(setting, "none", (), (), "alone", first, worth[0].upper() + worth[1:])
-    arms = tuple(sorted((_arm(name, places, draws) for name, places in groups), key=lambda arm: -arm.honest.value))
-    contrasts = _contrasts(evidence, draws, arms)
+        return Answer(setting, "none", (), (), "alone", first, honest_sentence[0].upper() + honest_sentence[1:])
+    variants = tuple(
+        sorted((_variant(name, places, draws) for name, places in groups), key=lambda variant: -variant.honest.value)
+    )
+    contrasts = _contrasts(evidence, draws, variants)
     losers = [contrast for contrast in contrasts if contrast.shown]
     verdict: Literal["shown", "partly", "open"] = (
         "shown" if len(losers) == len(contrasts) else "partly" if losers else "open"
     )
-    first = _first_sentence(setting, arms, contrasts, verdict, score)
-    return Answer(setting, chosen_by, arms, contrasts, verdict, first, _how_sure(contrasts, verdict, score) + worth)
+    first = _first_sentence(setting, variants, contrasts, verdict, score)
+    return Answer(
+        setting,
+        chosen_by,
+        variants,
+        contrasts,
+        verdict,
+        first,
+        _evidence_sentence(contrasts, verdict, score) + honest_sentence,
+    )
 
 
 METRIC_NAMES = {
@@ -139,14 +149,14 @@ def _combinations(evidence: Evidence) -> list[tuple[str, list[int]]]:
     return found
 
 
-def _arm(name: str, places: list[int], draws: Draws) -> Arm:
+def _variant(name: str, places: list[int], draws: Draws) -> Variant:
     best = max(places, key=lambda place: draws.score_T[place])
     curve = expected_best(draws.score_T[places])
-    return Arm(name, tuple(places), best, honest_score(draws, places), curve)
+    return Variant(name, tuple(places), best, honest_score(draws, places), curve)
 
 
-def _contrasts(evidence: Evidence, draws: Draws, arms: tuple[Arm, ...]) -> tuple[Contrast, ...]:
-    leader, others = arms[0], arms[1:]
+def _contrasts(evidence: Evidence, draws: Draws, variants: tuple[Variant, ...]) -> tuple[Contrast, ...]:
+    leader, others = variants[0], variants[1:]
     tuned = [draws.difference_of_tuned(leader.places, other.places) for other in others]
     adjusted, _ = holm([difference.p_value for difference in tuned])
     fold_TK, share = evidence.fold_scores(draws.metric), 1 / (evidence.pairs.num_folds - 1)
@@ -174,9 +184,9 @@ def _contrasts(evidence: Evidence, draws: Draws, arms: tuple[Arm, ...]) -> tuple
 
 
 def _first_sentence(
-    setting: str, arms: tuple[Arm, ...], contrasts: tuple[Contrast, ...], verdict: str, score: str
+    setting: str, variants: tuple[Variant, ...], contrasts: tuple[Contrast, ...], verdict: str, score: str
 ) -> str:
-    leader, sizes = arms[0], sorted({len(arm.places) for arm in arms})
+    leader, sizes = variants[0], sorted({len(variant.places) for variant in variants})
     budget = f"{sizes[0]} trials" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} trials"
     budget = "" if sizes[-1] == 1 else f", each tuned over {budget}"
     nearest = contrasts[0]
@@ -200,7 +210,7 @@ def _first_sentence(
     )
 
 
-def _how_sure(contrasts: tuple[Contrast, ...], verdict: str, score: str) -> str:
+def _evidence_sentence(contrasts: tuple[Contrast, ...], verdict: str, score: str) -> str:
     nearest = contrasts[0] if verdict != "partly" else next(c for c in contrasts if not c.shown)
     belief, most = nearest.belief, {}
     most = {
@@ -216,7 +226,7 @@ def _how_sure(contrasts: tuple[Contrast, ...], verdict: str, score: str) -> str:
     )
 
 
-def _worth(evidence: Evidence, overall: HonestScore, score: str) -> str:
+def _honest_sentence(evidence: Evidence, overall: HonestScore, score: str) -> str:
     return (
         f"the best trial ({evidence_text(evidence, evidence.winner)}) is honestly worth {overall.value:.3f} {score} "
         f"({overall.low:.3f} to {overall.high:.3f}), where its own score says {overall.raw:.3f}."

@@ -45,7 +45,7 @@ class Confirmation:
         return means == sorted(means, reverse=True)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         return ", ".join(f"{leader.swept:.3f} became {leader.mean:.3f}" for leader in self.leaders)
 
 

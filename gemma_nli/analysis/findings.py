@@ -132,7 +132,7 @@ def _baselines(evidence: Evidence, draws: Draws, encode: bool) -> tuple[Baseline
 
 def _learning_curves(evidence: Evidence, answer: Answer, winner: TrialRecord) -> tuple[LearningCurve, ...]:
     """Of the best trial of each arm (the winner's alone where nothing is compared)."""
-    named = [(arm.name, evidence.complete[arm.best].key) for arm in answer.arms[:CURVES_SHOWN]]
+    named = [(variant.name, evidence.complete[variant.best].key) for variant in answer.variants[:CURVES_SHOWN]]
     named = named or [("the best trial", winner.key)]
     found = []
     for name, key in named:
@@ -163,7 +163,7 @@ def _warnings(
                 f"{points(baseline.ahead, score)}."
             )
     if confirmation is not None and not confirmation.order_held:
-        lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.told}.")
+        lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.summary}.")
     if evidence.spec.metric not in BY_METRIC or evidence.spec.mode == "min":
         lines.append(
             f"The sweep is decided by {evidence.spec.metric} ({evidence.spec.mode}), which cannot be measured again "
@@ -176,17 +176,17 @@ def _warnings(
             f"Winner's curse: of {overall.candidates} trials the best scores {overall.raw:.3f}, of which "
             f"{overall.optimism:.3f} is luck of the choice."
         )
-    sizes = {len(arm.places) for arm in answer.arms}
+    sizes = {len(variant.places) for variant in answer.variants}
     if len(sizes) > 1:
-        told = ", ".join(f"{arm.name} {len(arm.places)}" for arm in answer.arms)
-        lines.append(f"The compared values had unequal budgets of trials ({told}); see the budget curve.")
+        summary = ", ".join(f"{variant.name} {len(variant.places)}" for variant in answer.variants)
+        lines.append(f"The compared values had unequal budgets of trials ({summary}); see the budget curve.")
     for effect in effects:
         name = effect.key
         if effect.edge is not None:
             lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; try further.")
         elif not effect.matters:
-            told = f"{points(effect.spread, score)} between its best and its worst value"
-            lines.append(f"{name} never mattered here, as far as can be told: {told}.")
+            summary = f"{points(effect.spread, score)} between its best and its worst value"
+            lines.append(f"{name} never mattered here, as far as can be told: {summary}.")
     lost = [trial for trial in evidence.trials if trial.place is None]
     if lost:
         states = sorted({trial.state if trial.state != "finished" else "diverged" for trial in lost})

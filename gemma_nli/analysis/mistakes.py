@@ -59,7 +59,7 @@ class Mistakes:
     thresholds: tuple[float, ...]
     criteria: tuple[Slice, ...]
     slices: dict[str, tuple[Slice, ...]]
-    surest: tuple[Mistake, ...]
+    most_confident: tuple[Mistake, ...]
 
 
 def find_mistakes(evidence: Evidence, place: int, config: RunConfig) -> Mistakes:
@@ -92,7 +92,7 @@ def find_mistakes(evidence: Evidence, place: int, config: RunConfig) -> Mistakes
         thresholds=tuple(float(t) for t in evidence.threshold_TK[place]),
         criteria=criteria,
         slices=_slices(evidence, place, config),
-        surest=_surest(evidence, place, config),
+        most_confident=_most_confident(evidence, place, config),
     )
 
 
@@ -155,13 +155,13 @@ def truncated(evidence: Evidence, config: RunConfig) -> NDArray[np.bool_] | None
     return np.asarray(tokens_N > config.model.max_length)
 
 
-def _surest(evidence: Evidence, place: int, config: RunConfig) -> tuple[Mistake, ...]:
+def _most_confident(evidence: Evidence, place: int, config: RunConfig) -> tuple[Mistake, ...]:
     """Half of them false positives, half false negatives, where there are so many of each."""
     probability_N, label_N = evidence.probability_TN[place], evidence.label_N
     wrong_N = evidence.decision_TN[place] != (label_N == 1)
     fold_threshold_N = evidence.threshold_TK[place][evidence.fold_N - 1]
-    sureness_N = np.where(label_N == 1, 1 - probability_N, probability_N)
-    order = np.argsort(-sureness_N, kind="stable")
+    confidence_N = np.where(label_N == 1, 1 - probability_N, probability_N)
+    order = np.argsort(-confidence_N, kind="stable")
     picked = [
         place_N
         for side in (0, 1)

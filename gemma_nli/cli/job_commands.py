@@ -112,9 +112,9 @@ def _follow(jobs: Jobs, job: str, address: str) -> None:
 
 def _line(*words: str) -> str:
     """A command about a job; the last word is the cluster's address, named where a shell would not find it itself."""
-    *told, address = words
+    *rest, address = words
     known = address == os.environ.get("RAY_API_SERVER_ADDRESS", HERE)
-    return command_line("gemma-nli", *told, *(() if known else ("--address", address)))
+    return command_line("gemma-nli", *rest, *(() if known else ("--address", address)))
 
 
 def _variables(words: list[str]) -> dict[str, str]:

@@ -33,6 +33,6 @@ def predict(
     total = count_rows(source)  # refuses a bad file before a model is fetched
     scorer = load_scorer(model, tracking_uri, device)
     with RowProgress(total, enabled=not as_json) as progress:
-        done = predict_file(scorer, source, output, batch_rows, progress.told, replace)
+        done = predict_file(scorer, source, output, batch_rows, progress.rows_done, replace)
     facts = {"rows": done.rows, "columns": list(done.columns), "output": str(output)}
     print_json(as_json, facts, f"{output}: {done.rows} rows with {', '.join(done.columns)}")

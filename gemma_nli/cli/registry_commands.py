@@ -48,10 +48,10 @@ def promote(
     from gemma_nli.tracking.store.mlflow_store import resolve_store
 
     done = give(resolve_store(MlflowConfig(tracking_uri=tracking_uri)), name, version, check_role(to))
-    told = f"{name} version {version} is {to}: models:/{name}@{to}"
+    text = f"{name} version {version} is {to}: models:/{name}@{to}"
     if done.before is not None and done.before != version:
-        told += f" (before: version {done.before})"
-    print_json(as_json, {"name": name, "version": version, "role": to, "before": done.before}, told)
+        text += f" (before: version {done.before})"
+    print_json(as_json, {"name": name, "version": version, "role": to, "before": done.before}, text)
 
 
 @app.command()

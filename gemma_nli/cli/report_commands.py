@@ -25,8 +25,8 @@ def report(
     found = report_sweeps(sweeps, out, encode)
     alone = len(dict.fromkeys(sweeps)) == 1 and out is None
     unsent = send_report(sweeps[0]) if alone else None
-    print_json(as_json, {**found.told(), "unsent": unsent})
+    print_json(as_json, {**found.to_json(), "unsent": unsent})
     if not as_json:
         from gemma_nli.console.command_results import show_report
 
-        show_report(found.told(), unsent)
+        show_report(found.to_json(), unsent)

@@ -131,10 +131,10 @@ def backup(
     archive = pack(file, tracking_uri, [name.strip() for name in without.split(",")] if without else ())
     facts = {"file": str(archive.path), "runs": archive.runs, "files": archive.files, "megabytes": archive.megabytes}
     facts |= {"left_out": archive.left_out}
-    told = f"{archive.path}: {archive.runs} runs, {archive.files} files, {archive.megabytes:.1f} MB"
+    text = f"{archive.path}: {archive.runs} runs, {archive.files} files, {archive.megabytes:.1f} MB"
     for name, part in archive.left_out.items():
-        told += f"\nleft out: {name}, {part['files']:.0f} files, {part['megabytes']:.1f} MB"
-    print_json(as_json, facts, told)
+        text += f"\nleft out: {name}, {part['files']:.0f} files, {part['megabytes']:.1f} MB"
+    print_json(as_json, facts, text)
 
 
 @app.command()

@@ -33,7 +33,7 @@ def sweep(
     if tag:
         spec = SweepSpec.model_validate({**dict(spec), "tags": spec.tags | parse_tags(tag)})
     if not plan:
-        _run_and_tell(spec, as_json, notify)
+        _run_and_report(spec, as_json, notify)
     from gemma_nli.console.command_results import show_plan
     from gemma_nli.sweep.forecast.plan import plan_sweep
 
@@ -64,7 +64,7 @@ def plan_command(
     if not as_json:
         show_plan(planned)
     with Steps("measuring", enabled=not as_json) as steps:
-        measured = forecast(spec, steps.tell)
+        measured = forecast(spec, steps.report)
     print_json(as_json, {**planned, "forecast": measured.to_json(price)})
     if not as_json:
         show_forecast(measured, price)
@@ -79,7 +79,7 @@ def resume(
     """Go on with a sweep from any folder."""
     from gemma_nli.sweep.resume import stored_spec
 
-    _run_and_tell(stored_spec(name), as_json, notify)
+    _run_and_report(stored_spec(name), as_json, notify)
 
 
 @app.command()
@@ -107,10 +107,10 @@ def demo(
     from gemma_nli.cli.demo_sweep import demo_spec
     from gemma_nli.config import home
 
-    _run_and_tell(demo_spec(folder or home() / "demo"), as_json)
+    _run_and_report(demo_spec(folder or home() / "demo"), as_json)
 
 
-def _run_and_tell(spec: Any, as_json: bool, notify: str | None = None) -> None:
+def _run_and_report(spec: Any, as_json: bool, notify: str | None = None) -> None:
     from gemma_nli.console.command_results import show_result
     from gemma_nli.console.sweep_progress import Progress
     from gemma_nli.sweep.engine import run_sweep
@@ -121,15 +121,15 @@ def _run_and_tell(spec: Any, as_json: bool, notify: str | None = None) -> None:
         with Progress(enabled=not as_json) as progress:
             result = run_sweep(spec, watch=progress.watch)
     except BaseException as error:
-        _tell_of(notifier.failed(error) if notifier else None)
+        _report_undelivered(notifier.failed(error) if notifier else None)
         raise
     print_json(as_json, result.to_json())
     if not as_json:
         show_result(result, spec)
-    _tell_of(notifier.ended(result) if notifier else None)
+    _report_undelivered(notifier.ended(result) if notifier else None)
     raise typer.Exit(result.exit_status)
 
 
-def _tell_of(undelivered: str | None) -> None:
+def _report_undelivered(undelivered: str | None) -> None:
     if undelivered:
         say(f"note: {undelivered}", err=True)

@@ -116,14 +116,19 @@ def reproduce(
     from gemma_nli.local.reproduce import reproduce as run_again
 
     with FoldProgress(enabled=not as_json) as progress:
-        told = run_again(run_id, tracking_uri, parse_overrides(overrides or []), storage_place(storage), [progress])
+        reproduction = run_again(
+            run_id, tracking_uri, parse_overrides(overrides or []), storage_place(storage), [progress]
+        )
     from gemma_nli.console.command_results import show_reproduction
 
-    rows = [{"metric": r.metric, **finite({"recorded": r.recorded, "now": r.now})} for r in told.rows]
-    print_json(as_json, {"run_id": told.run_id, "equal": told.equal, "metrics": rows, "notes": told.notes})
+    rows = [{"metric": r.metric, **finite({"recorded": r.recorded, "now": r.now})} for r in reproduction.rows]
+    print_json(
+        as_json,
+        {"run_id": reproduction.run_id, "equal": reproduction.equal, "metrics": rows, "notes": reproduction.notes},
+    )
     if not as_json:
-        show_reproduction(told)
-    raise typer.Exit(0 if told.equal else 1)
+        show_reproduction(reproduction)
+    raise typer.Exit(0 if reproduction.equal else 1)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import yaml
 
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
 from gemma_nli.config.run import RunConfig, build_config
-from gemma_nli.config.typed_words import FLOAT, FLOAT_SIGNS, INT, RESOLVERS, TypedFloat
+from gemma_nli.config.typed_values import FLOAT, FLOAT_SIGNS, INT, RESOLVERS, TypedFloat
 
 MOST_BYTES = 4 * 2**20
 """Of a YAML file: ten seconds of reading, and four times a grid of 100,000 numbers."""

@@ -53,16 +53,16 @@ class RunConfig(Settings):
                 f"training.gradient_accumulation ({training.gradient_accumulation}) exceeds "
                 f"training.batch_size ({training.batch_size})"
             )
-        self._suit_rate()
+        self._set_default_rate()
         return self
 
-    def _suit_rate(self) -> None:
+    def _set_default_rate(self) -> None:
         """A learning rate that nobody gave becomes the one that suits what is trained, and stays known as such."""
         rate = HEAD_RATE if self.model.freeze_encoder else ADAPTER_RATE if self.model.lora else ENCODER_RATE
         if _RATE not in self.training.model_fields_set and self.training.learning_rate != rate:
-            suited = self.training.model_copy(update={_RATE: rate})
-            suited.__pydantic_fields_set__.discard(_RATE)
-            self.__dict__["training"] = suited  # the model is frozen for others, not while it is built
+            with_rate = self.training.model_copy(update={_RATE: rate})
+            with_rate.__pydantic_fields_set__.discard(_RATE)
+            self.__dict__["training"] = with_rate  # the model is frozen for others, not while it is built
 
     def given(self, *sections: str) -> dict[str, Any]:
         """Settings as a nested tree of JSON values (of all sections, or of some), but for a learning rate that nobody

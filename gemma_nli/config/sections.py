@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from gemma_nli.config.typed_words import as_wanted
+from gemma_nli.config.typed_values import as_wanted
 
 
 class Settings(BaseModel):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.masking import mask_address
+from gemma_nli.console.formatting import duration, short, shown
 from gemma_nli.console.terminal import Sheet, Terminal
-from gemma_nli.console.words import duration, short, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +133,7 @@ def show_plan(plan: dict[str, Any]) -> None:
     table = Sheet()
     for title, key in (("compared", "compared"), ("tuned" if plan["compared"] else "varied", "varied")):
         for setting, domain in plan[key].items():
-            table.add(title, f"{setting}: {_said(domain)}")
+            table.add(title, f"{setting}: {_range_text(domain)}")
             title = ""
     table.add("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
     if plan["earlier"]:
@@ -158,7 +158,7 @@ def show_plan(plan: dict[str, Any]) -> None:
         console.say_all(f"note: {note}", "yellow")
 
 
-def _said(domain: dict[str, Any]) -> str:
+def _range_text(domain: dict[str, Any]) -> str:
     """`mean, max` of a list of values, `loguniform 1e-5 to 1e-2` of a range."""
     kind, values = next((kind, values) for kind, values in domain.items() if kind not in ("when", "step"))
     if not isinstance(values, list):
@@ -194,8 +194,8 @@ def show_best(best: BestTrial) -> None:
             table.add(name, f"{value:.4f}")
     console.print(table)
     if best.honest is not None:
-        worth = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
-        console.say(f"honest {short(best.metric)} {worth}, as the best of {best.honest['candidates']}")
+        honest_text = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
+        console.say(f"honest {short(best.metric)} {honest_text}, as the best of {best.honest['candidates']}")
     for note in best.notes:
         console.say_all(f"note: {note}", "yellow")
     console.say("run it again:")
@@ -229,23 +229,36 @@ def show_simple(result: SimpleResult, run_id: str | None) -> None:
     console.say(f"MLflow run {run_id}" if run_id else "recorded nowhere; --mlflow records it")
 
 
-def show_reproduction(told: Reproduction) -> None:
+def show_reproduction(reproduction: Reproduction) -> None:
     """Aggregates, folds' summaries and whatever differs, side by side."""
     console = Terminal()
     right = {"recorded", "now", "difference"}
-    table = Sheet("metric", "recorded", "now", "difference", right=right, title=f"{told.run_name} ({told.run_id[:8]})")
-    for row in told.rows:
+    table = Sheet(
+        "metric",
+        "recorded",
+        "now",
+        "difference",
+        right=right,
+        title=f"{reproduction.run_name} ({reproduction.run_id[:8]})",
+    )
+    for row in reproduction.rows:
         if row.difference != 0 or row.metric.startswith("cv_aggregate/"):
-            said = "0" if row.difference == 0 else f"{row.difference:+.2e}"
-            table.add(row.metric, f"{row.recorded:.6f}", f"{row.now:.6f}", said)
+            difference_text = "0" if row.difference == 0 else f"{row.difference:+.2e}"
+            table.add(row.metric, f"{row.recorded:.6f}", f"{row.now:.6f}", difference_text)
     console.print(table)
-    same = sum(row.difference == 0 for row in told.rows)
-    console.say(f"{same} of {len(told.rows)} metrics are equal to the last bit")
-    if told.moved:
-        farthest = told.moved[0]
-        verdict = f"all within {told.tolerance:g}" if told.equal else f"not all within {told.tolerance:g}"
-        console.say(f"{len(told.moved)} moved, {farthest.metric} farthest, by {farthest.difference:+.1e}: {verdict}")
-    for note in told.notes:
+    same = sum(row.difference == 0 for row in reproduction.rows)
+    console.say(f"{same} of {len(reproduction.rows)} metrics are equal to the last bit")
+    if reproduction.moved:
+        farthest = reproduction.moved[0]
+        verdict = (
+            f"all within {reproduction.tolerance:g}"
+            if reproduction.equal
+            else f"not all within {reproduction.tolerance:g}"
+        )
+        console.say(
+            f"{len(reproduction.moved)} moved, {farthest.metric} farthest, by {farthest.difference:+.1e}: {verdict}"
+        )
+    for note in reproduction.notes:
         console.say_all(f"note: {note}", "yellow")
 
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gemma_nli.console.formatting import duration
 from gemma_nli.console.terminal import Sheet, Terminal
-from gemma_nli.console.words import duration
 
 if TYPE_CHECKING:
     from gemma_nli.sweep.cluster.jobs import Job

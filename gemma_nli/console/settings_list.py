@@ -21,5 +21,5 @@ def show_settings(settings: Sequence[Setting]) -> None:
     for setting in settings:
         console.print(Text.assemble(line(setting.name, "bold"), line(f" = {setting.default}")))
         limits = f"{setting.kind}{', ' if setting.bounds else ''}{setting.bounds}".replace("`", "")
-        for told in filter(None, (setting.meaning, limits)):
-            console.print(Padding(line(told), (0, 0, 0, 4)))
+        for remark in filter(None, (setting.meaning, limits)):
+            console.print(Padding(line(remark), (0, 0, 0, 4)))

@@ -53,10 +53,10 @@ def show_runs(table: pd.DataFrame) -> None:
     shown = Sheet("run", "name", "experiment", "state", "by", "F1", "AUC", "start", right={"F1", "AUC"})
     for number in (0, 4):
         shown.columns[number].no_wrap = True  # an id is copied, and so is not folded
-    twins = _twins(table)
+    sweep_runs = _sweep_runs(table)
     for row in table.itertuples():
-        twin = twins.get(str(row.run_id))
-        by = f"={twin[:8]}" if twin else str(row.by)
+        sweep_run = sweep_runs.get(str(row.run_id))
+        by = f"={sweep_run[:8]}" if sweep_run else str(row.by)
         cells = [str(row.run_id)[:8], str(row.name), str(row.experiment), str(row.state), by]
         shown.add(*cells, _number(row.f1), _number(row.auc), _time(row.start))
     console.print(shown)
@@ -66,7 +66,7 @@ def show_runs(table: pd.DataFrame) -> None:
         console.say(
             f"{NOT_THERE}: {len(lacking)} runs without aggregates ({states}); they come when the last fold has ended."
         )
-    if twins:
+    if sweep_runs:
         console.say("=RUN: `train` of the configuration of that sweep's trial: no second result")
     cut = cut_line(table)
     if cut:
@@ -82,7 +82,7 @@ def cut_line(table: pd.DataFrame) -> str | None:
     return f"{len(table)} of {f'{matching:,}' if matching is not None else 'many more'} shown; --all shows every one"
 
 
-def _twins(table: pd.DataFrame) -> dict[str, str]:
+def _sweep_runs(table: pd.DataFrame) -> dict[str, str]:
     """Runs of `train` to the sweep's trial, among those listed, that has their key."""
     if "tags.gemma_nli.trial_key" not in table:
         return {}
@@ -106,8 +106,8 @@ def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
         shown.add(*cells, _number(row.value), str(row.sweep)[:16])
     console.print(shown)
     for version in versions:
-        for role, told in version.decisions.items():
-            console.say(f"version {version.version}, {role}: {told}", whole=True)
+        for role, decision in version.decisions.items():
+            console.say(f"version {version.version}, {role}: {decision}", whole=True)
         if version.torch and version.torch != "pt2":
             console.say(f"version {version.version}, mlflow.pytorch: {version.torch}", whole=True)
 
@@ -137,12 +137,12 @@ def show_comparison(found: Comparison, everything: bool = False) -> None:
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
     tables = {"runs": found.runs, "params": found.params, "metrics": found.metrics}
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         name: {str(column): {str(k): _plain(v) for k, v in table[column].items()} for column in table}
         for name, table in tables.items()
     }
-    told["folds"] = records(found.folds.reset_index())
-    return {**told, "notes": list(found.notes)}
+    facts["folds"] = records(found.folds.reset_index())
+    return {**facts, "notes": list(found.notes)}
 
 
 def clean_lines(plan: CleanPlan) -> Iterator[str]:

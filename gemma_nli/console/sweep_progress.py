@@ -15,11 +15,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 
+from gemma_nli.console.formatting import duration, short, shown
 from gemma_nli.console.terminal import Terminal, line
-from gemma_nli.console.words import duration, short, shown
 
 if TYPE_CHECKING:
-    from gemma_nli.sweep.records.progress_state import Board
+    from gemma_nli.sweep.records.progress_state import ProgressState
 
 _PHASES = {
     "starting": "opening the sweep",
@@ -44,17 +44,17 @@ class Progress:
         self.console = console or Terminal(stderr=True)
         self.enabled = enabled
         self.live = enabled and self.console.is_terminal
-        self.board: Board | None = None
+        self.progress: ProgressState | None = None
         self._display: Live | None = None
         self._shown: set[str] = set()
         self._lines = _Lines(self.console, first_seconds)
 
-    def watch(self, board: Board) -> None:
-        self.board = board
+    def watch(self, progress: ProgressState) -> None:
+        self.progress = progress
         if self.live:
-            board.watchers.append(self._show_links)
+            progress.observers.append(self._show_links)
         elif self.enabled:
-            self._lines.watch(board)
+            self._lines.watch(progress)
 
     def __enter__(self) -> Progress:
         if self.live:
@@ -73,18 +73,18 @@ class Progress:
 
     def _show_links(self) -> None:
         """Each address once, above the display and uncut: it is copied, and a display is no wider than the terminal."""
-        assert self.board is not None
-        for name in self.board.links.keys() - self._shown:
+        assert self.progress is not None
+        for name in self.progress.links.keys() - self._shown:
             self._shown.add(name)
-            self.console.print(line(f"{name}: {self.board.links[name]}"), soft_wrap=True)
+            self.console.print(line(f"{name}: {self.progress.links[name]}"), soft_wrap=True)
 
     def _render(self) -> Group:
-        board = self.board
-        if board is None:
+        progress = self.progress
+        if progress is None:
             return Group(line("reading the corpus"))
-        done = board.count("finished", "pruned", "failed")
-        bar = ProgressBar(total=max(board.total, 1), completed=done, width=40)
-        return Group(line(phase_of(board), "bold"), bar, line(facts_of(board)))
+        done = progress.count("finished", "pruned", "failed")
+        bar = ProgressBar(total=max(progress.total, 1), completed=done, width=40)
+        return Group(line(phase_of(progress), "bold"), bar, line(facts_of(progress)))
 
 
 class _Lines:
@@ -97,9 +97,9 @@ class _Lines:
         self._wait, self._due = first_seconds, float("inf")
         self._thread: threading.Thread | None = None
 
-    def watch(self, board: Board) -> None:
-        self._board = board
-        board.watchers.append(self._changed)
+    def watch(self, progress: ProgressState) -> None:
+        self._progress = progress
+        progress.observers.append(self._changed)
         self._thread = threading.Thread(target=self._tick, name="progress lines", daemon=True)
         self._thread.start()
 
@@ -109,15 +109,15 @@ class _Lines:
             self._thread.join(timeout=5)
 
     def _changed(self) -> None:
-        board = self._board
+        progress = self._progress
         with self._lock:
-            for name in board.links.keys() - self._linked:
+            for name in progress.links.keys() - self._linked:
                 self._linked.add(name)
-                self._print(f"{name}: {board.links[name]}")
-            if board.phase != self._phase:
-                self._phase = board.phase
+                self._print(f"{name}: {progress.links[name]}")
+            if progress.phase != self._phase:
+                self._phase = progress.phase
                 self._wait, self._due = self.first_seconds, time.monotonic() + self.first_seconds
-                self._print(f"{phase_of(board)}{': ' + facts_of(board) if board.phase == 'tuning' else ''}")
+                self._print(f"{phase_of(progress)}{': ' + facts_of(progress) if progress.phase == 'tuning' else ''}")
 
     def _tick(self) -> None:
         while not self._ended.wait(min(1.0, self.first_seconds)):
@@ -125,10 +125,10 @@ class _Lines:
                 if time.monotonic() >= self._due:
                     self._wait = min(self._wait * GROWTH, LAST_SECONDS)
                     self._due = time.monotonic() + self._wait
-                    self._print(f"{phase_of(self._board)}: {facts_of(self._board)}")
+                    self._print(f"{phase_of(self._progress)}: {facts_of(self._progress)}")
 
-    def _print(self, told: str) -> None:
-        self.console.print(line(f"{time.strftime('%H:%M:%S', time.gmtime())} {told}"), soft_wrap=True)
+    def _print(self, text: str) -> None:
+        self.console.print(line(f"{time.strftime('%H:%M:%S', time.gmtime())} {text}"), soft_wrap=True)
 
 
 class Steps:
@@ -140,14 +140,14 @@ class Steps:
         self.console = console or Terminal(stderr=True)
         self._status = self.console.status(line(doing))
 
-    def tell(self, step: str) -> None:
+    def report(self, step: str) -> None:
         if not self.enabled:
             return
-        said = line(f"{self.doing}: {step}")
+        text = line(f"{self.doing}: {step}")
         if self.console.is_terminal:
-            self._status.update(said)
+            self._status.update(text)
         else:
-            self.console.print(said, soft_wrap=True)
+            self.console.print(text, soft_wrap=True)
 
     def __enter__(self) -> Steps:
         if self.enabled and self.console.is_terminal:
@@ -158,27 +158,27 @@ class Steps:
         self._status.stop()
 
 
-def phase_of(board: Board) -> str:
-    return _PHASES.get(board.phase, board.phase)
+def phase_of(progress: ProgressState) -> str:
+    return _PHASES.get(progress.phase, progress.phase)
 
 
-def facts_of(board: Board) -> str:
+def facts_of(progress: ProgressState) -> str:
     """`5 of 24 trials | 1 failed | best mean_f1 0.712 (pooling_strategy mean) | about 3 min 20 s left`
 
     While this process encodes: `1,200 of 5,168 texts`.
     """
-    if board.phase == "encoding" and board.texts is not None:
-        return f"{board.texts[0]:,} of {board.texts[1]:,} texts"
-    failed, pruned, running = board.count("failed"), board.count("pruned"), board.count("running")
-    facts = [f"{board.count('finished', 'pruned', 'failed')} of {board.total} trials"]
+    if progress.phase == "encoding" and progress.texts is not None:
+        return f"{progress.texts[0]:,} of {progress.texts[1]:,} texts"
+    failed, pruned, running = progress.count("failed"), progress.count("pruned"), progress.count("running")
+    facts = [f"{progress.count('finished', 'pruned', 'failed')} of {progress.total} trials"]
     facts += [f"{running} running"] if running else []
     facts += [f"{pruned} stopped early"] if pruned else []
     facts += [f"{failed} failed"] if failed else []
-    best = board.best()
+    best = progress.best()
     if best is not None:
         settings = ", ".join(f"{short(key.replace('.', '/'))} {shown(value)}" for key, value in best.settings.items())
-        facts.append(f"best {short(board.metric)} {best.objective:.3f}{f' ({settings})' if settings else ''}")
-    left = board.seconds_left()
-    if left is not None and board.phase == "tuning":
+        facts.append(f"best {short(progress.metric)} {best.objective:.3f}{f' ({settings})' if settings else ''}")
+    left = progress.seconds_left()
+    if left is not None and progress.phase == "tuning":
         facts.append(f"about {duration(left)} left")
     return " | ".join(facts)

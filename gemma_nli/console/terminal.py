@@ -70,6 +70,6 @@ class Sheet(Table):
 
 def bars(console: Console, live: bool, transient: bool) -> Progress:
     """Bars that show how far something is, where `live`."""
-    told: Any = TextColumn("{task.description}", markup=False)
-    columns = (told, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    description: Any = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, disable=not live, transient=transient)

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from gemma_nli.console.terminal import Terminal, bars
-from gemma_nli.training.listeners import Silent
+from gemma_nli.training.listeners import IgnoreEvents
 from gemma_nli.training.results import FoldResult
 
 
@@ -29,7 +29,7 @@ class _Bar:
         self.display.stop()
 
 
-class FoldProgress(_Bar, Silent):
+class FoldProgress(_Bar, IgnoreEvents):
     """A live line on stderr; on no terminal, a line a fold."""
 
     def __init__(self, enabled: bool = True) -> None:
@@ -39,15 +39,15 @@ class FoldProgress(_Bar, Silent):
         self.display.update(self.task, total=num_folds, completed=len(done))
 
     def epoch_ended(self, fold: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        told = f"fold {fold} epoch {epoch} loss {metrics['train_loss']:.3f} val F1 {metrics['val_f1']:.3f}"
-        self.display.update(self.task, description=told)
+        text = f"fold {fold} epoch {epoch} loss {metrics['train_loss']:.3f} val F1 {metrics['val_f1']:.3f}"
+        self.display.update(self.task, description=text)
 
     def folds_ended(self, folds: list[FoldResult]) -> None:
         self.display.advance(self.task, len(folds))
         if self.enabled and not self.console.is_terminal:
             for fold in folds:
-                told = f"F1 {fold.metrics['f1']:.3f}" if fold.metrics else fold.status
-                self.console.say(f"- fold {fold.fold}: {told}")
+                text = f"F1 {fold.metrics['f1']:.3f}" if fold.metrics else fold.status
+                self.console.say(f"- fold {fold.fold}: {text}")
 
 
 class RowProgress(_Bar):
@@ -56,5 +56,5 @@ class RowProgress(_Bar):
     def __init__(self, total: int, enabled: bool = True) -> None:
         super().__init__("rows", total, enabled, transient=False)
 
-    def told(self, rows: int) -> None:
+    def rows_done(self, rows: int) -> None:
         self.display.update(self.task, completed=rows)

@@ -22,8 +22,8 @@ def _copies(pairs: PairTable) -> list[str]:
     shows_GC = np.zeros((group_P.max() + 1, label_PC.shape[1]), dtype=np.int64)
     np.add.at(shows_GC, group_P, label_PC)
     split = int(((shows_GC > 0) & (shows_GC < np.bincount(group_P)[:, None])).any(1).sum())
-    told = (
+    note = (
         f"{posts} of {len(pairs.post_ids)} posts are copies or near copies of one another ({groups} "
         f"group{'s' if groups != 1 else ''}): a group stays in one fold and counts as one post in intervals and tests"
     )
-    return [told + (f"; the annotations of copies differ in {split}." if split else ".")]
+    return [note + (f"; the annotations of copies differ in {split}." if split else ".")]

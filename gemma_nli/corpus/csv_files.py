@@ -206,7 +206,7 @@ def _records(path: Path, separator: str, problems: FileProblems) -> Iterator[tup
         if '"' not in body and "\r" not in body:
             yield start, body.split(separator) if body else []
             continue
-        fields, place, sound = list[str](), 0, True
+        fields, place, well_formed = list[str](), 0, True
         while True:
             if body.startswith('"', place):
                 parts, place = list[str](), place + 1
@@ -233,15 +233,15 @@ def _records(path: Path, separator: str, problems: FileProblems) -> Iterator[tup
             else:
                 stop = body.find(separator, place)
                 stop = len(body) if stop < 0 else stop
-                sound = sound and not ('"' in body[place:stop] or "\r" in body[place:stop])
+                well_formed = well_formed and not ('"' in body[place:stop] or "\r" in body[place:stop])
                 fields.append(body[place:stop])
                 place = stop
             if place >= len(body):
                 break
             place += 1
-        if not sound:
+        if not well_formed:
             problems.add(start, _UNREADABLE)
-        yield start, fields if sound else None
+        yield start, fields if well_formed else None
 
 
 def _body(line: str) -> str:

@@ -39,42 +39,42 @@ def assign_folds(
     labels_UC = np.zeros((len(order_U), num_strata), dtype=np.int64)
     np.add.at(labels_UC, unit_P, labels_PC)
     size_U = np.bincount(unit_P, minlength=len(order_U))
-    lots = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-    drawn_U = lots.permutation(len(order_U))
-    dealer = _Dealer(labels_UC[drawn_U], size_U[drawn_U], num_folds, lots)
+    rng = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+    drawn_U = rng.permutation(len(order_U))
+    assigner = _FoldAssigner(labels_UC[drawn_U], size_U[drawn_U], num_folds, rng)
     for columns in (range(num_leading), range(num_leading, num_strata)):
-        dealer.deal_strata(np.array(columns, dtype=np.int64))
-    dealer.deal_rest()
+        assigner.assign_strata(np.array(columns, dtype=np.int64))
+    assigner.assign_rest()
     fold_U = np.empty(len(order_U), dtype=np.int16)
-    fold_U[drawn_U] = dealer.fold_U
+    fold_U[drawn_U] = assigner.fold_U
     return np.asarray(fold_U[unit_P])
 
 
-class _Dealer:
+class _FoldAssigner:
     """Units in random order, the folds' sizes in posts, and how many posts of each stratum each fold still wants."""
 
-    def __init__(self, labels_UC: np.ndarray, size_U: np.ndarray, num_folds: int, lots: np.random.RandomState) -> None:
+    def __init__(self, labels_UC: np.ndarray, size_U: np.ndarray, num_folds: int, rng: np.random.RandomState) -> None:
         self.labels_UC, self.size_U = labels_UC, size_U
         self.fold_U = np.zeros(len(labels_UC), dtype=np.int16)  # 0: not dealt yet
         self.wanted_KC = np.tile(labels_UC.sum(0) / num_folds, (num_folds, 1))
         self.size_K = np.zeros(num_folds, dtype=np.int64)
         self.least, self.larger_folds = divmod(int(size_U.sum()), num_folds)
-        self.lots = lots
+        self.rng = rng
 
-    def deal_strata(self, columns: np.ndarray) -> None:
+    def assign_strata(self, columns: np.ndarray) -> None:
         while len(columns):
-            undealt_C = self.labels_UC[self.fold_U == 0][:, columns].sum(0)
-            columns, undealt_C = columns[undealt_C > 0], undealt_C[undealt_C > 0]
+            unassigned_C = self.labels_UC[self.fold_U == 0][:, columns].sum(0)
+            columns, unassigned_C = columns[unassigned_C > 0], unassigned_C[unassigned_C > 0]
             if len(columns):
-                column = columns[np.argmin(undealt_C)]
-                for unit in self._undealt(self.labels_UC[:, column] > 0):
+                column = columns[np.argmin(unassigned_C)]
+                for unit in self._unassigned(self.labels_UC[:, column] > 0):
                     self._place(unit, self.wanted_KC[:, column])
 
-    def deal_rest(self) -> None:
-        for unit in self._undealt(np.ones(len(self.fold_U), dtype=bool)):
+    def assign_rest(self) -> None:
+        for unit in self._unassigned(np.ones(len(self.fold_U), dtype=bool)):
             self._place(unit, -self.size_K)
 
-    def _undealt(self, asked_U: np.ndarray) -> list[int]:
+    def _unassigned(self, asked_U: np.ndarray) -> list[int]:
         """The largest first, else in their random order."""
         units = np.flatnonzero((self.fold_U == 0) & asked_U)
         ordered: list[int] = units[np.argsort(-self.size_U[units], kind="stable")].tolist()
@@ -90,7 +90,7 @@ class _Dealer:
         folds = np.flatnonzero(has_room_K)
         folds = folds[wanted_K[folds] == wanted_K[folds].max()]
         folds = folds[self.size_K[folds] == self.size_K[folds].min()]
-        fold = folds[self.lots.randint(len(folds))] if len(folds) > 1 else folds[0]
+        fold = folds[self.rng.randint(len(folds))] if len(folds) > 1 else folds[0]
         self.fold_U[unit] = fold + 1
         self.size_K[fold] += self.size_U[unit]
         self.wanted_KC[fold] -= self.labels_UC[unit]

@@ -278,11 +278,11 @@ def _check_folds(source_N: np.ndarray, fold_N: np.ndarray, group_P: np.ndarray, 
 
 def _rank_negatives(corpus: Corpus, source_N: np.ndarray, fold_N: np.ndarray, seed: int) -> np.ndarray:
     """(N,) int32: place of each negative in its fold, annotated before sampled, else by a hash of seed and ids."""
-    lots = [_lot(seed, post, criterion) for post in corpus.posts for criterion in corpus.criteria]
-    lot_N = np.array(lots, dtype=np.uint64)
+    draws = [_draw(seed, post, criterion) for post in corpus.posts for criterion in corpus.criteria]
+    draw_N = np.array(draws, dtype=np.uint64)
     rank_N = np.full(len(source_N), -1, dtype=np.int32)
     negative_rows = np.flatnonzero(source_N != POSITIVE)
-    order = np.lexsort((lot_N[negative_rows], source_N[negative_rows], fold_N[negative_rows]))
+    order = np.lexsort((draw_N[negative_rows], source_N[negative_rows], fold_N[negative_rows]))
     ordered_rows = negative_rows[order]
     for fold in np.unique(fold_N):
         rows = ordered_rows[fold_N[ordered_rows] == fold]
@@ -290,7 +290,7 @@ def _rank_negatives(corpus: Corpus, source_N: np.ndarray, fold_N: np.ndarray, se
     return rank_N
 
 
-def _lot(seed: int, post_id: str, criterion_id: str) -> int:
+def _draw(seed: int, post_id: str, criterion_id: str) -> int:
     """64 bits that stay the same whatever numpy's version, the process's hash seed or the other posts."""
     name = f"{seed}\0{post_id}\0{criterion_id}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")

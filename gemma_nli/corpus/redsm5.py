@@ -97,7 +97,7 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
         problems=of_annotations,
     )
     judged = [(record.line, a) for record in table.records if (a := reader.read(record)) is not None]
-    reader.tell_foreign()
+    reader.report_foreign()
     _raise_if_any(folder, (of_posts, of_annotations, of_criteria))
     corpus = Corpus(posts, criteria, tuple(annotation for _, annotation in judged), _contradictions(judged))
     if log_text:
@@ -197,7 +197,7 @@ class _AnnotationReader:
             post_id, values["sentence_id"], values["sentence_text"], symptom, int(status), values["explanation"]
         )
 
-    def tell_foreign(self) -> None:
+    def report_foreign(self) -> None:
         """One problem for all symptoms that are plainly criteria of the user's own."""
         if not self.foreign:
             return

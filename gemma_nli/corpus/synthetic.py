@@ -97,21 +97,21 @@ def write_synthetic(folder: str | Path, num_posts: int = NUM_POSTS, seed: int = 
 class _Writer:
     """Draws everything from one generator by `random()` alone, whose stream Python keeps from version to version."""
 
-    def __init__(self, lots: random.Random) -> None:
-        self.lots = lots
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
         source = resources.files("gemma_nli.corpus").joinpath("synthetic_sentences.json")
-        self.bank: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+        self.sentences_by_kind: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
 
     def post(self) -> list[_Sentence]:
-        symptoms = [] if self.lots.random() < SHARE_WITHOUT else self._symptoms(self._weighted(SYMPTOMS_A_POST))
+        symptoms = [] if self.rng.random() < SHARE_WITHOUT else self._symptoms(self._weighted(SYMPTOMS_A_POST))
         sentences = [self._sentence(name, "says") for name in symptoms]
-        sentences += [self._sentence(name, "says") for name in symptoms if self.lots.random() < 0.25]
+        sentences += [self._sentence(name, "says") for name in symptoms if self.rng.random() < 0.25]
         lures = self._weighted(LURES_A_POST)
         if lures:
             absent = {name: count for name, count in POSTS_WITH.items() if name not in symptoms}
             for name in self._draw(absent, lures):
                 sentences.append(self._sentence(name, self._pick(["denies", "denies", "others", "others", "words"])))
-        for text in self._draw(dict.fromkeys(self.bank["distractors"], 1), 2 + int(self.lots.random() * 3)):
+        for text in self._draw(dict.fromkeys(self.sentences_by_kind["distractors"], 1), 2 + int(self.rng.random() * 3)):
             sentences.append(_Sentence(text))
         return self._shuffled(sentences)
 
@@ -119,31 +119,36 @@ class _Writer:
         """One text, some with a blank line between two sentences."""
         text = ""
         for sentence in sentences:
-            gap = "\n\n" if self.lots.random() < 0.12 else " "
+            gap = "\n\n" if self.rng.random() < 0.12 else " "
             text += (gap if text else "") + sentence.text
         return text
 
     def is_annotated(self, kind: str) -> bool:
-        return kind == "says" or self.lots.random() < SHARE_ANNOTATED
+        return kind == "says" or self.rng.random() < SHARE_ANNOTATED
 
     def _symptoms(self, count: int) -> list[str]:
         return self._draw(dict(POSTS_WITH), count)
 
     def _sentence(self, symptom: str, kind: str) -> _Sentence:
-        template = self._pick(self.bank["symptoms"][symptom][kind])
+        template = self._pick(self.sentences_by_kind["symptoms"][symptom][kind])
         if kind == "words":
             return _Sentence(template, symptom, kind)
-        text = template.replace("{time}", self._pick(self.bank["time"])).replace("{who}", self._pick(self.bank["who"]))
-        opener, link = self._pick(self.bank["openers"]), self._pick(self.bank["links"]) if kind == "says" else ""
+        text = template.replace("{time}", self._pick(self.sentences_by_kind["time"])).replace(
+            "{who}", self._pick(self.sentences_by_kind["who"])
+        )
+        opener, link = (
+            self._pick(self.sentences_by_kind["openers"]),
+            self._pick(self.sentences_by_kind["links"]) if kind == "says" else "",
+        )
         if not opener:
             text = text[0].upper() + text[1:]
         return _Sentence(f"{opener}{text}{link}.", symptom, kind)
 
     def _pick(self, options: list[str]) -> str:
-        return options[int(self.lots.random() * len(options))]
+        return options[int(self.rng.random() * len(options))]
 
     def _weighted(self, weights: dict[Any, float]) -> Any:
-        point = self.lots.random() * sum(weights.values())
+        point = self.rng.random() * sum(weights.values())
         for value, weight in weights.items():
             point -= weight
             if point < 0:
@@ -160,5 +165,5 @@ class _Writer:
         return drawn
 
     def _shuffled(self, sentences: list[_Sentence]) -> list[_Sentence]:
-        keyed = [(self.lots.random(), place) for place in range(len(sentences))]
+        keyed = [(self.rng.random(), place) for place in range(len(sentences))]
         return [sentences[place] for _, place in sorted(keyed)]

@@ -19,7 +19,7 @@ from gemma_nli.storage import Lease, Prefix
 log = logging.getLogger(__name__)
 
 
-class Shelf:
+class BucketSync:
     """The prefix of a store; `root` is the mirror in which the store works."""
 
     def __init__(self, place: Prefix, root: Path) -> None:

@@ -118,19 +118,19 @@ def encode(
     lengths = np.zeros(count, dtype=np.int32)
     longest = reusable_tokens(encoder) if settings.prefix_reuse and request.hypotheses is not None else 0
     chunks: Iterable[Chunk] = _tokenised(request, encoder, longest > 0)
-    keeper = None
+    buffer = None
     if request.with_tokens:
         chunks = list(chunks)  # all lengths are needed before the first state is kept
         for rows, tokens in chunks:
             lengths[rows] = tokens.lengths
         budget = int(settings.token_budget_gib * 2**30) if token_budget_bytes is None else token_budget_bytes
-        keeper = _TokenKeeper(lengths, encoder.hidden_size, request, budget)
+        buffer = _TokenStateBuffer(lengths, encoder.hidden_size, request, budget)
 
     def finish(rows: list[int], pooled_VBH: Tensor, batch: Encoded) -> None:
         for name, pooled_BH in zip(names, pooled_VBH.cpu().numpy(), strict=True):
             views[name][rows] = pooled_BH
-        if keeper is not None:
-            keeper.keep(np.asarray(rows), batch)
+        if buffer is not None:
+            buffer.keep(np.asarray(rows), batch)
 
     done = padded = slots = 0
     waiting: tuple[list[int], Tensor, Encoded] | None = None  # read back only once the next batch is under way
@@ -148,7 +148,7 @@ def encode(
                 on_progress(done, count)
     if waiting is not None:
         finish(*waiting)
-    return EncodedTexts(request.digests, lengths, views, keeper.states if keeper else None, padded, slots)
+    return EncodedTexts(request.digests, lengths, views, buffer.states if buffer else None, padded, slots)
 
 
 def load_for(request: FeatureRequest) -> Encoder:
@@ -263,7 +263,7 @@ def rows_within(lengths: np.ndarray, row_bytes: int, budget_bytes: int) -> np.nd
     return fits
 
 
-class _TokenKeeper:
+class _TokenStateBuffer:
     """Token states of those texts that fit the budget, written to their places as batches come."""
 
     def __init__(self, lengths: np.ndarray, hidden: int, request: FeatureRequest, budget_bytes: int) -> None:

@@ -144,8 +144,8 @@ def _arrays(data: mmap.mmap, name: str, key: str) -> dict[str, np.ndarray]:
     size = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + size])
-        told = header.pop("__metadata__")
-        if told["format"] != FORMAT or told["key"] != key:
+        metadata = header.pop("__metadata__")
+        if metadata["format"] != FORMAT or metadata["key"] != key:
             raise DamagedShard(f"{name}: holds features of another key or format")
         arrays: dict[str, np.ndarray] = {}
         for part, entry in header.items():

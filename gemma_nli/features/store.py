@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from gemma_nli.base.errors import FeatureError
 from gemma_nli.config import FeaturesConfig
 from gemma_nli.features import verify_and_prune as upkeep
-from gemma_nli.features.bucket_sync import Shelf
+from gemma_nli.features.bucket_sync import BucketSync
 from gemma_nli.features.encode_texts import (
     EncodedTexts,
     EncodeReport,
@@ -61,7 +61,7 @@ class FeatureStore:
     def __init__(self, root: Place | str, settings: FeaturesConfig | None = None) -> None:
         place = place_of(root)
         self.root = folder_of(place).absolute()
-        self.shelf = Shelf(place, self.root) if isinstance(place, Prefix) else None
+        self.bucket_sync = BucketSync(place, self.root) if isinstance(place, Prefix) else None
         self.settings = settings or FeaturesConfig()
         if self.root.exists() and not self.root.is_dir():
             raise FeatureError(f"{self.root}: the feature store must be a folder; name another one.")
@@ -129,13 +129,13 @@ class FeatureStore:
                 self._write_meta(request)
                 path = write_shard(folder, key, arrays, {TOKENS: "BF16"} if request.precision == "bfloat16" else {})
             except OSError as error:
-                told = error.strerror or error
-                log.warning("features %s: cannot be written (%s); used from memory, encoded again next time", key, told)
+                why = error.strerror or error
+                log.warning("features %s: cannot be written (%s); used from memory, encoded again next time", key, why)
                 self._index(key).hold(Shard(arrays))
                 return None
             self._index(key).refresh()
-            if self.shelf is not None:
-                self.shelf.push(key, path.name)
+            if self.bucket_sync is not None:
+                self.bucket_sync.push(key, path.name)
             return path
 
     def entries(self) -> list[StoreEntry]:
@@ -158,10 +158,10 @@ class FeatureStore:
 
     def _own_folder(self) -> Path:
         """The folder, for its upkeep; a mirror's would tell of this machine only."""
-        if self.shelf is not None:
+        if self.bucket_sync is not None:
             raise FeatureError(
-                f"{self.shelf.place}: `features` looks after folders; list and delete what a bucket holds with its own "
-                "tools: whatever is missing is encoded again."
+                f"{self.bucket_sync.place}: `features` looks after folders; list and delete what a bucket "
+                "holds with its own tools: whatever is missing is encoded again."
             )
         return self.root
 
@@ -186,8 +186,8 @@ class FeatureStore:
             if lock is not None:
                 held.callback(lock.release)
                 self._clear_temporaries(key)
-            if self.shelf is not None and (lock is None or lock.lock_counter == 1):
-                held.enter_context(self.shelf.lock(key))
+            if self.bucket_sync is not None and (lock is None or lock.lock_counter == 1):
+                held.enter_context(self.bucket_sync.lock(key))
             yield
 
     def _lock(self, key: str) -> FileLock:
@@ -204,11 +204,11 @@ class FeatureStore:
 
     def _refresh(self, key: str) -> None:
         """See the key's shards as they are now, on this disk and, for a prefix, there."""
-        if self.shelf is not None:
-            self.shelf.sync(key)
+        if self.bucket_sync is not None:
+            self.bucket_sync.sync(key)
         damaged = self._index(key).refresh()
-        if self.shelf is not None:
-            self.shelf.drop(key, damaged)
+        if self.bucket_sync is not None:
+            self.bucket_sync.drop(key, damaged)
 
     def _index(self, key: str) -> KeyIndex:
         return self._indexes.setdefault(key, KeyIndex(self.root / key, key))
@@ -267,11 +267,11 @@ class FeatureStore:
         path = self.root / request.key / META
         if path.exists():
             return
-        told: dict[str, Any] = {"key": request.key, **request.facts, "identity": asdict(request.identity)}
-        told["created"] = time.time()
-        told["written_by"] = {"torch": torch.__version__, "transformers": version("transformers")}
+        described: dict[str, Any] = {"key": request.key, **request.facts, "identity": asdict(request.identity)}
+        described["created"] = time.time()
+        described["written_by"] = {"torch": torch.__version__, "transformers": version("transformers")}
         with written_whole(path.parent) as (file, names):
-            file.write(json.dumps(told, indent=2).encode())
+            file.write(json.dumps(described, indent=2).encode())
             names.append(META)
 
     def _touch(self, key: str) -> None:

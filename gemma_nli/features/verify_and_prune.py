@@ -108,9 +108,9 @@ def entry(root: Path, key: str) -> StoreEntry:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(told, dict):
-            return told
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(facts, dict):
+            return facts
     return {}
 
 
@@ -166,14 +166,14 @@ def prune(
         FeatureError: a name that fits no key, or several.
     """
     found = {item.key: item for item in entries(root)}
-    doomed = {_resolve(name, found) for name in chosen}
+    to_remove = {_resolve(name, found) for name in chosen}
     if older_than_seconds is not None:
-        doomed |= {key for key, item in found.items() if time.time() - item.last_used > older_than_seconds}
+        to_remove |= {key for key, item in found.items() if time.time() - item.last_used > older_than_seconds}
     if everything:
-        doomed = set(found)
+        to_remove = set(found)
     pruned = []
     for key, item in found.items():
-        if key not in doomed:
+        if key not in to_remove:
             continue
         if dry_run:
             pruned.append(Pruned(item, removed=False))

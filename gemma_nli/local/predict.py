@@ -36,7 +36,7 @@ def predict_file(
     source: Path,
     target: Path,
     chunk: int = CHUNK,
-    told: Callable[[int], object] | None = None,
+    on_progress: Callable[[int], object] | None = None,
     replace: bool = False,
 ) -> Predicted:
     """Write `source` with its scores to `target`, whole or not at all; rows keep their order, other columns stay.
@@ -47,7 +47,7 @@ def predict_file(
 
     Args:
         chunk: rows in memory at a time.
-        told: called with the rows done so far.
+        on_progress: called with the rows done so far.
         replace: write over a file that is there.
     Raises:
         ConfigError: the file is missing, the target is there or cannot be, or a column has the name of a score.
@@ -73,8 +73,8 @@ def predict_file(
                     csv_line([*row, *more], header.separator, "\n") for row, more in zip(rows, cells, strict=True)
                 )
                 done += len(rows)
-                if told is not None:
-                    told(done)
+                if on_progress is not None:
+                    on_progress(done)
         _refuse_any(source, problems, done)
         part.replace(target)
     finally:

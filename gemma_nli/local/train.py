@@ -27,7 +27,7 @@ from gemma_nli.tracking.write.from_journal import artifacts_of, project_trial
 from gemma_nli.tracking.write.outbox import PENDING_FILE, Outbox
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from gemma_nli.training.learned import learning_warning
-from gemma_nli.training.listeners import Listener, Silent
+from gemma_nli.training.listeners import IgnoreEvents, Listener
 from gemma_nli.training.results import CvResult, FoldResult
 from gemma_nli.trial import TrialJournal, TrialRecord, trial_key
 from gemma_nli.trial.hardware import environment_tags
@@ -94,21 +94,23 @@ def run_here(
     features = FeatureStore(_features_folder(config, output, storage), config.features)
     facts = {**environment_tags(), "gemma_nli.computed_by": "train"}
     run = TrialRun(journal, config, corpus, pairs, features, facts, wait_seconds=0)
-    with run as trial, _Desk(config, corpus, pairs, journal, dict(tags or {})) as desk:
-        with _ends_shown(journal, desk):
-            reused = trial.begin([desk, *listeners], again) is not None
+    with run as trial, _MlflowDelivery(config, corpus, pairs, journal, dict(tags or {})) as delivery:
+        with _ends_shown(journal, delivery):
+            reused = trial.begin([delivery, *listeners], again) is not None
             while not trial.over:
                 trial.step()
         record = journal.read(weights=True)
         assert record is not None, "it has just been written"
         result = CvResult([record.folds[k] for k in sorted(record.folds)], record.aggregates, record.criteria)
-        run_id = desk.finish(record)
+        run_id = delivery.finish(record)
         if reused:
-            desk.notes.append("this configuration was trained before; its numbers are shown. --again trains it anew.")
+            delivery.notes.append(
+                "this configuration was trained before; its numbers are shown. --again trains it anew."
+            )
         warning = learning_warning(result.folds, config)
-        desk.notes[:0] = [*corpus_notes(corpus, pairs), *([warning] if warning else [])]
+        delivery.notes[:0] = [*corpus_notes(corpus, pairs), *([warning] if warning else [])]
         seconds = time.monotonic() - began
-        about = (config.experiment, reused, seconds, corpus.fingerprint, desk.notes)
+        about = (config.experiment, reused, seconds, corpus.fingerprint, delivery.notes)
         return LocalRun(record, result, journal.folder, run_id, *about)
 
 
@@ -119,18 +121,18 @@ def _features_folder(config: RunConfig, output: Path | None, storage: Place | No
 
 
 @contextmanager
-def _ends_shown(journal: TrialJournal, desk: _Desk) -> Iterator[None]:
+def _ends_shown(journal: TrialJournal, delivery: _MlflowDelivery) -> Iterator[None]:
     """A run that fails, or that Ctrl-C cuts off, is left in MLflow as what it is."""
     try:
         yield
     except BaseException as error:
         record = journal.read(weights=True)
         if record is not None:  # else the journal could not even be begun
-            desk.finish(record, unfinished="running" if isinstance(error, Exception) else "stopped")
+            delivery.finish(record, unfinished="running" if isinstance(error, Exception) else "stopped")
         raise
 
 
-class _Desk(Silent):
+class _MlflowDelivery(IgnoreEvents):
     """Shows the journal in MLflow, off the training's path; with `mlflow.enabled: false` in the run's folder alone."""
 
     def __init__(
@@ -141,7 +143,7 @@ class _Desk(Silent):
         self.tracker: MlflowTracker | None = None
         self.outbox: Outbox | None = None
 
-    def __enter__(self) -> _Desk:
+    def __enter__(self) -> _MlflowDelivery:
         if self.config.mlflow.enabled:
             self.tracker = MlflowTracker(self.config.mlflow, self.config.experiment)
             _ = self.tracker.experiment_id  # an unreachable store is a mistake now, and only a delay later
@@ -153,12 +155,12 @@ class _Desk(Silent):
             self.outbox.close(0.0)
 
     def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:
-        self._post()
+        self._submit()
 
     def folds_ended(self, folds: list[FoldResult]) -> None:
-        self._post()
+        self._submit()
 
-    def _post(self) -> None:
+    def _submit(self) -> None:
         if self.outbox is not None:
             self.outbox.submit(self.journal.key, partial(self._deliver, "running"))
 

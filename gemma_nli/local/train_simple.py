@@ -120,8 +120,8 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     pairs = build_pairs(corpus, config.data)
     split = split_of(pairs, config.data.negative_ratio)
     known, table = _without_test(corpus, pairs)
-    tell = on_epoch or (lambda _epoch, _metrics: None)
-    fold = _train(config, known, table, features, tell)
+    on_each = on_epoch or (lambda _epoch, _metrics: None)
+    fold = _train(config, known, table, features, on_each)
     if fold.status == DIVERGED:
         raise TrainingError(fold.detail or "the loss became no number; lower training.learning_rate.")
     test = _test(config, corpus, pairs, split.test, fold)
@@ -133,20 +133,20 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     return SimpleResult(history, fold.best_epoch, metrics, sizes, fold, corpus.fingerprint, notes)
 
 
-def _train(config: RunConfig, corpus: Corpus, pairs: PairTable, features: FeatureStore, tell: OnEpoch) -> FoldResult:
+def _train(config: RunConfig, corpus: Corpus, pairs: PairTable, features: FeatureStore, on_each: OnEpoch) -> FoldResult:
     """One fold that validates, in a table that has no test post."""
     validates = VALIDATION_FOLD - 1  # the test fold before it is gone
     if not config.model.freeze_encoder:
 
-        def told(epoch: int, metrics: Mapping[str, float]) -> None:
-            tell(epoch, {name: metrics[name] for name in PER_EPOCH})
+        def report_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
+            on_each(epoch, {name: metrics[name] for name in PER_EPOCH})
 
-        return train_fold(config, corpus, pairs, validates, told)
+        return train_fold(config, corpus, pairs, validates, report_epoch)
     plan = plan_fold(config, pairs, validates)
     used = np.unique(np.concatenate([plan.fit, plan.selection, plan.evaluation]))
     (fold,) = train_folds(config, pairs, [validates], load_inputs(config, corpus, pairs, used, features))
     for epoch in range(1, fold.epochs + 1):
-        tell(epoch, {name: fold.at(name, epoch) for name in PER_EPOCH})
+        on_each(epoch, {name: fold.at(name, epoch) for name in PER_EPOCH})
     return fold
 
 

@@ -272,7 +272,7 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     remarks = notes.recall(
         "vocabulary", lambda: vocabulary.check_vocabulary(model.name, tokenizer, encoder.rows, folder)
     )
-    vocabulary.tell(model.name, [*remarks, *left_aside(folder, model.pooling_strategy)])
+    vocabulary.report_remarks(model.name, [*remarks, *left_aside(folder, model.pooling_strategy)])
     encoder.manner = _manner(encoder, encoder.notes, "as made")
     positions = encoder.manner.positions
     if positions is not None and model.max_length > positions:

@@ -19,8 +19,8 @@ def token_batches(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> lis
     width = 0
     for row in np.argsort(-lengths_N, kind="stable").tolist():
         slots = len(batches[-1]) * width if batches else 0
-        thin = lengths_N[row] < LEAST_FILL * width and slots >= LEAST_SIZE * batch_tokens
-        if not batches or thin or slots + width > batch_tokens:
+        sparse = lengths_N[row] < LEAST_FILL * width and slots >= LEAST_SIZE * batch_tokens
+        if not batches or sparse or slots + width > batch_tokens:
             batches.append([])
             width = int(lengths_N[row])
         batches[-1].append(row)

@@ -39,7 +39,7 @@ def carry(study: SweepStudy, trials: Iterable[EarlierTrial]) -> int:
     Returns:
         How many were told as finished or pruned.
     """
-    told, known = 0, _identities(study)
+    carried, known = 0, _identities(study)
     for trial in trials:
         params, identity = study.space.params_of(trial.settings), study.identity(trial.settings)
         if params is None or identity is None or identity in known:
@@ -61,8 +61,8 @@ def carry(study: SweepStudy, trials: Iterable[EarlierTrial]) -> int:
                 user_attrs={"kind": "carried", "settings": dict(trial.settings), OWNER: study.drivers.owner},
             )
         )
-        told += 1
-    return told
+        carried += 1
+    return carried
 
 
 def _identities(study: SweepStudy) -> set[str | None]:

@@ -75,7 +75,10 @@ class Drivers:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
-            if not any(_unsaid(trial) for trial in trials if trial.number != number) or time.monotonic() > deadline:
+            if (
+                not any(_without_ticket(trial) for trial in trials if trial.number != number)
+                or time.monotonic() > deadline
+            ):
                 return trials
             time.sleep(0.02)
 
@@ -93,10 +96,10 @@ def _claimed(trial: FrozenTrial) -> tuple[int, int]:
     return (int(trial.user_attrs.get(TICKET, 0)), trial.number)
 
 
-def _unsaid(trial: FrozenTrial) -> bool:
+def _without_ticket(trial: FrozenTrial) -> bool:
     """Whether its driver is just writing what it is: the owner comes last."""
-    young = trial.datetime_start is not None and datetime.now() - trial.datetime_start < timedelta(minutes=1)
-    return trial.state == TrialState.RUNNING and OWNER not in trial.user_attrs and young
+    recent = trial.datetime_start is not None and datetime.now() - trial.datetime_start < timedelta(minutes=1)
+    return trial.state == TrialState.RUNNING and OWNER not in trial.user_attrs and recent
 
 
 def count(trials: Sequence[FrozenTrial]) -> int:

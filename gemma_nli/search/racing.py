@@ -72,7 +72,7 @@ class RaceTable:
         self.draws, self.seed = draws, seed
         self._folds: dict[int, _Fold] = {}
         self._trials: dict[Hashable, _Trial] = {}
-        self._unlike: set[Hashable] = set()
+        self._not_comparable: set[Hashable] = set()
         self._leaders_S: dict[tuple[Hashable, int], Floats] = {}
         self._excess: dict[Hashable, tuple[int, float]] = {}
 
@@ -98,7 +98,7 @@ class RaceTable:
         rows_R = rows_R[order_R]
         shared = self._folds.get(fold) or self._open_fold(fold, rows_R, np.asarray(post_ids)[order_R])
         if not np.array_equal(shared.rows_R, rows_R):
-            self._unlike.add(trial_key)
+            self._not_comparable.add(trial_key)
             return
         named_R = np.asarray(probabilities, dtype=np.float64)[order_R] >= threshold
         real_R = np.asarray(labels).astype(bool)[order_R]
@@ -124,7 +124,7 @@ class RaceTable:
         """Whether the trial should go on, from the folds recorded so far."""
         estimate = self.running_mean(trial_key)
         leader = self.leader(excluding=trial_key)
-        if trial_key in self._unlike or trial_key not in self._trials:
+        if trial_key in self._not_comparable or trial_key not in self._trials:
             return Decision(False, None, estimate, "not measured on the pairs of the other trials")
         done = sorted(self._trials[trial_key].f1)
         if leader is None:

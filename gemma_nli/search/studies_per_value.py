@@ -9,26 +9,26 @@ from typing import Any
 from gemma_nli.search.study import Proposal, SweepStudy
 
 
-class ArmStudies:
-    """Behaves as one SweepStudy whose trials are dealt out to the arms in turn."""
+class StudyPerVariant:
+    """Behaves as one SweepStudy whose trials are given to the compared values in turn."""
 
-    def __init__(self, arms: Sequence[tuple[Mapping[str, Any], SweepStudy]]) -> None:
+    def __init__(self, variants: Sequence[tuple[Mapping[str, Any], SweepStudy]]) -> None:
         """
         Args:
-            arms: the compared settings of each arm, and the study that tunes the rest for them.
+            variants: the compared settings of each compared value, and the study that tunes the rest for them.
         """
-        self.arms = [(dict(fixed), study) for fixed, study in arms]
-        self._asked = [0] * len(self.arms)
+        self.variants = [(dict(fixed), study) for fixed, study in variants]
+        self._asked = [0] * len(self.variants)
         self._trials: list[tuple[SweepStudy, int]] = []
 
     @property
     def counted(self) -> int:
-        return sum(study.counted for _, study in self.arms)
+        return sum(study.counted for _, study in self.variants)
 
     def propose(self) -> Proposal | None:
-        """The next configuration of the arm that has been asked least; None where no arm has one now."""
-        for index in sorted(range(len(self.arms)), key=lambda arm: self._asked[arm]):
-            fixed, study = self.arms[index]
+        """The next configuration of the compared value that has been asked least; None where none has one now."""
+        for index in sorted(range(len(self.variants)), key=lambda variant: self._asked[variant]):
+            fixed, study = self.variants[index]
             proposal = study.propose()
             if proposal is not None:
                 self._asked[index] += 1
@@ -54,5 +54,5 @@ class ArmStudies:
         study.fail(own, reason)
 
     def close(self, reason: str = "the sweep ended before it did") -> None:
-        for _, study in self.arms:
+        for _, study in self.variants:
             study.close(reason)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
 from gemma_nli.config import check_value, setting_names
-from gemma_nli.config.typed_words import kinds
+from gemma_nli.config.typed_values import kinds
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -13,7 +13,7 @@ from gemma_nli.base.masking import mask_credentials
 from gemma_nli.config import RunConfig, check_key, set_dotted, setting_names, validation_lines
 from gemma_nli.spec.domain import checked_value, shown
 from gemma_nli.spec.space import SearchSpace
-from gemma_nli.spec.spaces import check_comparison, oddity, parse_comparison, parse_space
+from gemma_nli.spec.spaces import check_comparison, not_plain, parse_comparison, parse_space
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.spec.sweep_sections import F1
 
@@ -28,7 +28,7 @@ def parse_sweep(tree: Any, source: str, overrides: Mapping[str, Any]) -> SweepSp
     if not isinstance(tree, Mapping):
         raise SpecError(f"{source}: expected a sweep (name, question, base, space, ...), got {shown(tree)}.")
     for place, part in ((source, tree), ("command line", overrides)):
-        odd = oddity(part)
+        odd = not_plain(part)
         if odd:
             raise SpecError(f"{place}: {odd}")
     merged = _copy(tree)
@@ -110,9 +110,9 @@ def _base(tree: dict[str, Any], overrides: Mapping[str, Any], problems: Problems
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         for where, message in validation_lines(error, RunConfig):
-            told = where in overrides or f"base.{where}" in overrides
-            name = where if told else f"base.{where}".rstrip(".")
-            problems.add(name, _from_user(message) if told else message)
+            overridden = where in overrides or f"base.{where}" in overrides
+            name = where if overridden else f"base.{where}".rstrip(".")
+            problems.add(name, _from_user(message) if overridden else message)
         return None
 
 
@@ -130,8 +130,8 @@ def _parts(
         return dict(SweepSpec.model_validate({**tree, **stand_in}))
     except ValidationError as error:
         for where, message in validation_lines(error, SweepSpec):
-            told = where in overrides
-            problems.add(where, _from_user(message) if told else message)
+            overridden = where in overrides
+            problems.add(where, _from_user(message) if overridden else message)
         return None
 
 

@@ -40,7 +40,7 @@ def find_space(name: str, source: str) -> Path:
     raise SpecError(f"no such file '{name}'{near or '; it is looked for beside the sweep file and in search_spaces/.'}")
 
 
-def oddity(value: Any) -> str | None:
+def not_plain(value: Any) -> str | None:
     """Why a YAML tree is no sweep at all: not plain, endless, or too deep; None for a plain one."""
     stack: list[tuple[str, Any, int]] = [("", value, 0)]
     seen = 0
@@ -89,7 +89,7 @@ def _read_space(name: str, source: str, where: str, problems: Problems) -> tuple
     try:
         path = find_space(name, source)
         value = read_yaml(path)
-        odd = oddity(value)
+        odd = not_plain(value)
         if odd:
             raise SpecError(f"{path}: {odd}")
     except GemmaNliError as error:
@@ -125,9 +125,9 @@ def parse_comparison(
             problems.add(f"tune.{key}", "is compared; a setting is either compared or tuned.")
         elif isinstance(compare[key], Mapping) and "when" in compare[key]:
             problems.add(f"compare.{key}.when", "what is compared is compared everywhere; only tune has conditions.")
-    told = Problems(source)
-    varied = parse_varied({**compare, **tune}, told)
-    for line in told.lines:
+    varied_problems = Problems(source)
+    varied = parse_varied({**compare, **tune}, varied_problems)
+    for line in varied_problems.lines:
         problems.lines.append(f"{'compare' if _names_one_of(line, compare) else 'tune'}.{line}")
     for each in varied:
         if each.key in compare and not isinstance(each.domain, Choices):
@@ -159,7 +159,7 @@ def check_comparison(spec: SweepSpec, problems: Problems) -> None:
                     where, "is compared; a warm start is tried for each compared value, so name tuned ones only."
                 )
     try:
-        spec.arms()
+        spec.variants()
     except ValidationError as error:
         problems.add("compare", f"a compared value does not fit the base: {_first(error)}")
 

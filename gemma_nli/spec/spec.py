@@ -106,7 +106,7 @@ class SweepSpec(Settings):
         """What the search optimizes: the sweep's metric unless `search.objectives` names several."""
         return self.search.objectives or (Objective(metric=self.metric, mode=self.mode),)
 
-    def arms(self) -> list[tuple[dict[str, Any], SweepSpec]]:
+    def variants(self) -> list[tuple[dict[str, Any], SweepSpec]]:
         """Each combination of compared values with the sweep that tunes the rest for it; one of all where none is.
 
         Every arm has the same search: sampler, seed and number of trials.
@@ -118,16 +118,16 @@ class SweepSpec(Settings):
         for values in itertools.product(*(domain.corners for domain in domains if domain is not None)):
             fixed = dict(zip(self.compare, values, strict=True))
             base = self.space.configure(self.base, fixed)
-            arm = self.model_copy(update={"base": base, "space": self.space.given(fixed), "compare": ()})
-            arm._cells = None
-            found.append((fixed, arm))
+            variant = self.model_copy(update={"base": base, "space": self.space.given(fixed), "compare": ()})
+            variant._cells = None
+            found.append((fixed, variant))
         return found
 
     @property
     def total_trials(self) -> int:
         """How many trials the whole sweep has, where that is known before it runs: at most so many for optuna."""
         if self.search.algorithm == "optuna":
-            return self.search.num_trials * len(self.arms())
+            return self.search.num_trials * len(self.variants())
         return len(self.cells())
 
     def cells(self) -> list[Cell]:
@@ -144,8 +144,8 @@ class SweepSpec(Settings):
             else:
                 self._cells = [
                     Cell({**fixed, **cell.settings}, cell.config)
-                    for fixed, arm in self.arms()
-                    for cell in arm.space.draw(arm.base, self.search.num_trials, self.search.seed)
+                    for fixed, variant in self.variants()
+                    for cell in variant.space.draw(variant.base, self.search.num_trials, self.search.seed)
                 ]
         return self._cells
 

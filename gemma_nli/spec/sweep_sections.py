@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from gemma_nli.base.errors import did_you_mean
 from gemma_nli.config import Settings
-from gemma_nli.config.typed_words import as_text
+from gemma_nli.config.typed_values import as_text
 
 F1 = "cv_aggregate/mean_f1"
 _AVERAGED = ("f1", "auc", "ap", "accuracy", "precision", "recall")

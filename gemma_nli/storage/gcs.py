@@ -45,7 +45,7 @@ class GcsBucket(Bucket):
         self._options: dict[str, Any] = {"retry": retry, "timeout": _TIMEOUT}
         self._answered = threading.local()
         self.client: Any = None
-        with self._told():
+        with self._explained():
             self.client = storage.Client(project="<none>")  # buckets have one name each over all projects
             self._bucket = self.client.bucket(name)
             session = self.client._http  # the store's clock is told by no public name of the library
@@ -56,7 +56,7 @@ class GcsBucket(Bucket):
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         while (seen := self.head(key)) is not None:
-            with self._told():
+            with self._explained():
                 try:
                     blob = self._bucket.blob(key)
                     data = blob.download_as_bytes(if_generation_match=int(seen.version), **self._options)
@@ -69,7 +69,7 @@ class GcsBucket(Bucket):
         from google.api_core.exceptions import NotFound
 
         blob = self._bucket.blob(key)
-        with self._told():
+        with self._explained():
             try:
                 blob.reload(**self._options)
             except NotFound:
@@ -84,7 +84,7 @@ class GcsBucket(Bucket):
         writer = uuid.uuid4().hex
         blob.metadata = {"writer": writer}
         generation = int(if_match) if if_match else 0 if if_absent else None
-        with self._told():
+        with self._explained():
             try:
                 blob.upload_from_string(data, if_generation_match=generation, **self._options)
                 return str(blob.generation)
@@ -96,7 +96,7 @@ class GcsBucket(Bucket):
 
     def store(self, key: str, source: bytes | Path) -> None:
         blob = self._bucket.blob(key)
-        with self._told():
+        with self._explained():
             if isinstance(source, bytes):
                 blob.upload_from_string(source, **self._options)
             else:
@@ -105,7 +105,7 @@ class GcsBucket(Bucket):
     def _download(self, key: str, target: Path) -> bool:
         from google.api_core.exceptions import NotFound
 
-        with self._told():
+        with self._explained():
             try:
                 self._bucket.blob(key).download_to_filename(str(target), **self._options)
                 return True
@@ -113,13 +113,13 @@ class GcsBucket(Bucket):
                 return False
 
     def keys(self, prefix: str) -> list[str]:
-        with self._told():
+        with self._explained():
             return [blob.name for blob in self.client.list_blobs(self._bucket, prefix=prefix, **self._options)]
 
     def delete(self, key: str) -> None:
         from google.api_core.exceptions import NotFound
 
-        with self._told():
+        with self._explained():
             try:
                 self._bucket.blob(key).delete(**self._options)
             except NotFound:
@@ -127,14 +127,14 @@ class GcsBucket(Bucket):
 
     def check(self) -> None:
         """Asks for a list: the right to objects (Storage Object User) is none to look at their bucket."""
-        with self._told():
+        with self._explained():
             next(iter(self.client.list_blobs(self._bucket, max_results=1, **self._options)), None)
 
     def _note_clock(self, response: Any, *_: object, **__: object) -> None:
         self._answered.at = parsedate_to_datetime(response.headers["Date"])
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
         from google.cloud.storage.exceptions import DataCorruption, InvalidResponse

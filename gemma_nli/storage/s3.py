@@ -41,12 +41,12 @@ class S3Bucket(Bucket):
             raise StorageError(f"{self}: needs boto3 on every node: {install_line('gemma-nli[s3]')}") from None
         tries = int(os.environ.get("AWS_MAX_ATTEMPTS", TRIES))
         patience = {"mode": "standard", "total_max_attempts": tries}
-        with self._told():
+        with self._explained():
             config = Config(retries=patience, connect_timeout=5, read_timeout=60, max_pool_connections=32)
             self.client: Any = boto3.session.Session().client("s3", config=config)
 
     def get(self, key: str) -> Seen | None:
-        with self._told():
+        with self._explained():
             try:
                 answer = self.client.get_object(Bucket=self.name, Key=key)
                 return _seen(answer, answer["Body"].read())
@@ -54,7 +54,7 @@ class S3Bucket(Bucket):
                 return None
 
     def head(self, key: str) -> Seen | None:
-        with self._told():
+        with self._explained():
             try:
                 return _seen(self.client.head_object(Bucket=self.name, Key=key))
             except self.client.exceptions.ClientError as error:
@@ -65,7 +65,7 @@ class S3Bucket(Bucket):
     def put(self, key: str, data: bytes, if_match: str | None = None, if_absent: bool = False) -> str:
         writer = uuid.uuid4().hex
         conditions = {"IfMatch": if_match} if if_match else {"IfNoneMatch": "*"} if if_absent else {}
-        with self._told():
+        with self._explained():
             for conflict in range(1, _CONFLICTS + 1):
                 try:
                     answer = self.client.put_object(
@@ -86,14 +86,14 @@ class S3Bucket(Bucket):
             raise AssertionError("the last conflict has raised")
 
     def store(self, key: str, source: bytes | Path) -> None:
-        with self._told():
+        with self._explained():
             if isinstance(source, bytes):
                 self.client.upload_fileobj(io.BytesIO(source), self.name, key)
             else:
                 self.client.upload_file(str(source), self.name, key)
 
     def _download(self, key: str, target: Path) -> bool:
-        with self._told():
+        with self._explained():
             try:
                 self.client.download_file(self.name, key, str(target))
                 return True
@@ -103,20 +103,20 @@ class S3Bucket(Bucket):
                 raise
 
     def keys(self, prefix: str) -> list[str]:
-        with self._told():
+        with self._explained():
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
             return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
     def delete(self, key: str) -> None:
-        with self._told():
+        with self._explained():
             self.client.delete_object(Bucket=self.name, Key=key)
 
     def check(self) -> None:
-        with self._told():
+        with self._explained():
             self.client.head_bucket(Bucket=self.name)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -154,8 +154,8 @@ class S3Bucket(Bucket):
 def _seen(answer: dict[str, Any], data: bytes = b"") -> Seen:
     now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     written: datetime = answer["LastModified"]
-    told = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}  # MinIO answers `Writer`
-    return Seen(answer["ETag"], (now - written).total_seconds(), told.get("writer", ""), data)
+    metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}  # MinIO answers `Writer`
+    return Seen(answer["ETag"], (now - written).total_seconds(), metadata.get("writer", ""), data)
 
 
 def _status(error: Any) -> int:

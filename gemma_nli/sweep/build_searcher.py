@@ -11,13 +11,13 @@ from typing import Any
 
 from gemma_nli.config import check_value
 from gemma_nli.search.carry_trials import EarlierTrial, carry
-from gemma_nli.search.studies_per_value import ArmStudies
+from gemma_nli.search.studies_per_value import StudyPerVariant
 from gemma_nli.search.study import Proposal, SweepStudy, study_url
 from gemma_nli.spec.space import Cell
-from gemma_nli.sweep.earlier_spaces import told
+from gemma_nli.sweep.earlier_spaces import how_many_fit
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.ray.searchers import CellSearcher, StudySearcher
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.tracking.read.queries import finished_runs
 from gemma_nli.trial import TrialRecord, read_trial
@@ -26,8 +26,8 @@ from gemma_nli.trial import TrialRecord, read_trial
 def build_searcher(
     ready: Prepared,
     folder: SweepFolder,
-    board: Board,
-    post: Callable[[str], None],
+    progress: ProgressState,
+    trial_changed: Callable[[str], None],
     stopped: Callable[[str], str | None],
     notes: list[str],
 ) -> CellSearcher | StudySearcher:
@@ -39,7 +39,7 @@ def build_searcher(
     """
     if ready.cells or ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
-    known = _Known(ready, folder, board, post)
+    known = _Known(ready, folder, progress, trial_changed)
     study, note = _open_studies(ready, known, folder.owner())
     if note:
         notes.append(note)
@@ -53,21 +53,21 @@ def build_searcher(
     return StudySearcher(study, ready.pairs.num_folds, config_of, stopped)
 
 
-def _open_studies(ready: Prepared, known: _Known, owner: str) -> tuple[SweepStudy | ArmStudies, str | None]:
+def _open_studies(ready: Prepared, known: _Known, owner: str) -> tuple[SweepStudy | StudyPerVariant, str | None]:
     """The sweep's study (where settings are compared, one for each of their values, named after them), and a note."""
     url, warm = study_url(ready.spec, ready.folder), list(_earlier(ready))
-    arms: list[tuple[dict[str, Any], SweepStudy]] = []
+    variants: list[tuple[dict[str, Any], SweepStudy]] = []
     new = False
-    for fixed, arm in ready.spec.arms():
+    for fixed, variant in ready.spec.variants():
         name = f"{ready.sweep_id} {json.dumps(fixed, sort_keys=True)}" if fixed else ready.sweep_id
-        study = SweepStudy(arm, name, url, partial(_known_of_arm, known, fixed), owner)
+        study = SweepStudy(variant, name, url, partial(_known_of_variant, known, fixed), owner)
         new = new or not study.counted
         carry(study, _of_journals(ready, fixed))
         study.add_earlier([(settings, values) for settings, values in warm if fixed.items() <= settings.items()])
-        arms.append((fixed, study))
-    found = told(ready) if new else None
+        variants.append((fixed, study))
+    found = how_many_fit(ready) if new else None
     note = f"this search space has a new study: {found}, and count in it" if found else None
-    return (ArmStudies(arms) if ready.spec.compare else arms[0][1]), note
+    return (StudyPerVariant(variants) if ready.spec.compare else variants[0][1]), note
 
 
 def _of_journals(ready: Prepared, fixed: dict[str, Any]) -> Iterator[EarlierTrial]:
@@ -90,15 +90,17 @@ def _running_means(record: TrialRecord) -> dict[int, float]:
     return {count: statistics.fmean(scores[:count]) for count in range(1, len(scores) + 1)}
 
 
-def _known_of_arm(known: _Known, fixed: dict[str, Any], settings: dict[str, Any]) -> dict[str, float] | None:
+def _known_of_variant(known: _Known, fixed: dict[str, Any], settings: dict[str, Any]) -> dict[str, float] | None:
     return known({**fixed, **settings})
 
 
 class _Known:
     """Answers the study from the journals, and shows what it answered on the board and in MLflow."""
 
-    def __init__(self, ready: Prepared, folder: SweepFolder, board: Board, post: Callable[[str], None]) -> None:
-        self.ready, self.folder, self.board, self.post = ready, folder, board, post
+    def __init__(
+        self, ready: Prepared, folder: SweepFolder, progress: ProgressState, trial_changed: Callable[[str], None]
+    ) -> None:
+        self.ready, self.folder, self.progress, self.trial_changed = ready, folder, progress, trial_changed
 
     def __call__(self, settings: dict[str, Any]) -> dict[str, float] | None:
         config = self.ready.spec.base.with_settings(settings)
@@ -109,9 +111,9 @@ class _Known:
         self.folder.add_cells({key: settings})
         self.ready.proposed.setdefault(key, Cell(settings, config))
         self.ready.records.setdefault(key, record)
-        self.board.add(key, settings, reused=True)
-        self.board.update(key, "finished", record.metrics(), len(record.folds))
-        self.post(key)
+        self.progress.add(key, settings, reused=True)
+        self.progress.update(key, "finished", record.metrics(), len(record.folds))
+        self.trial_changed(key)
         return record.metrics()
 
 

@@ -17,11 +17,11 @@ from gemma_nli.sweep.cluster.ray_session import ray_failed
 from gemma_nli.sweep.cluster.trial_resources import TrialResources
 from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.prepare import Prepared, feature_requests
-from gemma_nli.sweep.ray.callback import Postman
+from gemma_nli.sweep.ray.callback import TrialChanged
 from gemma_nli.sweep.ray.encode_corpus import encode_on_nodes
 from gemma_nli.sweep.ray.tuner import Tuning
 from gemma_nli.sweep.records.outcome import Outcome, TrialOutcome, outcome_of
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import read_trials
 
@@ -63,7 +63,7 @@ def confirmed(rounds: Sequence[Prepared]) -> Outcome:
 def run_rounds(
     rounds: Sequence[Prepared],
     folder: SweepFolder,
-    post: Postman,
+    trial_changed: TrialChanged,
     interrupts: Interrupts,
     resources: TrialResources,
     notes: list[str],
@@ -75,11 +75,11 @@ def run_rounds(
         folder.add_cells({key: cell.settings for key, cell in ready.cells.items()})
         if not ready.waiting:
             continue
-        board = Board(ready.spec.metric, ready.spec.mode, len(ready.cells))
+        progress = ProgressState(ready.spec.metric, ready.spec.mode, len(ready.cells))
         for key, cell in ready.waiting.items():
-            board.add(key, cell.settings)
+            progress.add(key, cell.settings)
         try:
             blocks, _ = encode_on_nodes(feature_requests(ready), ready.storage, ready.spec.base.features)
         except RayError as error:
             raise ray_failed(error) from None
-        Tuning(ready, folder, board, post, interrupts, resources, notes).run(blocks)
+        Tuning(ready, folder, progress, trial_changed, interrupts, resources, notes).run(blocks)

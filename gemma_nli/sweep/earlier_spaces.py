@@ -39,7 +39,7 @@ def take_up_earlier(ready: Prepared, folder: SweepFolder) -> None:
         ready.records[key] = record
 
 
-def told(ready: Prepared) -> str | None:
+def how_many_fit(ready: Prepared) -> str | None:
     """`3 of 4 finished trials fit this space`, None where there are none."""
     fit = sum(ready.records[key].state == "finished" for key in ready.proposed if key in ready.records)
     total = fit + ready.left_out

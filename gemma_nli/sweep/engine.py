@@ -22,22 +22,22 @@ from gemma_nli.sweep.finalize import Finalized, finalize, start_refit
 from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.prepare import Prepared, feature_requests, prepare
 from gemma_nli.sweep.ray.encode_corpus import Encoding
+from gemma_nli.sweep.ray.ray_processes import watched_ray
 from gemma_nli.sweep.ray.shared_features import SharedBlock
 from gemma_nli.sweep.ray.tuner import Tuning
-from gemma_nli.sweep.ray.watch import watched_ray
 from gemma_nli.sweep.records.make_report import try_report
 from gemma_nli.sweep.records.mlflow_recorder import Recorder
 from gemma_nli.sweep.records.outcome import outcome_of
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.saved_report import Reported, honest_tags
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
 
 log = logging.getLogger(__name__)
-Display = Callable[[Board], Any]
+Display = Callable[[ProgressState], Any]
 
 
-def run_sweep(spec: SweepSpec, watch: Callable[[Board], None] | None = None) -> SweepResult:
+def run_sweep(spec: SweepSpec, watch: Callable[[ProgressState], None] | None = None) -> SweepResult:
     """Run what a sweep has not run yet, register its best trial, and say how it went.
 
     Args:
@@ -62,9 +62,9 @@ def run_sweep(spec: SweepSpec, watch: Callable[[Board], None] | None = None) -> 
 class _Run:
     """One run of the command over a prepared sweep."""
 
-    def __init__(self, ready: Prepared, folder: SweepFolder, watch: Callable[[Board], None] | None) -> None:
+    def __init__(self, ready: Prepared, folder: SweepFolder, watch: Callable[[ProgressState], None] | None) -> None:
         self.ready, self.folder, self.spec = ready, folder, ready.spec
-        self.board = Board(self.spec.metric, self.spec.mode, len(ready.cells) or self.spec.total_trials)
+        self.progress = ProgressState(self.spec.metric, self.spec.mode, len(ready.cells) or self.spec.total_trials)
         self.seconds = dict.fromkeys(("encode", "tune", "report", "finalize"), 0.0)
         self.encoded: list[EncodeReport] = []
         self.unregistered: str | None = None
@@ -76,7 +76,7 @@ class _Run:
         self.rounds: list[Prepared] = []
         self.notes: list[str] = []
         if watch is not None:
-            watch(self.board)
+            watch(self.progress)
 
     def go(self, began: float) -> SweepResult:
         recorder = Recorder(self.ready, self.folder)
@@ -84,7 +84,7 @@ class _Run:
             with ThreadPoolExecutor(1, "gemma_nli-opening") as aside:  # making a database takes as long as Ray's start
                 opening = aside.submit(recorder.open)
                 finalized = self._work(recorder, opening.result)
-            self.board.enter("recording")
+            self.progress.enter("recording")
             result = self._result(recorder, finalized, time.monotonic() - began)
             recorder.close(result, self._ended())
             result.seconds["total"] = round(time.monotonic() - began, 3)
@@ -101,9 +101,9 @@ class _Run:
         done = []
         for trial in self.outcome.trials:
             is_done = self.ready.is_done(trial.key)
-            self.board.add(trial.key, trial.settings, reused=is_done)
+            self.progress.add(trial.key, trial.settings, reused=is_done)
             if is_done:
-                self.board.update(trial.key, trial.state, trial.metrics, trial.folds_done)
+                self.progress.update(trial.key, trial.state, trial.metrics, trial.folds_done)
                 done.append(trial.key)
         return done
 
@@ -122,9 +122,9 @@ class _Run:
         requests = [] if done else feature_requests(self.ready)
         ended = partial(recorder.cut_off, "killed")
         with self._encoding(requests) as encoding, ray_session() as dashboard, watched_ray(ended):
-            self.board.link("Ray dashboard", dashboard)
+            self.progress.link("Ray dashboard", dashboard)
             self._recording(recorder, opened, known)
-            wait_for_nodes(self.spec.resources, self.board.enter)
+            wait_for_nodes(self.spec.resources, self.progress.enter)
             resources = decide_resources(again[0] if done else self.ready)
             blocks = () if done else self._encode(encoding)
             self.folder.go_on()
@@ -141,25 +141,27 @@ class _Run:
     def _recording(self, recorder: Recorder, opened: Callable[[], None], known: list[str]) -> None:
         """From here on MLflow follows; trials done already are sent where their run is missing or old."""
         opened()
-        self.board.link("MLflow run", recorder.link())
+        self.progress.link("MLflow run", recorder.link())
         confirming = [key for each in self.rounds for key in each.records if each.is_done(key)]
         for key in dict.fromkeys([*known, *confirming]):
-            recorder.post(key)
+            recorder.trial_changed(key)
 
     def _encoding(self, requests: list[FeatureRequest]) -> Encoding:
-        return Encoding(requests, self.ready.storage, self.spec.base.features, self.board.encoded)
+        return Encoding(requests, self.ready.storage, self.spec.base.features, self.progress.encoded)
 
     def _encode(self, encoding: Encoding) -> tuple[SharedBlock, ...]:
-        self.board.enter("encoding")
+        self.progress.enter("encoding")
         blocks, self.encoded = encoding.shared()
         self.seconds["encode"] = time.monotonic() - encoding.began
         return blocks
 
     def _tune(self, recorder: Recorder, resources: TrialResources, blocks: tuple[SharedBlock, ...]) -> None:
-        self.board.enter("tuning")
+        self.progress.enter("tuning")
         began = time.monotonic()
         try:
-            tuning = Tuning(self.ready, self.folder, self.board, recorder.post, self.interrupts, resources, self.notes)
+            tuning = Tuning(
+                self.ready, self.folder, self.progress, recorder.trial_changed, self.interrupts, resources, self.notes
+            )
             tuning.run(blocks)
         finally:
             self.seconds["tune"] = time.monotonic() - began
@@ -174,10 +176,10 @@ class _Run:
         rounds = self._confirming_rounds()
         if not rounds:
             return
-        self.board.enter("confirming")
+        self.progress.enter("confirming")
         began = time.monotonic()
         try:
-            run_rounds(rounds, self.folder, recorder.post, self.interrupts, resources, self.notes)
+            run_rounds(rounds, self.folder, recorder.trial_changed, self.interrupts, resources, self.notes)
         finally:
             self.seconds["confirm"] = time.monotonic() - began
 
@@ -191,7 +193,7 @@ class _Run:
         assert record is not None, "its journal has just been read"
         refit = start_refit(self.ready, record, recorder, resources)
         self._report()
-        self.board.enter("finalizing")
+        self.progress.enter("finalizing")
         began = time.monotonic()
         try:
             honest = honest_tags(self.report, record.key)
@@ -204,7 +206,7 @@ class _Run:
 
     def _report(self) -> None:
         if self.spec.report.enabled:
-            self.board.enter("reporting")
+            self.progress.enter("reporting")
             began = time.monotonic()
             self.report, self.unreported = try_report(self.ready, self.folder)
             self.seconds["report"] = time.monotonic() - began
@@ -224,7 +226,7 @@ class _Run:
             name=self.spec.name,
             experiment=self.spec.base.experiment,
             trials=outcome.counts,
-            waiting=max(outcome.waiting, self.board.total - sum(outcome.counts.values()) if interrupted else 0),
+            waiting=max(outcome.waiting, self.progress.total - sum(outcome.counts.values()) if interrupted else 0),
             confirming={**confirming.counts, "waiting": confirming.waiting} if self.rounds else None,
             failures=[*outcome.failures(), *confirming.failures()],
             ranked=outcome.ranked,
@@ -243,5 +245,5 @@ class _Run:
                 *self.notes,
                 *([self.unreported] if self.unreported else []),
             ],
-            report=self.report.told() if self.report else None,
+            report=self.report.to_json() if self.report else None,
         )

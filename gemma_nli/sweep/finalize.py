@@ -81,8 +81,8 @@ def finalize(
     found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
     if found is not None:
         aliased = give_alias(tracker, found, settings.alias, recorder.sweep_run_id)
-        return Finalized(_told(aliased, _promotion(ready, aliased, tracker)), created=False)
-    recorder.post(record.key)
+        return Finalized(_facts_of(aliased, _promotion(ready, aliased, tracker)), created=False)
+    recorder.trial_changed(record.key)
     recorder.drain()
     trial_run_id = recorder.deliver(record.key)
     assert trial_run_id is not None, "the trial has just been read"
@@ -117,7 +117,7 @@ def finalize(
         input_example=example,
         export_limit_gib=settings.export_limit_gib,
     )
-    return Finalized(_told(registered, _promotion(ready, registered, tracker)), created=registered.created)
+    return Finalized(_facts_of(registered, _promotion(ready, registered, tracker)), created=registered.created)
 
 
 def start_refit(
@@ -215,7 +215,7 @@ def _promotion(ready: Prepared, registered: Registered, tracker: MlflowTracker) 
     return {"to": role, "promoted": decision.promoted, "why": decision.why}
 
 
-def _told(registered: Registered, promotion: dict[str, Any] | None) -> dict[str, Any]:
+def _facts_of(registered: Registered, promotion: dict[str, Any] | None) -> dict[str, Any]:
     return {
         **({"promotion": promotion} if promotion else {}),
         "torch": registered.torch,

@@ -73,11 +73,11 @@ def run_folds(
 
     for fold in todo:
 
-        def told(epoch: int, metrics: Mapping[str, float], fold: int = fold) -> None:
+        def report_epoch(epoch: int, metrics: Mapping[str, float], fold: int = fold) -> None:
             for listener in listeners:
                 listener.epoch_ended(fold, epoch, metrics)
 
-        yield [train_fold(config, corpus, pairs, fold, told)]
+        yield [train_fold(config, corpus, pairs, fold, report_epoch)]
 
 
 def _rows_of(config: RunConfig, pairs: PairTable, fold: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

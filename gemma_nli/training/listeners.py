@@ -22,7 +22,7 @@ class Listener(Protocol):
     def finished(self, result: CvResult) -> None: ...
 
 
-class Silent:
+class IgnoreEvents:
     """A listener that does nothing, to inherit from."""
 
     def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:

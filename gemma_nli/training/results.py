@@ -113,8 +113,8 @@ def aggregate(finished: list[FoldResult], criteria: Mapping[str, Mapping[str, fl
         values[f"std_{name}"] = float(real.std(ddof=1)) if len(real) > 1 else 0.0
         values[f"median_{name}"] = float(np.median(real)) if len(real) else math.nan
     if any(math.isnan(fold.metrics["auc"]) for fold in finished):
-        lone = [fold.fold for fold in finished if math.isnan(fold.metrics["auc"])]
-        warnings.warn(f"folds {lone} have validation labels of one class only: their AUC is NaN", stacklevel=3)
+        one_class = [fold.fold for fold in finished if math.isnan(fold.metrics["auc"])]
+        warnings.warn(f"folds {one_class} have validation labels of one class only: their AUC is NaN", stacklevel=3)
     peeked = float(np.mean([fold.metrics["peeked_f1"] for fold in finished]))
     supported = [scores["f1"] for scores in criteria.values() if scores["support"] > 0]
     values["macro_f1"] = float(np.mean(supported)) if supported else math.nan

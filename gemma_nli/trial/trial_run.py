@@ -179,5 +179,5 @@ class TrialRun:
         return TrialCrashed(f"{self.error}\n{trace}")
 
     def _shown(self, message: str) -> str:
-        told = shown(message)
-        return told if self.config.data.log_text else self._private.left_out(told)
+        text = shown(message)
+        return text if self.config.data.log_text else self._private.left_out(text)

@@ -109,7 +109,7 @@ class Recount:
             total_S += np.where(hits_S + wrong_S > 0, 2 * hits_S / np.maximum(2 * hits_S + wrong_S, 1), 0.0)
         return total_S / len(self.weights)
 
-    def worth(self, keys: Sequence[str]) -> float:
+    def score_of_best(self, keys: Sequence[str]) -> float:
         """Each tenth of the posts decided by the trial that is best on the rest; F1 over all tenths, ten times anew."""
         decided = {key: self.decisions(key) for key in keys}
         scores = []
@@ -133,7 +133,7 @@ class Recount:
             inside_ST = np.stack([self.drawn[key] for key in keys], axis=1)
             outside_ST = np.stack([self.left[key] for key in keys], axis=1)
             chosen_S = outside_ST[np.arange(len(inside_ST)), inside_ST.argmax(1)]
-            self._tuned[tuple(keys)] = chosen_S + self.worth(keys) - chosen_S.mean()
+            self._tuned[tuple(keys)] = chosen_S + self.score_of_best(keys) - chosen_S.mean()
         return self._tuned[tuple(keys)]
 
     def widened(self, draws_S: np.ndarray, center: float) -> np.ndarray:
@@ -279,8 +279,8 @@ class Recount:
         hits_S, wrong_S = weight_SR @ (y & z), weight_SR @ (y ^ z)
         drawn_S = np.divide(2 * hits_S, 2 * hits_S + wrong_S, out=np.zeros_like(hits_S), where=hits_S + wrong_S > 0)
         precision, recall = metrics.precision_score(y, z), metrics.recall_score(y, z)
-        told = [three(metrics.f1_score(y, z)), interval(drawn_S), three(precision), three(recall), accuracy]
-        return [name, str(len(y)), str(y.sum()), *told, three(metrics.roc_auc_score(y, p))]
+        reported = [three(metrics.f1_score(y, z)), interval(drawn_S), three(precision), three(recall), accuracy]
+        return [name, str(len(y)), str(y.sum()), *reported, three(metrics.roc_auc_score(y, p))]
 
     def temperatures(self) -> list[float]:
         """One a fold, from the other folds' predictions, by Newton's method on the likelihood."""

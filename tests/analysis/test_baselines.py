@@ -63,11 +63,11 @@ def test_no_text_of_a_mistake_is_shown_unless_allowed(simulated: tuple[SweepSpec
 
     evidence = simulated[1]
     config = evidence.record(evidence.complete[0].key).config
-    assert not any(mistake.text for mistake in find_mistakes(evidence, 0, config).surest)
+    assert not any(mistake.text for mistake in find_mistakes(evidence, 0, config).most_confident)
     allowed = config.with_settings({"data.log_text": True})
-    told = find_mistakes(evidence, 0, allowed).surest
-    assert told
-    for mistake in told:
+    reported = find_mistakes(evidence, 0, allowed).most_confident
+    assert reported
+    for mistake in reported:
         post, criterion = mistake.pair_id.split("::")
         assert mistake.text == f"{evidence.corpus.posts[post]} / {evidence.corpus.criteria[criterion]}"
 

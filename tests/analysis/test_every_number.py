@@ -55,14 +55,14 @@ def under(text: str, heading: str) -> str:
     return text.split(f"### {heading}\n")[1].split("\n### ")[0].split("\n\n*")[0]
 
 
-def arms(recount: Recount) -> list[tuple[str, list[str]]]:
+def variants(recount: Recount) -> list[tuple[str, list[str]]]:
     """Poolings by their honest score."""
     return sorted(recount.values(POOLING).items(), key=lambda item: -recount.tuned(item[1]).mean())
 
 
 def contrasts(recount: Recount) -> list[tuple[str, np.ndarray, float]]:
     """(name, draws of the leader's lead, adjusted p) of every other pooling."""
-    (_, leader), *others = arms(recount)
+    (_, leader), *others = variants(recount)
     leads = [recount.tuned(leader) - recount.tuned(keys) for _, keys in others]
     adjusted = holm([p_of(lead) for lead in leads])
     return [(name, lead, p) for (name, _), lead, p in zip(others, leads, adjusted, strict=True)]
@@ -71,12 +71,12 @@ def contrasts(recount: Recount) -> list[tuple[str, np.ndarray, float]]:
 def test_the_top_of_the_page(parts: dict[str, str], recount: Recount) -> None:
     (name, lead, p), honest_S = contrasts(recount)[0], recount.tuned(list(recount.records))
     honest, raw = honest_S.mean(), recount.score[recount.winner]
-    (_, leader), *_ = arms(recount)
+    (_, leader), *_ = variants(recount)
     better = recount.over_folds(recount.best_of(leader), recount.best_of(recount.values(POOLING)[name]))[3][0]
     low, high = interval(honest_S).split(" to ")
     settings = recount.records[recount.winner].config.flat()
     winner = f"pooling_strategy {settings[POOLING]}, learning_rate {settings[RATE]}, dropout {settings[DROPOUT]}"
-    for told in (
+    for expected in (
         f"mean beats every other pooling_strategy: the nearest, {name}, by {lead.mean():.3f} F1 (95% interval "
         f"{interval(lead)}), each tuned over 6 trials.",
         f"How sure: Holm-adjusted p {p_text(p)} over posts, and over trainings a chance of {better:.0%} that it is "
@@ -85,14 +85,14 @@ def test_the_top_of_the_page(parts: dict[str, str], recount: Recount) -> None:
         f"Honest F1 of the winner: **{honest:.3f}** ({low} to {high}); its own score as the best of 18: {raw:.3f}.",
         f"of 18 trials the best scores {raw:.3f}, of which {raw - honest:.3f} is luck of the choice.",
     ):
-        assert told in parts["top"]
+        assert expected in parts["top"]
     best, worst, spread_S = effect(recount, DROPOUT)
     dropped = f"{best - worst:.3f} F1 (95% interval {interval(spread_S)}) between its best and its worst value"
     assert f"model.dropout never mattered here, as far as can be told: {dropped}." in parts["top"]
 
 
 def test_the_compared_values(parts: dict[str, str], recount: Recount) -> None:
-    (_, leader), *others = arms(recount)
+    (_, leader), *others = variants(recount)
     rows = []
     for (name, lead, p), (_, keys) in zip(contrasts(recount), others, strict=True):
         a, b = recount.best_of(leader), recount.best_of(keys)
@@ -100,14 +100,14 @@ def test_the_compared_values(parts: dict[str, str], recount: Recount) -> None:
         fixed = recount.widened(recount.drawn[a] - recount.drawn[b], gap)
         mean, low, high, chances = recount.over_folds(a, b)
         (more, p_more), (area, p_area) = recount.accuracy(a, b), recount.auc(a, b)
-        told = [name, three(lead.mean()), interval(lead), p_text(p), f"{gap:.3f} ({interval(fixed)})"]
-        told += [f"{mean:.3f} ({low:.3f} to {high:.3f})", *(f"{chance:.0%}" for chance in chances)]
-        rows.append([*told, f"{more:.3f}, p {p_text(p_more)}", f"{area:.3f}, p {p_text(p_area)}"])
+        expected = [name, three(lead.mean()), interval(lead), p_text(p), f"{gap:.3f} ({interval(fixed)})"]
+        expected += [f"{mean:.3f} ({low:.3f} to {high:.3f})", *(f"{chance:.0%}" for chance in chances)]
+        rows.append([*expected, f"{more:.3f}, p {p_text(p_more)}", f"{area:.3f}, p {p_text(p_area)}"])
     assert table(parts["Compared"]) == rows
-    worth = [(name, recount.tuned(keys)) for name, keys in arms(recount)]
-    told = "; ".join(f"{name} {draws.mean():.3f} ({interval(draws)})" for name, draws in worth)
-    assert f"Honest F1 of each pooling_strategy: {told}" in parts["Compared"]
-    scores = [(name, [recount.score[key] for key in keys]) for name, keys in arms(recount)]
+    estimates = [(name, recount.tuned(keys)) for name, keys in variants(recount)]
+    expected = "; ".join(f"{name} {draws.mean():.3f} ({interval(draws)})" for name, draws in estimates)
+    assert f"Honest F1 of each pooling_strategy: {expected}" in parts["Compared"]
+    scores = [(name, [recount.score[key] for key in keys]) for name, keys in variants(recount)]
     bought = "; ".join(f"{name} from {np.mean(of):.3f} to {max(of):.3f}" for name, of in scores)
     assert f"Expected best F1 by number of trials, for each pooling_strategy: {bought}." in parts["Compared"]
 
@@ -143,9 +143,9 @@ def test_the_leaderboard(parts: dict[str, str], recount: Recount) -> None:
         flat, folds, reach = recount.records[key].config.flat(), recount.fold_f1(key), critical * spread[key]
         at_once = f"{behind[key] - reach:.3f} to {behind[key] + reach:.3f}" if rank > 1 else ""
         level += rank > 1 and behind[key] - reach <= 0
-        told = [str(rank), str(flat[POOLING]), str(flat[RATE]), str(flat[DROPOUT]), three(np.mean(folds))]
-        told += [three(np.std(folds, ddof=1)), three(np.mean(recount.fold_auc(key))), three(behind[key])]
-        rows.append([*told, at_once, ""])
+        expected = [str(rank), str(flat[POOLING]), str(flat[RATE]), str(flat[DROPOUT]), three(np.mean(folds))]
+        expected += [three(np.std(folds, ddof=1)), three(np.mean(recount.fold_auc(key))), three(behind[key])]
+        rows.append([*expected, at_once, ""])
     assert table(parts["Leaderboard"]) == rows
     inside_ST = np.stack([recount.drawn[key] for key in recount.records], axis=1)
     won = (inside_ST.argmax(1) == list(recount.records).index(recount.winner)).mean()
@@ -171,8 +171,8 @@ def test_the_settings(parts: dict[str, str], recount: Recount) -> None:
         means = {name: np.mean([recount.score[k] for k in keys]) for name, keys in recount.values(key).items()}
         best, worst, spread_S = found[key]
         named = [max(means, key=lambda n: means[n]), min(means, key=lambda n: means[n])]
-        told = [key, *named, three(best - worst), interval(spread_S), p_text(adjusted[key])]
-        rows.append([*told, *(f"{importance[method][key]:.2f}" for method in importance)])
+        expected = [key, *named, three(best - worst), interval(spread_S), p_text(adjusted[key])]
+        rows.append([*expected, *(f"{importance[method][key]:.2f}" for method in importance)])
     assert table(parts["Settings"]) == rows
     short = {key: key.split(".")[1] for key in settings}
     spreads = "; ".join(f"{short[k]}: {found[k][0] - found[k][1]:.3f} between best and worst value" for k in settings)
@@ -189,12 +189,14 @@ def test_the_settings(parts: dict[str, str], recount: Recount) -> None:
 
 
 def test_the_learning_curves(parts: dict[str, str], recount: Recount) -> None:
-    told = []
-    for name, keys in arms(recount):
+    expected = []
+    for name, keys in variants(recount):
         folds = recount.records[recount.best_of(keys)].folds.values()
         curve_E = np.mean([fold.history["val_f1"] for fold in folds], axis=0)
-        told.append(f"{name}: mean validation F1 from {curve_E[0]:.3f} to {curve_E[-1]:.3f} in {len(curve_E)} epochs")
-    assert f"Learning curves: {'; '.join(told)}" in parts["Training"]
+        expected.append(
+            f"{name}: mean validation F1 from {curve_E[0]:.3f} to {curve_E[-1]:.3f} in {len(curve_E)} epochs"
+        )
+    assert f"Learning curves: {'; '.join(expected)}" in parts["Training"]
 
 
 def test_the_errors_of_the_winner(parts: dict[str, str], recount: Recount) -> None:
@@ -230,8 +232,8 @@ def test_the_slices_of_the_winner(parts: dict[str, str], recount: Recount) -> No
     named = [(n, h) for n, h in zip(pairs.criterion_ids, of_criterion, strict=True) if h.any()]
     criteria = [recount.slice(name, here) for name, here in named]
     assert table(under(text, "By criterion")) == criteria
-    told = "; ".join(f"{row[0]} {row[3]} with {row[2]} positive pairs" for row in criteria)
-    assert f"F1 by criterion: {told}" in text
+    expected = "; ".join(f"{row[0]} {row[3]} with {row[2]} positive pairs" for row in criteria)
+    assert f"F1 by criterion: {expected}" in text
     cut = recount.truncated()
     assert table(under(text, "By post length")) == [
         recount.slice(name, here)
@@ -259,8 +261,8 @@ def test_the_most_certain_mistakes(parts: dict[str, str], recount: Recount) -> N
         names = recount.pairs.pair_ids(of.rows)
         for name, row, y, p in zip(names, of.rows, of.labels, of.probabilities, strict=True):
             if (p >= np.float64(of.threshold)) != y:
-                told = [name, "matched" if y else "not matched", f"{p:.4f}", three(of.threshold)]
-                wrong[int(y)].append((float(p if y else -p), [*told, sources[recount.pairs.source_N[row]]]))
+                expected = [name, "matched" if y else "not matched", f"{p:.4f}", three(of.threshold)]
+                wrong[int(y)].append((float(p if y else -p), [*expected, sources[recount.pairs.source_N[row]]]))
     wanted = [line for side in (0, 1) for _, line in sorted(wrong[side], key=lambda item: item[0])[:10]]
     assert table(under(parts["Errors of the winner"], "Most certain mistakes")) == wanted
 
@@ -289,19 +291,19 @@ def figures(reported: Report) -> dict[str, list[list[str]]]:
 
 
 def test_the_tables_under_the_figures_of_the_answer(figures: dict[str, list[list[str]]], recount: Recount) -> None:
-    worth, bought = [], []
-    for name, keys in arms(recount):
+    estimates, bought = [], []
+    for name, keys in variants(recount):
         draws, scores = recount.tuned(keys), sorted(recount.score[key] for key in keys)
         low, high = np.quantile(draws, [0.025, 0.975])
-        worth.append([name, "6", three(draws.mean()), three(low), three(high), three(scores[-1])])
+        estimates.append([name, "6", three(draws.mean()), three(low), three(high), three(scores[-1])])
         for n in (1, 3, 6):
             best = sorted(max(chosen) for chosen in itertools.combinations(scores, n))
             ends = (best[int(np.ceil(share * len(best) - 1e-9)) - 1] for share in (0.1, 0.9))
             bought.append([name, str(n), three(np.mean(best)), *map(three, ends)])
-    assert figures["answer"][1:] == worth
+    assert figures["answer"][1:] == estimates
     assert figures["budget"][1:] == bought
     curves = []
-    for name, keys in arms(recount):
+    for name, keys in variants(recount):
         folds = [fold for _, fold in sorted(recount.records[recount.best_of(keys)].folds.items())]
         curve_E = np.mean([fold.history["val_f1"] for fold in folds], axis=0)
         chosen = ", ".join(str(fold.selected_epoch) for fold in folds)
@@ -320,15 +322,15 @@ def test_the_tables_under_the_figures_of_the_settings(figures: dict[str, list[li
             keys = recount.values(key)[name]
             low, high = np.quantile(np.mean([recount.drawn[k] for k in keys], axis=0), [0.025, 0.975])
             scores = [recount.score[k] for k in keys]
-            told = [np.mean(scores), low, high, max(scores)]
-            levels.append([key, name, str(len(keys)), *map(three, told)])
+            expected = [np.mean(scores), low, high, max(scores)]
+            levels.append([key, name, str(len(keys)), *map(three, expected)])
     assert figures["effects"][1:] == levels
     by_rate, by_pooling = recount.values(RATE), recount.values(POOLING)
     head, *cells = figures["interaction"]
     assert head[1:] == ["0.0001", "0.001", "0.01"]
-    for name, *told in cells:
+    for name, *expected in cells:
         both = [set(by_pooling[name]) & set(by_rate[rate]) for rate in head[1:]]
-        assert told == [three(np.mean([recount.score[key] for key in keys])) for keys in both]
+        assert expected == [three(np.mean([recount.score[key] for key in keys])) for keys in both]
 
 
 def test_the_table_under_the_calibration(figures: dict[str, list[list[str]]], recount: Recount) -> None:
@@ -339,8 +341,8 @@ def test_the_table_under_the_calibration(figures: dict[str, list[list[str]]], re
             here = np.minimum((stated * 15).astype(int), 14) == low
             if here.any():
                 ends = stats.binomtest(int(y[here].sum()), int(here.sum())).proportion_ci(method="wilson")
-                told = (stated[here].mean(), y[here].mean(), ends.low, ends.high)
-                wanted.append([name, *(f"{value:.2f}" for value in told), str(here.sum())])
+                expected = (stated[here].mean(), y[here].mean(), ends.low, ends.high)
+                wanted.append([name, *(f"{value:.2f}" for value in expected), str(here.sum())])
     assert figures["calibration"][1:] == wanted
 
 

@@ -109,12 +109,15 @@ def test_sweeps_over_different_corpora_or_folds_are_refused(
     monkeypatch.setenv("GEMMA_NLI_HOME", str(tmp_path / "home"))
     write_synthetic(tmp_path / "other", num_posts=90, seed=9)
     small = {"compare": {"model.pooling_strategy": {"grid": ["mean"]}}, "tune": None}
-    for corpus, seed, told in ((tmp_path / "other", 42, "different corpora"), (analysis_corpus, 7, "different folds")):
+    for corpus, seed, reported in (
+        (tmp_path / "other", 42, "different corpora"),
+        (analysis_corpus, 7, "different folds"),
+    ):
         tree = tree_of(tmp_path / str(seed), corpus, tiny_bert, name="other", **small)
         tree["base"]["data"] |= {"fold_seed": seed}
         spec = SweepSpec.from_mapping(tree, source="other.yaml")
         other = evidence_of(spec, simulate_sweep(spec, lambda _: 0.5))
-        with pytest.raises(ReportError, match=told):
+        with pytest.raises(ReportError, match=reported):
             merge([simulated[1], other])
     changed = simulated[1].spec.model_copy(update={"metric": "cv_aggregate/mean_auc"})
     with pytest.raises(ReportError, match="decided by"):

@@ -60,9 +60,9 @@ def test_each_line_of_the_leaderboard_is_recomputed(reported: Report, records: d
     for row, record in zip(rows, ranked, strict=True):
         folds = [metrics.f1_score(f.labels, f.probabilities >= np.float64(f.threshold)) for f in record.folds.values()]
         aucs = [metrics.roc_auc_score(f.labels, f.probabilities) for f in record.folds.values()]
-        told = [float(cell) for cell in row[4:8]]
+        printed = [float(cell) for cell in row[4:8]]
         wanted = [np.mean(folds), np.std(folds, ddof=1), np.mean(aucs), f1_of(ranked[0]) - np.mean(folds)]
-        assert told == pytest.approx(wanted, abs=5.1e-4)
+        assert printed == pytest.approx(wanted, abs=5.1e-4)
         assert row[1] == record.config.model.pooling_strategy.replace("_", r"\_")
 
 
@@ -111,8 +111,8 @@ def test_the_two_sentences_hold_the_computed_numbers(reported: Report) -> None:
         )
         for name, places in groups.items()
     }
-    worth = {name: findings.draws.held_out.worth(places) for name, places in groups.items()}
-    assert tuned.value == pytest.approx(worth["mean"] - worth[nearest.other])
+    score_of_best = {name: findings.draws.held_out.score_of_best(places) for name, places in groups.items()}
+    assert tuned.value == pytest.approx(score_of_best["mean"] - score_of_best[nearest.other])
     d_S = chosen["mean"] - chosen[nearest.other]
     d_S = d_S + tuned.value - d_S.mean()
     assert (tuned.low, tuned.high) == pytest.approx(tuple(np.quantile(d_S, [0.025, 0.975])))
@@ -146,7 +146,7 @@ def test_the_error_analysis_is_recomputed(reported: Report, records: dict[str, T
         f"{pairs.post_ids[p]}::{pairs.criterion_ids[c]}": i
         for i, (p, c) in enumerate(zip(pairs.post_N[rows], pairs.criterion_N[rows], strict=True))
     }
-    for mistake in findings.mistakes.surest:
+    for mistake in findings.mistakes.most_confident:
         at = posts[mistake.pair_id]
         assert chosen[at] != labels[at]
         assert mistake.probability == pytest.approx(probabilities[at])

@@ -148,7 +148,7 @@ def test_two_equal_models_differ_by_nothing() -> None:
     y = np.tile([0, 1], 30)
     found = paired_bootstrap(np.arange(60), y, y, y, "f1", 100)
     assert (found.value, found.low, found.high, found.p_value) == (0, 0, 0, 1)
-    assert not found.beyond_doubt
+    assert not found.significant
 
 
 def test_a_paired_bootstrap_refuses_what_it_would_misread() -> None:

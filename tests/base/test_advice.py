@@ -48,10 +48,10 @@ def test_words_reach_the_command_as_they_are(words, tmp_path, monkeypatch):
     line = command_line("gemma-nli", *words)
     assert tuple(shlex.split(line)[1:]) == words
     assert os.access(shlex.split(line)[0], os.X_OK)
-    told = run_line(line, folder)
-    assert "not found" not in told.stderr
+    reported = run_line(line, folder)
+    assert "not found" not in reported.stderr
     if words == ("--version",):
-        assert (told.returncode, told.stdout.split()[0]) == (0, "gemma-nli")
+        assert (reported.returncode, reported.stdout.split()[0]) == (0, "gemma-nli")
 
 
 def test_a_program_that_the_path_leads_to_is_named_plainly(monkeypatch):
@@ -119,8 +119,8 @@ space: {{training.learning_rate: {{grid: [0.001]}}}}
 """
     Path("sweep.yaml").write_text(text)
     assert run_command("sweep", "sweep.yaml", "resources.max_concurrent=1") == 0
-    told = capsys.readouterr().out
-    lines = [line.strip() for line in told.partition("Next:")[2].strip().splitlines()]
+    reported = capsys.readouterr().out
+    lines = [line.strip() for line in reported.partition("Next:")[2].strip().splitlines()]
     assert [re.search(r"gemma-nli (\w+)", line)[1] for line in lines] == ["best", "resume", "ui"]
     done = run_line(f"{lines[0]} --json", folder)
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ def test_the_tree_draws_a_child_under_its_parent():
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "told"),
+    ("name", "known", "reported"),
     [
         ("lats", ["last", "mean"], "; did you mean 'last'?"),
         ("zzz", ["last", "mean"], "; known: last, mean."),
@@ -34,15 +34,15 @@ def test_the_tree_draws_a_child_under_its_parent():
         ("", ["last"], "; known: last."),
     ],
 )
-def test_a_wrong_name_is_met_with_the_nearest_or_with_all(name, known, told):
-    assert did_you_mean(name, known) == told
+def test_a_wrong_name_is_met_with_the_nearest_or_with_all(name, known, reported):
+    assert did_you_mean(name, known) == reported
 
 
 def test_of_many_names_the_nearest_five_are_told_and_none_twice():
     names = [f"{section}.setting_{number}" for section in ("data", "model") for number in range(50)] * 2
-    told = did_you_mean("xylophone", [*names, "training.xyl"])
-    assert told.startswith("; the nearest of 101: training.xyl, ")
-    listed = told.rpartition(": ")[2].rstrip(".").split(", ")
+    reported = did_you_mean("xylophone", [*names, "training.xyl"])
+    assert reported.startswith("; the nearest of 101: training.xyl, ")
+    listed = reported.rpartition(": ")[2].rstrip(".").split(", ")
     assert len(listed) == len(set(listed)) == 5
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 import gemma_nli
-from benchmarks.chaos.rig import Server, Stage, build_source, warm_process
+from benchmarks.chaos.stage import Server, Stage, build_source, warm_process
 from gemma_nli.base.errors import ConfigError, GemmaNliError, SpecError, SweepError
 from gemma_nli.base.private_texts import without_posts
 from gemma_nli.config import RunConfig, load_config
@@ -38,11 +38,11 @@ def canary_corpus(folder: Path) -> Corpus:
     """Every post, sentence and explanation says the canary."""
     made = synthetic_corpus(num_posts=60, seed=5)
     posts = {post: f"{text} {CANARY}." for post, text in made.posts.items()}
-    told = tuple(
+    reported = tuple(
         Annotation(a.post_id, a.sentence_id, f"{a.sentence_text} {CANARY}", a.criterion_id, a.status, CANARY)
         for a in made.annotations
     )
-    corpus = Corpus(posts, made.criteria, told)
+    corpus = Corpus(posts, made.criteria, reported)
     write_corpus(corpus, folder)
     return corpus
 
@@ -211,12 +211,12 @@ def test_no_address_reaches_params_or_config_with_its_password(tmp_path: Path) -
 
 def test_exceptions_lose_the_lines_that_quote_a_post_and_keep_the_others() -> None:
     corpus = Corpus({"p1": f"Well, {CANARY}; so it goes."}, {}, (Annotation("p1", "s", "Nobody came.", "A", 1, "x"),))
-    told = without_posts(
+    reported = without_posts(
         f"File a.py, line 3\nValueError: bad input {CANARY.upper()!r}\nKeyError: 'nobody came'", corpus
     )
-    assert told.splitlines()[0] == "File a.py, line 3"
-    assert "pangolin" not in told.lower()
-    assert "nobody" not in told.lower()
+    assert reported.splitlines()[0] == "File a.py, line 3"
+    assert "pangolin" not in reported.lower()
+    assert "nobody" not in reported.lower()
     assert without_posts("RuntimeError: the device ran out of memory", corpus).startswith("RuntimeError")
 
 
@@ -377,13 +377,13 @@ def test_a_criterion_called_like_a_path_stays_a_name(tmp_path: Path, name: str) 
     made = synthetic_corpus(num_posts=40, seed=2)
     first = next(iter(made.criteria))
     criteria = {(name if key == first else key): text for key, text in made.criteria.items()}
-    told = tuple(
+    reported = tuple(
         Annotation(
             a.post_id, a.sentence_id, a.sentence_text, name if a.criterion_id == first else a.criterion_id, a.status, ""
         )
         for a in made.annotations
     )
-    write_corpus(Corpus(made.posts, criteria, told), tmp_path / "data")
+    write_corpus(Corpus(made.posts, criteria, reported), tmp_path / "data")
     try:
         corpus = load_corpus(tmp_path / "data")
     except GemmaNliError:

@@ -30,7 +30,7 @@ def sweep_file(tmp_path: Path, tiny_bert: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["training.bach_size=3"], "did you mean 'training.batch_size'"),
         (["training.num_epochs=0"], "must be greater than 0, got 0"),
@@ -44,11 +44,11 @@ def sweep_file(tmp_path: Path, tiny_bert: Path) -> Path:
         (["storage=/proc/nowhere"], "/proc/nowhere"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_2(sweep_file, words, told, capsys, tmp_path):
+def test_a_mistake_is_one_message_and_exit_2(sweep_file, words, reported, capsys, tmp_path):
     before = sorted(path for path in tmp_path.rglob("*"))
     assert run_command("sweep", str(sweep_file), *words) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert reported in error
     assert "Traceback" not in error
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
@@ -89,13 +89,13 @@ def test_the_plan_states_the_question_the_compared_values_and_no_gpu_where_there
     tree |= {"tune": {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}}
     sweep_file.write_text(yaml.safe_dump(tree))
     assert run_command("sweep", str(sweep_file), "--plan") == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "Does [b] pooling matter?" in told
-    assert "compared model.pooling_strategy: mean, max" in told
-    assert "tuned training.learning_rate: 0.001, 0.01" in told
-    assert "GPU memory" not in told
-    assert "no GPU" in told
-    assert "0 GiB" not in told
+    reported = " ".join(capsys.readouterr().out.split())
+    assert "Does [b] pooling matter?" in reported
+    assert "compared model.pooling_strategy: mean, max" in reported
+    assert "tuned training.learning_rate: 0.001, 0.01" in reported
+    assert "GPU memory" not in reported
+    assert "no GPU" in reported
+    assert "0 GiB" not in reported
 
 
 def test_one_configuration_trains_without_ray(sweep_file, tiny_bert, capsys, tmp_path):

@@ -16,7 +16,7 @@ from tests.tracking.conftest import empty_database, sqlite_uri
 __all__ = ["empty_database", "sqlite_uri"]
 
 NAME = "caf\u00e9 \u4f60\u597d \U0001f600 [/]"
-HOMELESS = """
+WITHOUT_HOME = """
 import pwd
 def getpwuid(uid):
     raise KeyError(f"getpwuid(): uid not found: {uid}")
@@ -68,28 +68,28 @@ def test_processes_that_a_command_starts_lose_none_either(monkeypatch):
 
 
 @pytest.fixture
-def homeless(tmp_path: Path) -> dict[str, str]:
+def without_home(tmp_path: Path) -> dict[str, str]:
     """No HOME, and a user of whom the system knows nothing."""
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(HOMELESS)
+    (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT_HOME)
     return {"PYTHONPATH": f"{tmp_path / 'site'}:{Path(gemma_nli.__file__).parents[1]}", "HF_HUB_OFFLINE": "1"}
 
 
-def test_without_a_home_a_run_works_where_a_place_is_named(homeless, tmp_path, tiny_bert):
+def test_without_a_home_a_run_works_where_a_place_is_named(without_home, tmp_path, tiny_bert):
     write_synthetic(tmp_path / "data", num_posts=40, seed=1)
     words = [f"data.data_dir={tmp_path / 'data'}", f"model.name={tiny_bert}", "model.max_length=32"]
     words += ["data.num_folds=2", "training.num_epochs=1", "device.device=cpu"]
-    done = command(tmp_path, "train", *words, **homeless, GEMMA_NLI_HOME=str(tmp_path / "kept"))
+    done = command(tmp_path, "train", *words, **without_home, GEMMA_NLI_HOME=str(tmp_path / "kept"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "kept" / "mlflow" / "mlflow.db").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"site", "data", "kept"}, "nothing lies beside it"
 
 
 @pytest.mark.parametrize("words", [["train"], ["runs"], ["features", "list"]], ids=" ".join)
-def test_without_a_home_and_a_place_one_sentence_says_what_to_set(words, homeless, tmp_path):
-    asked = command(tmp_path, *words, **homeless)
-    told = asked.stderr.decode()
-    assert asked.returncode == 2, told
-    assert "Traceback" not in told
-    assert "$GEMMA_NLI_HOME" in told
-    assert command(tmp_path, "--version", **homeless).returncode == 0
+def test_without_a_home_and_a_place_one_sentence_says_what_to_set(words, without_home, tmp_path):
+    asked = command(tmp_path, *words, **without_home)
+    reported = asked.stderr.decode()
+    assert asked.returncode == 2, reported
+    assert "Traceback" not in reported
+    assert "$GEMMA_NLI_HOME" in reported
+    assert command(tmp_path, "--version", **without_home).returncode == 0

@@ -17,7 +17,7 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.training.cross_validation import cross_validate
 from gemma_nli.trial import read_trial
 from tests import gcs_server, s3_server
-from tests.cluster.rig import rig
+from tests.cluster.local_cluster import local_cluster
 from tests.cluster.test_jobs import sweep_tree
 from tests.s3_server import SECRET
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(900)
 def test_nodes_that_share_only_a_bucket_run_a_sweep_once_and_to_the_same_numbers(
     serving: Any, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with rig() as hosts, serving(hosts.gateway) as store:
+    with local_cluster() as hosts, serving(hosts.gateway) as store:
         hosts.extra = store.environment()
         write_synthetic(hosts.scratch / "data", num_posts=60, seed=3)
         hosts.head(cpus=0, prepare=f"mkdir -p {hosts.private} && cp -r {hosts.scratch / 'data'} {hosts.private}/data")
@@ -44,16 +44,16 @@ def test_nodes_that_share_only_a_bucket_run_a_sweep_once_and_to_the_same_numbers
         tree["space"]["training.learning_rate"] = {"grid": ["1e-3", "1e-2"]}
         (tmp_path / "x.yaml").write_text(yaml.safe_dump(tree))
         words = ["submit", "x.yaml", "--follow", "--address", hosts.address]
-        told = []
+        reported = []
         for _ in range(2):
             ended = hosts.run("python", "-m", "gemma_nli", *words, cwd=tmp_path, seconds=400)
             assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
             assert SECRET not in ended.stdout + ended.stderr
             (result,) = [key for key in store.names() if key.endswith("/result.json")]
-            told.append(json.loads(store.read(result)))
-        assert [each["ran"] for each in told] == [4, 0]
-        assert told[0]["trials"] == {"finished": 4, "pruned": 0, "failed": 0}
-        assert told[0]["registered"]["version"] == told[1]["registered"]["version"] == 1
+            reported.append(json.loads(store.read(result)))
+        assert [each["ran"] for each in reported] == [4, 0]
+        assert reported[0]["trials"] == {"finished": 4, "pruned": 0, "failed": 0}
+        assert reported[0]["registered"]["version"] == reported[1]["registered"]["version"] == 1
 
         for name, value in store.environment().items():
             monkeypatch.setenv(name, value)

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from gemma_nli.corpus.synthetic import write_synthetic
-from tests.cluster.rig import Rig, can_make_hosts, rig
+from tests.cluster.local_cluster import LocalCluster, can_make_hosts, local_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
-def sweep_tree(hosts: Rig, encoder: Path, **changes: Any) -> dict[str, Any]:
+def sweep_tree(hosts: LocalCluster, encoder: Path, **changes: Any) -> dict[str, Any]:
     """Two cells; the data lie on the head's own disk, the storage on the one folder that all hosts share."""
     return {
         "name": "job",
@@ -33,9 +33,9 @@ def sweep_tree(hosts: Rig, encoder: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def hosts(tiny_bert: Path) -> Iterator[Rig]:
+def hosts(tiny_bert: Path) -> Iterator[LocalCluster]:
     """A head that runs no trial and one worker; the head alone has the data."""
-    with rig() as made:
+    with local_cluster() as made:
         write_synthetic(made.scratch / "data", num_posts=60, seed=3)
         made.head(cpus=0, prepare=f"cp -r {made.scratch / 'data'} {made.private}/data")
         made.worker(cpus=1)
@@ -43,13 +43,13 @@ def hosts(tiny_bert: Path) -> Iterator[Rig]:
 
 
 @pytest.fixture
-def job_folder(hosts: Rig, tiny_bert: Path, tmp_path: Path) -> Path:
+def job_folder(hosts: LocalCluster, tiny_bert: Path, tmp_path: Path) -> Path:
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "x.yaml").write_text(yaml.safe_dump(sweep_tree(hosts, tiny_bert)))
     return tmp_path
 
 
-def ours(hosts: Rig, *words: str, cwd: Path) -> Any:
+def ours(hosts: LocalCluster, *words: str, cwd: Path) -> Any:
     return hosts.run("python", "-m", "gemma_nli", *words, "--address", hosts.address, cwd=cwd)
 
 
@@ -89,15 +89,15 @@ def test_what_the_cluster_lacks_is_told_a_sentence_each_and_nothing_is_queued(ho
     words += ["storage=kept/here"]
     ended = ours(hosts, "submit", "sweeps/x.yaml", *words, cwd=job_folder)
     assert ended.returncode == 2, ended.stdout + ended.stderr
-    told = ended.stderr.splitlines()
-    assert told[0] == "nothing was queued; the cluster (2 nodes) lacks:"
+    reported = ended.stderr.splitlines()
+    assert reported[0] == "nothing was queued; the cluster (2 nodes) lacks:"
     for part in (
         "MLflow from the head",
         "data on the head",
         "model on the head",
         "storage: kept/here lies in the job's",
     ):
-        assert sum(part in line for line in told) == 1, ended.stderr
+        assert sum(part in line for line in reported) == 1, ended.stderr
     assert ours(hosts, "jobs", "--json", cwd=job_folder).stdout == before
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gemma_nli.corpus.synthetic import write_synthetic
-from tests.cluster.rig import ROOT, rig
+from tests.cluster.local_cluster import ROOT, local_cluster
 from tests.cluster.test_jobs import sweep_tree
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -25,15 +25,15 @@ def test_a_trial_goes_on_from_its_last_fold_when_its_node_is_lost(tmp_path, tiny
     words = [sys.executable, str(script), str(tmp_path), str(tiny_bert)]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=380, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    told = json.loads(ended.stdout.strip().splitlines()[-1])
-    assert told["trials"] == {"finished": 1, "pruned": 0, "failed": 0}
-    assert told["folds_computed"] == [1, 2, 3, 4, 5]
-    assert told["attempts"] >= 2
+    reported = json.loads(ended.stdout.strip().splitlines()[-1])
+    assert reported["trials"] == {"finished": 1, "pruned": 0, "failed": 0}
+    assert reported["folds_computed"] == [1, 2, 3, 4, 5]
+    assert reported["attempts"] >= 2
 
 
 def test_a_cluster_without_workers_is_waited_for_and_gpus_are_never_shared_out_twice(tmp_path, tiny_bert):
     write_synthetic(tmp_path / "data", num_posts=60, seed=3)
-    with rig(apart=False) as hosts:
+    with local_cluster(apart=False) as hosts:
         hosts.extra = {"GEMMA_NLI_WAIT_FOR_NODES": "3"}
         hosts.head(cpus=0)
         tree = sweep_tree(hosts, tiny_bert, name="waits", resources={"gpu": 0.5})

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import TrialRecord, read_trial
-from tests.cluster.rig import Host, Rig, rig
+from tests.cluster.local_cluster import Host, LocalCluster, local_cluster
 from tests.cluster.tracking_server import mlflow_on_postgres
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -61,14 +61,14 @@ def records(storage: Path) -> dict[str, TrialRecord]:
 
 def runs_a_trial(host: Host) -> bool:
     assert host.process is not None
-    told = []
+    reported = []
     for each in psutil.Process(host.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
-            told += each.cmdline()
-    return any("Trainable.train" in title for title in told)  # as Ray calls a worker's process while a step lasts
+            reported += each.cmdline()
+    return any("Trainable.train" in title for title in reported)  # as Ray calls a worker's process while a step lasts
 
 
-def stop(hosts: Rig, job: str) -> None:
+def stop(hosts: LocalCluster, job: str) -> None:
     """What `gemma-nli stop` asks, without a command's start: half the sweep would have run meanwhile."""
     headers = {"Authorization": f"Bearer {hosts.token.read_text()}"}
     where = f"{hosts.address}/api/jobs/{job}"
@@ -76,13 +76,13 @@ def stop(hosts: Rig, job: str) -> None:
     until(lambda: requests.get(where, headers=headers, timeout=30).json()["status"] == "STOPPED", "a stopped job")
 
 
-def ours(hosts: Rig, *words: str, cwd: Path) -> str:
+def ours(hosts: LocalCluster, *words: str, cwd: Path) -> str:
     ended = hosts.run("python", "-m", "gemma_nli", *words, "--address", hosts.address, cwd=cwd, seconds=600)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     return ended.stdout
 
 
-def on_one_machine(hosts: Rig, folder: Path) -> dict[str, TrialRecord]:
+def on_one_machine(hosts: LocalCluster, folder: Path) -> dict[str, TrialRecord]:
     """The sweep undisturbed, in one process's own Ray."""
     hosts.extra = {"RAY_ADDRESS": "local"}
     words = ["sweep", "x.yaml", "mlflow.enabled=false", f"storage={hosts.scratch}/alone", "resources.max_concurrent=2"]
@@ -95,7 +95,7 @@ def on_one_machine(hosts: Rig, folder: Path) -> dict[str, TrialRecord]:
 def test_a_lost_worker_a_new_one_and_a_stopped_driver_change_no_number_and_no_run(tmp_path, tiny_bert):
     write_synthetic(tmp_path / "data", num_posts=80, seed=3)
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(sweep_tree(tiny_bert)))
-    with rig() as hosts, mlflow_on_postgres(hosts) as tracking:
+    with local_cluster() as hosts, mlflow_on_postgres(hosts) as tracking:
         alone = on_one_machine(hosts, tmp_path)
         hosts.head(cpus=0)
         first, second = hosts.worker(cpus=1), hosts.worker(cpus=1)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gemma_nli.corpus.synthetic import write_synthetic
-from tests.cluster.rig import ROOT
+from tests.cluster.local_cluster import ROOT
 
 TRIALS = 10
 

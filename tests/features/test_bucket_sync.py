@@ -69,7 +69,7 @@ def test_a_damaged_shard_is_never_read_and_its_texts_are_encoded_again(machine, 
 def test_what_could_not_be_put_there_is_put_there_the_next_time(machine, request_, store, monkeypatch):
     one = machine("one")
     with monkeypatch.context() as patch:
-        patch.setattr(one.shelf, "push", lambda *_: None)
+        patch.setattr(one.bucket_sync, "push", lambda *_: None)
         one.ensure(request_)
     assert shards(store) == []
     assert machine("one").ensure(request_).encoded == 0

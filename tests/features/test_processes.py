@@ -92,16 +92,16 @@ def assert_right(store, request):
 
 def test_three_processes_that_ask_at_once_encode_once(tmp_path, request_file):
     request, path = request_file
-    askers = [start(ASK, path, tmp_path / "store") for _ in range(3)]
-    for asker in askers:
-        assert said(asker) == "ready"
-    for asker in askers:
-        assert asker.stdin is not None
-        asker.stdin.write("go\n")
-        asker.stdin.flush()
-    reports = sorted(json.loads(said(asker)) for asker in askers)
-    for asker in askers:
-        asker.communicate(timeout=60)
+    readers = [start(ASK, path, tmp_path / "store") for _ in range(3)]
+    for reader in readers:
+        assert said(reader) == "ready"
+    for reader in readers:
+        assert reader.stdin is not None
+        reader.stdin.write("go\n")
+        reader.stdin.flush()
+    reports = sorted(json.loads(said(reader)) for reader in readers)
+    for reader in readers:
+        reader.communicate(timeout=60)
     assert reports == [[0, 30], [0, 30], [30, 0]]
     assert len(list((tmp_path / "store" / request.key).glob("shard-*"))) == 1
     assert_right(FeatureStore(tmp_path / "store"), request)

@@ -21,7 +21,7 @@ from gemma_nli.model.exported import exportable
 from gemma_nli.model.scorer import PairScorer
 from gemma_nli.sweep.finalize import plan_refit, refit_bundle
 from gemma_nli.tracking.registry.model_folder import PT2, save_model_folder
-from gemma_nli.training.listeners import Silent
+from gemma_nli.training.listeners import IgnoreEvents
 from tests.local.conftest import small_settings
 
 CPU = DeviceConfig(device="cpu", mixed_precision="none")
@@ -36,7 +36,7 @@ NOT_EXPORTED = {"t5gemma2"}
 """Their masks cannot be written into a pt2 program; the version says so, and is served as a bundle."""
 
 
-class _StopsOnce(Silent):
+class _StopsOnce(IgnoreEvents):
     def folds_ended(self, folds) -> None:
         raise KeyboardInterrupt
 
@@ -68,11 +68,11 @@ def test_a_family_goes_all_the_way(
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert np.ptp(together) > 0
 
-    told = save_model_folder(bundle, tmp_path / "model", None, 1.0)
+    reported = save_model_folder(bundle, tmp_path / "model", None, 1.0)
     served = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(PAIRS)["probability"]
     np.testing.assert_allclose(served, together, atol=1e-5)
-    assert told == PT2 if family not in NOT_EXPORTED else told.startswith("not exported: "), told
-    if told != PT2:
+    assert reported == PT2 if family not in NOT_EXPORTED else reported.startswith("not exported: "), reported
+    if reported != PT2:
         return
     module, _ = exportable(load_bundle(bundle, CPU).classifier)
     encoder = scorer.bundle.encoder

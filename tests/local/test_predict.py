@@ -102,7 +102,7 @@ def test_the_command_names_its_output(bundle, pairs_csv, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         ("premis,hypothesis\nprivate words,b\n", "did you mean 'premis'"),
         ("premise,hypothesis\n", "no rows"),
@@ -127,19 +127,19 @@ def test_the_command_names_its_output(bundle, pairs_csv, tmp_path, capsys):
         ("", "in.csv:1: is empty"),
     ],
 )
-def test_a_bad_file_is_told_without_its_text_and_leaves_no_output(scorer, tmp_path, content, told):
+def test_a_bad_file_is_told_without_its_text_and_leaves_no_output(scorer, tmp_path, content, reported):
     (tmp_path / "in.csv").write_text(content)
-    with pytest.raises(GemmaNliError, match=told) as caught:
+    with pytest.raises(GemmaNliError, match=reported) as caught:
         predict_file(scorer, tmp_path / "in.csv", tmp_path / "out.csv")
     assert "private" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir() if "out.csv" in path.name] == []
 
 
 def test_an_output_that_cannot_be_is_told_before_the_model_is_fetched(pairs_csv, tmp_path, capsys):
-    for output, told in ((tmp_path, "is a folder"), (pairs_csv / "out.csv", "cannot be made")):
+    for output, reported in ((tmp_path, "is a folder"), (pairs_csv / "out.csv", "cannot be made")):
         words = ["--model", "models:/none@production", "--input", str(pairs_csv), "--output", str(output)]
         assert run_command("predict", *words, "--replace") == 2
-        assert told in capsys.readouterr().err
+        assert reported in capsys.readouterr().err
 
 
 def test_every_problem_comes_at_once_and_before_a_row_is_scored(tmp_path):

@@ -20,11 +20,15 @@ from tests.commands import run_command
 def test_every_metric_comes_out_the_same_and_nothing_is_written(config, sqlite_uri, runs_of):
     run = run_here(config)
     shutil.rmtree(run.folder.parent.parent.parent)  # the journals: MLflow alone must do
-    told = reproduce(run.run_id, sqlite_uri)
-    assert told.equal
-    assert {row.metric for row in told.rows} >= {"cv_aggregate/mean_f1", "fold_2/val_loss", "cv_summary/fold_1_best_f1"}
+    reported = reproduce(run.run_id, sqlite_uri)
+    assert reported.equal
+    assert {row.metric for row in reported.rows} >= {
+        "cv_aggregate/mean_f1",
+        "fold_2/val_loss",
+        "cv_summary/fold_1_best_f1",
+    }
     assert len(runs_of("single")) == 1
-    assert not [note for note in told.notes if "differ" in note]
+    assert not [note for note in reported.notes if "differ" in note]
     assert gemma_nli.reproduce is reproduce
 
 
@@ -33,9 +37,9 @@ def test_another_corpus_is_noted_and_the_differences_shown(config, sqlite_uri, t
     write_synthetic(tmp_path / "other", num_posts=60, seed=4)
     words = ["reproduce", run.run_id, f"data.data_dir={tmp_path / 'other'}", "--tracking-uri", sqlite_uri]
     assert run_command(*words, "--json") == 1
-    told = json.loads(capsys.readouterr().out)
-    assert not told["equal"]
-    assert any("the corpus differs" in note for note in told["notes"])
+    reported = json.loads(capsys.readouterr().out)
+    assert not reported["equal"]
+    assert any("the corpus differs" in note for note in reported["notes"])
     assert run_command(*words) == 1
     out = capsys.readouterr().out
     assert "cv_aggregate/mean_f1" in out
@@ -54,15 +58,15 @@ def test_other_code_and_versions_are_noted(config, sqlite_uri):
 
 def test_a_setting_that_decides_numbers_is_noted(config, sqlite_uri):
     run = run_here(config)
-    told = reproduce(run.run_id, sqlite_uri, {"training.seed": 7})
-    assert any("other settings than then: training.seed" in note for note in told.notes)
+    reported = reproduce(run.run_id, sqlite_uri, {"training.seed": 7})
+    assert any("other settings than then: training.seed" in note for note in reported.notes)
 
 
-@pytest.mark.parametrize(("kind", "told"), [("sweep", "is a sweep"), ("trial", "no config.yaml")])
-def test_runs_without_a_configuration_are_told(sqlite_uri, kind, told):
+@pytest.mark.parametrize(("kind", "reported"), [("sweep", "is a sweep"), ("trial", "no config.yaml")])
+def test_runs_without_a_configuration_are_told(sqlite_uri, kind, reported):
     client = MlflowClient(sqlite_uri, sqlite_uri)
     run = client.create_run("0", tags={"gemma_nli.kind": kind})
-    with pytest.raises(TrackingError, match=told):
+    with pytest.raises(TrackingError, match=reported):
         reproduce(run.info.run_id, sqlite_uri)
     with pytest.raises(TrackingError, match="no run 'abc'"):
         reproduce("abc", sqlite_uri)
@@ -71,12 +75,12 @@ def test_runs_without_a_configuration_are_told(sqlite_uri, kind, told):
 def test_numbers_that_moved_by_less_than_the_tolerance_are_counted_and_told(config, sqlite_uri, capsys):
     from gemma_nli.console.command_results import show_reproduction
 
-    told = reproduce(run_here(config).run_id, sqlite_uri)
-    row = next(row for row in told.rows if row.metric == "fold_2/val_loss")
-    near = [dataclasses.replace(each, now=each.now + 1e-8) if each is row else each for each in told.rows]
-    far = [dataclasses.replace(each, now=each.now + 1e-3) if each is row else each for each in told.rows]
+    reported = reproduce(run_here(config).run_id, sqlite_uri)
+    row = next(row for row in reported.rows if row.metric == "fold_2/val_loss")
+    near = [dataclasses.replace(each, now=each.now + 1e-8) if each is row else each for each in reported.rows]
+    far = [dataclasses.replace(each, now=each.now + 1e-3) if each is row else each for each in reported.rows]
     for rows, equal in ((near, True), (far, False)):
-        moved = dataclasses.replace(told, rows=rows)
+        moved = dataclasses.replace(reported, rows=rows)
         assert moved.equal == equal
         assert [each.metric for each in moved.moved] == ["fold_2/val_loss"]
         show_reproduction(moved)

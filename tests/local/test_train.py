@@ -17,7 +17,7 @@ from gemma_nli.corpus.pairs import pair_id
 from gemma_nli.corpus.redsm5 import Corpus, write_corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.local.train import run_here
-from gemma_nli.training.listeners import Silent
+from gemma_nli.training.listeners import IgnoreEvents
 from gemma_nli.trial.trial_run import TrialCrashed
 from tests.commands import run_command
 
@@ -104,7 +104,7 @@ def test_under_another_name_the_same_numbers_are_shown_with_that_name(config, ru
     assert run.data.params["output.experiment_name"] == "other"
 
 
-class _Stops(Silent):
+class _Stops(IgnoreEvents):
     """Somebody's Ctrl-C after the first fold."""
 
     def __init__(self, error: BaseException) -> None:
@@ -121,14 +121,14 @@ def test_a_run_that_is_cut_off_is_killed_in_mlflow_and_goes_on_after_its_last_fo
         run_here(config, listeners=[_Stops(KeyboardInterrupt())])
     (run,) = runs_of("single")
     assert run.info.status == "KILLED"
-    told: list[int] = []
+    reported: list[int] = []
 
-    class Counts(Silent):
+    class Counts(IgnoreEvents):
         def folds_ended(self, folds) -> None:
-            told.extend(fold.fold for fold in folds)
+            reported.extend(fold.fold for fold in folds)
 
     done = run_here(config, listeners=[Counts()])
-    assert told == [2]
+    assert reported == [2]
     (run,) = runs_of("single")
     assert (run.info.status, run.info.run_id) == ("FINISHED", done.run_id)
     assert done.result.metrics() == run_here(config, again=True).result.metrics()
@@ -197,10 +197,10 @@ def test_two_processes_never_train_one_run(config, monkeypatch):
 
 def test_the_command_tells_run_experiment_and_metrics(words, capsys, runs_of):
     assert run_command("train", *words, "--tag", "researcher=ann", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    reported = json.loads(capsys.readouterr().out)
     (run,) = runs_of("single")
-    assert told["run_id"] == run.info.run_id
-    assert told["metrics"]["cv_aggregate/mean_f1"] == run.data.metrics["cv_aggregate/mean_f1"]
+    assert reported["run_id"] == run.info.run_id
+    assert reported["metrics"]["cv_aggregate/mean_f1"] == run.data.metrics["cv_aggregate/mean_f1"]
     assert run_command("train", *words) == 0
     out = capsys.readouterr().out
     assert run.info.run_id in out
@@ -208,7 +208,7 @@ def test_the_command_tells_run_experiment_and_metrics(words, capsys, runs_of):
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "reported"),
     [
         (["experiment=nli_4091"], "did you mean 'nli_4090'"),
         (["--tag", "nonsense"], "write k=v"),
@@ -216,9 +216,9 @@ def test_the_command_tells_run_experiment_and_metrics(words, capsys, runs_of):
         (["experiment=nli_cpu", "--config", "x.yaml"], "give one of them"),
     ],
 )
-def test_a_mistake_is_one_message(words, more, told, capsys):
+def test_a_mistake_is_one_message(words, more, reported, capsys):
     assert run_command("train", *words, *more) == 2
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
 
 
 def test_a_run_that_does_not_learn_says_so_and_its_mlflow_run_has_the_tag(config, client):
@@ -232,8 +232,8 @@ def test_criteria_with_any_names_are_trained_and_mlflow_has_a_metric_for_each(co
     made = synthetic_corpus(60, seed=3)
     odd = ["USE::MONITOR", "A1: Low mood", "../up", "a/b//c", "50% off", "müde 😴", "a,b", 'say "so"', "[b]", "é" * 300]
     names = dict(zip(made.criteria, odd, strict=True))
-    told = tuple(dataclasses.replace(a, criterion_id=names[a.criterion_id]) for a in made.annotations)
-    write_corpus(Corpus(made.posts, {names[k]: v for k, v in made.criteria.items()}, told), tmp_path / "odd")
+    reported = tuple(dataclasses.replace(a, criterion_id=names[a.criterion_id]) for a in made.annotations)
+    write_corpus(Corpus(made.posts, {names[k]: v for k, v in made.criteria.items()}, reported), tmp_path / "odd")
     done = run_here(config.with_settings({"data.data_dir": str(tmp_path / "odd")}))
     assert list(done.result.criteria) == odd
     metrics = [name for name in client.get_run(done.run_id).data.metrics if name.startswith("criterion/")]

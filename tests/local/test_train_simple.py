@@ -32,10 +32,10 @@ def test_every_metric_of_the_guide_is_there_and_the_best_epoch_is_tested(config,
         {"data.data_dir": str(few_posts), "data.num_folds": 3, "training.num_epochs": 3, "model.freeze_encoder": frozen}
     )
     config = config.with_settings({"model.max_length": 48 if frozen else 12})
-    told: list[int] = []
-    done = train_simple(config, FeatureStore(tmp_path / "features"), lambda epoch, _: told.append(epoch))
+    reported: list[int] = []
+    done = train_simple(config, FeatureStore(tmp_path / "features"), lambda epoch, _: reported.append(epoch))
     assert tuple(done.history) == PER_EPOCH
-    assert told == [1, 2, 3]
+    assert reported == [1, 2, 3]
     assert all(len(values) == 3 for values in done.history.values())
     assert done.metrics["best_val_f1"] == max(done.history["val_f1"])
     assert {"test_accuracy", "test_f1", "test_auc"} <= done.metrics.keys()
@@ -85,12 +85,12 @@ def test_the_command_records_each_epoch_once(words, corpus_folder, capsys, clien
         "--json",
     ]
     assert run_command(*command) == 0
-    told = json.loads(capsys.readouterr().out)
+    reported = json.loads(capsys.readouterr().out)
     (run,) = runs_of("single")
-    assert (run.info.run_id, run.info.status) == (told["run_id"], "FINISHED")
+    assert (run.info.run_id, run.info.status) == (reported["run_id"], "FINISHED")
     for name in PER_EPOCH:
         assert [p.step for p in client.get_metric_history(run.info.run_id, name)] == [1, 2, 3]
-    assert run.data.metrics["test_f1"] == told["metrics"]["test_f1"]
+    assert run.data.metrics["test_f1"] == reported["metrics"]["test_f1"]
     assert run.data.tags["who"] == "ann"
     assert run.data.tags["task"] == "nli_binary_classification"
     assert run.data.params["training.num_epochs"] == "3"

@@ -141,8 +141,8 @@ def test_a_tokenizers_setting_of_a_wrong_type_is_refused_in_a_sentence(folder, l
 @pytest.mark.parametrize("within", [False, True])
 def test_a_configuration_of_endless_layers_is_refused_before_they_are_made(folder, within):
     path = folder / "config.json"
-    told = {"num_hidden_layers": 10**9}
-    path.write_text(json.dumps({**json.loads(path.read_text()), **({"text_config": told} if within else told)}))
+    reported = {"num_hidden_layers": 10**9}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **({"text_config": reported} if within else reported)}))
     with pytest.raises(EncoderError, match="says num_hidden_layers 1,000,000,000"):
         load_encoder(ModelConfig(name=str(folder)), CPU)
 

@@ -72,9 +72,9 @@ def test_what_is_left_aside_is_told(
     (folder / within / "sentence_bert_config.json").write_text('{"do_lower_case": true, "max_seq_length": 256}')
     with caplog.at_level(logging.WARNING):
         load(folder)
-    (told,) = [record.getMessage() for record in caplog.records]
-    assert "used without its module 2_Dense, its prompts (query), its lower-casing (do_lower_case):" in told
-    assert "not those of its own encode()" in told
+    (reported,) = [record.getMessage() for record in caplog.records]
+    assert "used without its module 2_Dense, its prompts (query), its lower-casing (do_lower_case):" in reported
+    assert "not those of its own encode()" in reported
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_what_is_left_aside_is_told(
 def test_another_pooling_of_its_own_is_named(
     tiny_bert: Path, tmp_path: Path, pooling: dict[str, Any], words: str | None
 ) -> None:
-    told = left_aside(sentence_folder(tiny_bert, tmp_path / "sentences", pooling=pooling), "mean")
-    assert [bool(re.search(words, line)) for line in told[1:]] == ([True] if words else [])
+    reported = left_aside(sentence_folder(tiny_bert, tmp_path / "sentences", pooling=pooling), "mean")
+    assert [bool(re.search(words, line)) for line in reported[1:]] == ([True] if words else [])
 
 
 def test_a_plain_folder_and_the_real_minilm_have_nothing_to_tell(tiny_bert: Path, minilm: Path) -> None:

@@ -177,8 +177,8 @@ def test_a_tokenizer_file_that_the_class_overrides_is_told(
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
         load(folder)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1
+    reported = [record.getMessage() for record in caplog.records]
+    assert len(reported) == 1
     assert re.search(
-        r"tokenizer\.json reads 'For' as \[UNK\], but BertTokenizer, .* as for; the second is used", told[0]
+        r"tokenizer\.json reads 'For' as \[UNK\], but BertTokenizer, .* as for; the second is used", reported[0]
     )

@@ -69,8 +69,8 @@ def test_what_was_stopped_early_stays_so_and_what_failed_is_tried_first(tmp_path
         for head, ratio in (("mlp", 1), ("linear", 1), ("mlp", 2))
     )
     pruned_at = EarlierTrial(stopped, means={1: 0.4, 2: 0.5})
-    told = carry(study, [EarlierTrial(good, worth(good)), pruned_at, EarlierTrial(bad)])
-    assert told == 2
+    reported = carry(study, [EarlierTrial(good, worth(good)), pruned_at, EarlierTrial(bad)])
+    assert reported == 2
     pruned = study.study.get_trials(states=(optuna.trial.TrialState.PRUNED,))
     assert [trial.intermediate_values for trial in pruned] == [{1: 0.4, 2: 0.5}]
     proposal = study.propose()

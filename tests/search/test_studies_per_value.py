@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.search.studies_per_value import ArmStudies
+from gemma_nli.search.studies_per_value import StudyPerVariant
 from gemma_nli.search.study import SweepStudy
 from gemma_nli.spec.spec import SweepSpec
 
 METRIC = "cv_aggregate/mean_f1"
 
 
-def studies_of(folder: Path, num_trials: int = 6) -> ArmStudies:
+def studies_of(folder: Path, num_trials: int = 6) -> StudyPerVariant:
     spec = SweepSpec.from_mapping(
         {
             "name": "arms",
@@ -23,7 +23,7 @@ def studies_of(folder: Path, num_trials: int = 6) -> ArmStudies:
         source="arms.yaml",
     )
     url = f"sqlite:///{folder / 'optuna.db'}"
-    return ArmStudies([(fixed, SweepStudy(arm, f"arms {fixed}", url)) for fixed, arm in spec.arms()])
+    return StudyPerVariant([(fixed, SweepStudy(variant, f"arms {fixed}", url)) for fixed, variant in spec.variants()])
 
 
 def test_each_compared_value_gets_the_same_budget_and_start(tmp_path: Path) -> None:

@@ -54,11 +54,11 @@ def test_a_random_sweep_tries_the_same_draws_for_each_compared_value() -> None:
 
 
 def test_arms_fix_what_is_compared_and_leave_what_is_tuned() -> None:
-    arms = {fixed["model.pooling_strategy"]: arm for fixed, arm in spec_of().arms()}
-    assert arms["mean"].space.keys == ["training.learning_rate"]
-    assert set(arms["last_k"].space.keys) == {"training.learning_rate", "model.pooling_k"}
-    assert arms["last_k"].base.model.pooling_strategy == "last_k"
-    domain = next(varied for varied in arms["last_k"].space.varied if varied.key == "model.pooling_k")
+    variants = {fixed["model.pooling_strategy"]: variant for fixed, variant in spec_of().variants()}
+    assert variants["mean"].space.keys == ["training.learning_rate"]
+    assert set(variants["last_k"].space.keys) == {"training.learning_rate", "model.pooling_k"}
+    assert variants["last_k"].base.model.pooling_strategy == "last_k"
+    domain = next(varied for varied in variants["last_k"].space.varied if varied.key == "model.pooling_k")
     assert domain.when == ()
 
 
@@ -71,7 +71,7 @@ def test_nothing_need_be_tuned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"space": {"model.dropout": {"grid": [0.1]}}}, "space: compare and tune say what varies"),
         ({"compare": None}, "compare: must name settings and the values to compare"),
@@ -102,10 +102,10 @@ def test_nothing_need_be_tuned() -> None:
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], reported: str) -> None:
     with pytest.raises(SpecError, match="problem") as error:
         spec_of(**changes)
-    assert told in str(error.value)
+    assert reported in str(error.value)
 
 
 def test_an_optuna_sweep_may_compare_a_grid_and_tunes_by_choice() -> None:

@@ -13,7 +13,7 @@ from tests.s3_server import SECRET
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("az://bucket/x", "az:// is not known; name a folder .* s3://bucket/prefix .* gs://bucket/prefix"),
         ("gs://", "gs:// must be followed by a bucket's name"),
@@ -23,8 +23,8 @@ from tests.s3_server import SECRET
         ("s3://bucket/a?b", "the prefix after the bucket"),
     ],
 )
-def test_an_address_that_is_none_is_refused_with_a_sentence(text, told):
-    with pytest.raises(ValueError, match=told) as caught:
+def test_an_address_that_is_none_is_refused_with_a_sentence(text, reported):
+    with pytest.raises(ValueError, match=reported) as caught:
         parse_address(text)
     assert "secret" not in str(caught.value)
 

@@ -45,16 +45,16 @@ def test_a_living_holder_keeps_it_for_longer_than_its_lease_and_who_waits_gets_i
 @pytest.mark.parametrize("ahead", [-3600, 3600])
 def test_a_holder_that_falls_silent_is_taken_over_by_the_stores_clock_and_knows_it_when_it_wakes(store, ahead):
     store.ahead_seconds = ahead
-    sleeper, next_one = Lease(store.place(KEY), seconds=1.0), Lease(store.place(KEY), seconds=1.0)
-    assert sleeper.acquire(patient=True)
-    _die(sleeper)
+    late_holder, next_one = Lease(store.place(KEY), seconds=1.0), Lease(store.place(KEY), seconds=1.0)
+    assert late_holder.acquire(patient=True)
+    _die(late_holder)
     store.requests.clear()
     assert next_one.acquire(patient=False)
     assert len([method for method, _ in store.requests if method == "GET"]) > 3, "it looked until the lease had run out"
-    sleeper._ended.clear()
-    threading.Thread(target=sleeper._renew, daemon=True).start()
-    wait_for(lambda: sleeper.lost)
-    sleeper.release()
+    late_holder._ended.clear()
+    threading.Thread(target=late_holder._renew, daemon=True).start()
+    wait_for(lambda: late_holder.lost)
+    late_holder.release()
     assert not Lease(store.place(KEY), seconds=1.0).acquire(patient=False), (
         "a sleeper's release lets go of nobody else's claim"
     )

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from gemma_nli.base.errors import JournalError
 from gemma_nli.storage import BucketRecord, folder_of
 from gemma_nli.trial import TrialJournal, read_trial, read_trials
-from tests.training.frozen_bench import assert_same_fold
+from tests.training.frozen_setup import assert_same_fold
 from tests.trial.test_journal import CONFIG, fold_result
 
 
@@ -62,17 +62,17 @@ def test_the_mirror_may_be_deleted_or_damaged_at_any_time(journal, store):
 
 def test_a_writer_that_was_taken_over_is_refused_and_the_journal_is_left_as_it_is(store):
     place = store.place("storage") / "trials" / "ab" / "trial"
-    sleeper, heir = BucketRecord(place, lease_seconds=1.0), BucketRecord(place, lease_seconds=1.0)
-    with sleeper.claim():
-        sleeper.append(b"one")
-        sleeper._lease._ended.set()  # it sleeps: no renewal, and no word of what happens
-        with heir.claim():
-            assert heir.lines()[:1] == [b"one"]
-            heir.append(b"two")
+    late_holder, next_holder = BucketRecord(place, lease_seconds=1.0), BucketRecord(place, lease_seconds=1.0)
+    with late_holder.claim():
+        late_holder.append(b"one")
+        late_holder._lease._ended.set()  # it sleeps: no renewal, and no word of what happens
+        with next_holder.claim():
+            assert next_holder.lines()[:1] == [b"one"]
+            next_holder.append(b"two")
             with pytest.raises(JournalError, match="its trial was taken over"):
-                sleeper.append(b"late")
-            heir.append(b"three")
-    assert heir.lines() == [b"one", b"two", b"three", b""]
+                late_holder.append(b"late")
+            next_holder.append(b"three")
+    assert next_holder.lines() == [b"one", b"two", b"three", b""]
 
 
 def test_the_driver_adds_to_what_is_there(journal, store):

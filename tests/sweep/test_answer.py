@@ -149,9 +149,9 @@ def test_the_command_writes_it_again_sends_it_and_says_where(
     monkeypatch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
     assert result.report is not None
     assert run_command("report", "comparing", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["unsent"] is None
-    assert {name: told[name] for name in result.report} == result.report
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["unsent"] is None
+    assert {name: reported[name] for name in result.report} == result.report
     run = MlflowClient(tree["base"]["mlflow"]["tracking_uri"]).get_run(result.sweep_run_id)
     assert run.info.status == "FINISHED"
     assert run_command("report", "comparing", "--out", str(folder / "elsewhere")) == 0

@@ -127,7 +127,7 @@ def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, mo
 
 
 @pytest.mark.parametrize(
-    ("changes", "environment", "told"),
+    ("changes", "environment", "reported"),
     [
         ({"storage": "s3://nowhere-at-all/x"}, {}, "s3://nowhere-at-all: there is no such bucket"),
         ({}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "s3://sweeps: .*127.0.0.1:1 does not answer"),
@@ -137,11 +137,11 @@ def test_one_driver_at_a_time_and_one_that_was_taken_over_changes_nothing(s3, mo
     ],
 )
 def test_what_is_wrong_with_a_bucket_is_told_before_anything_starts(
-    s3, gcs, sweep_tree, monkeypatch, changes, environment, told
+    s3, gcs, sweep_tree, monkeypatch, changes, environment, reported
 ):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(GemmaNliError, match=told):
+    with pytest.raises(GemmaNliError, match=reported):
         run_sweep(spec_of({**sweep_tree, "storage": ADDRESS, **changes}))
 
 

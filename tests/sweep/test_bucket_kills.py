@@ -23,10 +23,10 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 def start(tree: dict[str, Any], folder: Path, environment: dict[str, str], home: str) -> subprocess.Popen[bytes]:
     """The command typed on a machine whose home is empty, unless it is one that was used before."""
     (folder / "x.yaml").write_text(yaml.safe_dump(tree))
-    told = {**os.environ, **environment, "GEMMA_NLI_HOME": str(folder / home)}
+    reported = {**os.environ, **environment, "GEMMA_NLI_HOME": str(folder / home)}
     with (folder / f"{home}.log").open("ab") as log:
         words = [sys.executable, "-m", "gemma_nli", "sweep", "x.yaml"]
-        return subprocess.Popen(words, cwd=folder, env=told, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(words, cwd=folder, env=reported, stdout=log, stderr=log, start_new_session=True)
 
 
 def finished(place: Place, keys: set[str]) -> dict[str, TrialRecord]:

@@ -33,13 +33,15 @@ def arrays_of(blocks):
 
 
 def test_it_encodes_here_what_nodes_would_have_encoded_and_says_how_far_it_is(alone, ready, tmp_path):
-    requests, told = feature_requests(ready), []
-    with Encoding(requests, ready.storage, ready.spec.base.features, lambda done, of: told.append((done, of))) as here:
+    requests, reported = feature_requests(ready), []
+    with Encoding(
+        requests, ready.storage, ready.spec.base.features, lambda done, of: reported.append((done, of))
+    ) as here:
         blocks, reports = here.shared()
     texts = len(requests[0].unique_rows)
     assert [(report.encoded, report.reused) for report in reports] == [(texts, 0)]
-    assert told == sorted(told)
-    assert told[-1] == (texts, texts)
+    assert reported == sorted(reported)
+    assert reported[-1] == (texts, texts)
     there, _ = encode_on_nodes(requests, tmp_path / "elsewhere", ready.spec.base.features)
     for mine, theirs in zip(arrays_of(blocks), arrays_of(there), strict=True):
         assert mine.keys() == theirs.keys()

@@ -58,13 +58,13 @@ def test_the_time_is_within_a_factor_of_one_and_a_half(kind, posts, tmp_path, mi
     sweep = tree(tmp_path, tiny_bert if kind is trained else minilm, posts)
     kind(sweep)
     spec = SweepSpec.from_mapping(sweep)
-    told = forecast(spec)
+    reported = forecast(spec)
     assert sorted(path.name for path in Path(spec.storage).iterdir()) == [], "a plan leaves nothing behind"
     real = run_sweep(spec)
-    print(json.dumps({"kind": kind.__name__, "told": told.to_json(), "real": real.seconds}))
+    print(json.dumps({"kind": kind.__name__, "told": reported.to_json(), "real": real.seconds}))
     assert real.trials["failed"] == 0
-    assert told.trials == real.ran
-    assert 1 / 1.5 <= told.total / real.seconds["total"] <= 1.5
+    assert reported.trials == real.ran
+    assert 1 / 1.5 <= reported.total / real.seconds["total"] <= 1.5
     assert forecast(spec).trials == 0
 
 
@@ -84,8 +84,8 @@ def test_settings_that_cost_nothing_make_no_class_of_their_own(sweep_tree):
 def test_trials_fill_the_slots_and_all_gpus_held_are_paid():
     assert _span([3, 1, 1, 1], 2) == 3
     assert _span([1, 1, 1], 8) == 1
-    told = Forecast(100, 200, 3000, 300, 60, 2.0, 5.0, gpus=4, trials=10)
-    assert told.cost(2.0) == pytest.approx(2.0 * 4 * 1.0)
+    reported = Forecast(100, 200, 3000, 300, 60, 2.0, 5.0, gpus=4, trials=10)
+    assert reported.cost(2.0) == pytest.approx(2.0 * 4 * 1.0)
     assert Forecast(0, 0, 3600, 0, 1, 0, 1, gpus=0, trials=1).cost(0.5) == pytest.approx(0.5)
 
 

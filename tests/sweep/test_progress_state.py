@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 
 METRIC = "cv_aggregate/mean_f1"
 
 
-def board(mode: str = "max", total: int = 8) -> Board:
-    made = Board(METRIC, mode, total)
+def progress(mode: str = "max", total: int = 8) -> ProgressState:
+    made = ProgressState(METRIC, mode, total)
     for key in "abcdefgh"[:total]:
         made.add(key, {"n": key})
     return made
@@ -20,7 +20,7 @@ def board(mode: str = "max", total: int = 8) -> Board:
 
 @pytest.mark.parametrize(("mode", "best"), [("max", "b"), ("min", "a")])
 def test_the_best_so_far_is_a_finished_trial_with_a_number(mode, best):
-    shown = board(mode)
+    shown = progress(mode)
     for key, state, value in (("a", "finished", 0.2), ("b", "finished", 0.8), ("c", "finished", math.nan)):
         shown.update(key, state, {METRIC: value})
     for key, value in (("d", 0.99), ("e", 0.01)):
@@ -32,7 +32,7 @@ def test_the_best_so_far_is_a_finished_trial_with_a_number(mode, best):
 def test_the_time_left_is_reckoned_from_trials_that_ran_and_not_from_those_found(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    shown = board()
+    shown = progress()
     for key in "abc":
         shown.add(key, {}, reused=True)
         shown.update(key, "finished", {METRIC: 0.5})
@@ -50,8 +50,8 @@ def test_the_time_left_is_reckoned_from_trials_that_ran_and_not_from_those_found
 
 def test_folds_that_are_done_are_never_taken_back_and_a_watcher_hears_of_each_change():
     heard = []
-    shown = board()
-    shown.watchers.append(lambda: heard.append(shown.count("running")))
+    shown = progress()
+    shown.observers.append(lambda: heard.append(shown.count("running")))
     shown.update("a", "running", folds_done=3)
     shown.update("a", "running", folds_done=1)
     assert (shown.cells["a"].folds_done, heard) == (3, [1, 1])

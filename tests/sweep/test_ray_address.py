@@ -83,10 +83,10 @@ def refused(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
     ],
 )
 def test_an_address_that_is_no_heads_is_refused_with_what_to_write(monkeypatch, address, said):
-    told = refused(monkeypatch, address)
-    assert said in told
-    assert address.strip() in told
-    assert "RAY_ADDRESS" in told
+    reported = refused(monkeypatch, address)
+    assert said in reported
+    assert address.strip() in reported
+    assert "RAY_ADDRESS" in reported
 
 
 def test_a_password_in_the_address_is_not_repeated(monkeypatch):
@@ -134,9 +134,9 @@ def test_a_folder_too_long_for_rays_sockets_is_refused(monkeypatch, tmp_path, na
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     long = tmp_path / ("d" * 60)
     monkeypatch.setenv(name, str(long))
-    told = refused(monkeypatch, "local")
-    assert f"{name}={long}" in told
-    assert "RAY_TMPDIR=/tmp" in told
+    reported = refused(monkeypatch, "local")
+    assert f"{name}={long}" in reported
+    assert "RAY_TMPDIR=/tmp" in reported
 
 
 def test_a_folder_that_ray_cannot_use_is_refused(monkeypatch, tmp_path):

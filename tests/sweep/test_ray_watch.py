@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos.kills import PARTS_OF_RAY, kill_ray
-from benchmarks.chaos.rig import Stage, build_source, warm_process
+from benchmarks.chaos.stage import Stage, build_source, warm_process
 from benchmarks.chaos.verdict import Verdict, expectation, snapshot
 
 LOSING_RAY = """
@@ -18,7 +18,7 @@ import os, signal, sys, time
 from pathlib import Path
 from ray._private import worker
 from gemma_nli.sweep.cluster.ray_session import ray_session
-from gemma_nli.sweep.ray.watch import dead_part, watched_ray
+from gemma_nli.sweep.ray.ray_processes import dead_part, watched_ray
 part, left = sys.argv[1:]
 with ray_session(), watched_ray(lambda: Path(left).write_text(str(dead_part()))):
     assert dead_part() is None

@@ -61,21 +61,21 @@ def test_on_a_cluster_that_can_grow_only_the_user_limits_how_many_run(ready):
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_node_that_never_comes_ends_the_wait_with_what_was_wanted(monkeypatch):
-    told: list[str] = []
+    reported: list[str] = []
     monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.01)
     monkeypatch.setenv(waiting.WAIT, "0.002")
     with pytest.raises(SweepError, match=r"no node with 3 CPU and 8 GPU came up within 0\.002 minutes"):
-        wait_for_nodes(Resources(cpu=3, gpu=8), told.append)
-    assert told == ["waiting"]
+        wait_for_nodes(Resources(cpu=3, gpu=8), reported.append)
+    assert reported == ["waiting"]
     monkeypatch.setenv(waiting.WAIT, "soon")
     with pytest.raises(SweepError, match="number of minutes, got 'soon'"):
-        wait_for_nodes(Resources(), told.append)
+        wait_for_nodes(Resources(), reported.append)
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_nothing_is_waited_for_where_a_node_is_there_or_none_can_come(monkeypatch):
-    told: list[str] = []
-    wait_for_nodes(Resources(gpu=8), told.append)
+    reported: list[str] = []
+    wait_for_nodes(Resources(gpu=8), reported.append)
     monkeypatch.setenv(waiting.WAIT, "10")
-    wait_for_nodes(Resources(gpu=0), told.append)
-    assert told == []
+    wait_for_nodes(Resources(gpu=0), reported.append)
+    assert reported == []

@@ -49,8 +49,8 @@ def play(scheduler, storage, pairs, key, quality, seed, folds=FOLDS):
         journal.add_folds([result], keep_weights=False)
         f1.append(result.metrics["f1"])
         trial = SimpleNamespace(config={"key": key})
-        told = {"folds_done": fold, "mean_f1": float(np.mean(f1)), "failed": False}
-        if scheduler.on_trial_result(None, trial, told) == "STOP":
+        reported = {"folds_done": fold, "mean_f1": float(np.mean(f1)), "failed": False}
+        if scheduler.on_trial_result(None, trial, reported) == "STOP":
             return fold
     return folds
 

@@ -75,9 +75,9 @@ def test_a_variable_of_the_job_leaves_its_command_alone(submit, dashboard, capsy
 def test_a_secret_variable_does_not_travel_with_the_job(word, submit, dashboard, capsys, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "Qx9vLm2")
     assert submit("--env", word) == 2
-    told = capsys.readouterr()
-    assert f"--env {word.partition('=')[0]}: holds a secret" in told.err
-    assert "Qx9vLm2" not in told.out + told.err
+    reported = capsys.readouterr()
+    assert f"--env {word.partition('=')[0]}: holds a secret" in reported.err
+    assert "Qx9vLm2" not in reported.out + reported.err
     assert dashboard[1] == []
 
 
@@ -85,9 +85,9 @@ def test_a_secret_variable_does_not_travel_with_the_job(word, submit, dashboard,
                                   "mlflow.tracking_uri=postgresql://db/x?password=Qx9vLm2"])  # fmt: skip
 def test_a_password_never_stands_in_a_jobs_command(word, submit, dashboard, capsys):
     assert submit(word) == 2
-    told = capsys.readouterr()
-    assert "mlflow.tracking_uri: holds a password" in told.err
-    assert "Qx9vLm2" not in told.out + told.err
+    reported = capsys.readouterr()
+    assert "mlflow.tracking_uri: holds a password" in reported.err
+    assert "Qx9vLm2" not in reported.out + reported.err
     assert dashboard[1] == []
 
 

@@ -63,9 +63,9 @@ def test_a_failure_is_told_without_credentials_and_without_what_may_be_a_post(ho
     notifier = Notifier(f"http://me:pass%20word@{address}/hook", "x")
     assert notifier.failed(TrackingError("http://u:secret@mlflow: cannot open")) is None
     assert notifier.failed(ValueError("I cannot sleep at night")) is None
-    told = json.dumps([body for _, body in heard])
-    assert "secret" not in told
-    assert "sleep" not in told
+    reported = json.dumps([body for _, body in heard])
+    assert "secret" not in reported
+    assert "sleep" not in reported
     assert "mlflow: cannot open" in heard[0][1]["error"]
     assert heard[1][1]["error"] == "ValueError"
     assert heard[0][0]["Authorization"] == "Basic bWU6cGFzcyB3b3Jk"
@@ -73,16 +73,16 @@ def test_a_failure_is_told_without_credentials_and_without_what_may_be_a_post(ho
 
 def test_a_webhook_that_refuses_or_is_not_there_is_told_of_by_its_host_only(hook):
     address, _ = hook
-    told = Notifier(f"http://{address}/broken", "x").ended(result())
-    assert told == "http://127.0.0.1 could not be notified: it answered 500"
+    reported = Notifier(f"http://{address}/broken", "x").ended(result())
+    assert reported == "http://127.0.0.1 could not be notified: it answered 500"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         dead = f"127.0.0.1:{probe.getsockname()[1]}"
-    told = Notifier(f"http://u:pw@{dead}/T0/secret", "x").ended(result())
-    assert told is not None
-    assert "refused" in told
-    assert "secret" not in told
-    assert "pw" not in told
+    reported = Notifier(f"http://u:pw@{dead}/T0/secret", "x").ended(result())
+    assert reported is not None
+    assert "refused" in reported
+    assert "secret" not in reported
+    assert "pw" not in reported
 
 
 def test_a_webhook_that_drips_costs_no_more_than_its_time():
@@ -98,10 +98,10 @@ def test_a_webhook_that_drips_costs_no_more_than_its_time():
             drained.set()
 
         threading.Thread(target=drip, daemon=True).start()
-        told = Notifier(f"http://127.0.0.1:{server.getsockname()[1]}/", "x", seconds=1.0).ended(result())
+        reported = Notifier(f"http://127.0.0.1:{server.getsockname()[1]}/", "x", seconds=1.0).ended(result())
         assert not drained.is_set()
         over.set()
-    assert told == "http://127.0.0.1 could not be notified: no answer within 1 seconds"
+    assert reported == "http://127.0.0.1 could not be notified: no answer within 1 seconds"
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "chat.example.org/hook", "http://", "file:///etc/passwd"])
@@ -129,13 +129,13 @@ def test_a_redirect_is_not_followed_and_is_told_as_a_failure(hook, status):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        told = Notifier(f"http://ann:hunter2@127.0.0.1:{server.server_port}/x", "x").ended(result())
+        reported = Notifier(f"http://ann:hunter2@127.0.0.1:{server.server_port}/x", "x").ended(result())
     finally:
         server.shutdown()
         server.server_close()
-    assert told is not None
-    assert f"it answered {status}, and redirects are not followed" in told
-    assert "hunter2" not in told
+    assert reported is not None
+    assert f"it answered {status}, and redirects are not followed" in reported
+    assert "hunter2" not in reported
     assert heard == []
 
 
@@ -157,9 +157,9 @@ def test_a_malformed_address_is_refused_before_anything_runs_and_never_shown(url
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.yaml").write_text("name: s\nspace: {training.seed: {grid: [1, 2]}}\n")
     assert run_command("sweep", "s.yaml", "--notify", url) == 2
-    told = "".join(capsys.readouterr())
-    assert "--notify" in told
-    assert "hun" not in told
+    reported = "".join(capsys.readouterr())
+    assert "--notify" in reported
+    assert "hun" not in reported
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
 
 

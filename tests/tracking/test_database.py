@@ -37,12 +37,12 @@ def read_from(uri: str) -> None:
 def sentence_of(act, uri: str) -> str:
     with pytest.raises(TrackingError) as caught:
         act(uri)
-    told = str(caught.value)
-    assert "Traceback" not in told
-    assert "alembic" not in told
-    assert "OperationalError" not in told
-    assert len(told.splitlines()) <= 3, told
-    return told
+    reported = str(caught.value)
+    assert "Traceback" not in reported
+    assert "alembic" not in reported
+    assert "OperationalError" not in reported
+    assert len(reported.splitlines()) <= 3, reported
+    return reported
 
 
 def content(file: Path) -> dict[str, bytes]:
@@ -64,19 +64,19 @@ def test_another_programs_database_is_refused_and_stays_as_it_was(act, tables, t
     with closing(sqlite3.connect(file)) as database:
         database.executescript(tables)
     before = content(file)
-    told = sentence_of(act, f"sqlite:///{file}")
-    assert "is the database of another program" in told
+    reported = sentence_of(act, f"sqlite:///{file}")
+    assert "is the database of another program" in reported
     assert content(file) == before
-    write_to(told.rsplit(" ", 1)[-1])  # the address that is proposed works
+    write_to(reported.rsplit(" ", 1)[-1])  # the address that is proposed works
 
 
 @pytest.mark.parametrize("act", [write_to, read_from])
-@pytest.mark.parametrize(("kind", "told"), [("file", "is not a database"), ("folder", "is a folder")])
-def test_no_database_at_all_is_refused_with_an_address_that_works(act, kind, told, tmp_path):
+@pytest.mark.parametrize(("kind", "reported"), [("file", "is not a database"), ("folder", "is a folder")])
+def test_no_database_at_all_is_refused_with_an_address_that_works(act, kind, reported, tmp_path):
     file = tmp_path / "mlflow.db"
     file.mkdir() if kind == "folder" else file.write_bytes(b"\x89PNG a picture" * 100)
     sentence = sentence_of(act, f"sqlite:///{file}")
-    assert told in sentence
+    assert reported in sentence
     write_to(sentence.rsplit(" ", 1)[-1])
 
 
@@ -93,10 +93,10 @@ def test_a_newer_mlflows_store_is_left_alone(act, sqlite_uri, tmp_path):
     file = tmp_path / "store" / "mlflow.db"
     with closing(sqlite3.connect(file)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = ?", (NEWER,))
-    told = sentence_of(act, sqlite_uri)
-    assert "was written by a newer MLflow than the" in told
-    assert "-m pip install mlflow --upgrade" in told
-    write_to(told.rsplit(" ", 1)[-1])
+    reported = sentence_of(act, sqlite_uri)
+    assert "was written by a newer MLflow than the" in reported
+    assert "-m pip install mlflow --upgrade" in reported
+    write_to(reported.rsplit(" ", 1)[-1])
 
 
 def older_store(file: Path) -> str:
@@ -122,10 +122,10 @@ def test_an_older_mlflows_store_is_brought_up_to_date_by_the_lines_that_are_prin
     folder.mkdir()
     monkeypatch.chdir(folder)
     uri = older_store(folder / "mlflow.db")
-    told = sentence_of(read_from, uri)
-    assert told == sentence_of(write_to, uri)
-    assert "was written by an older MLflow" in told
-    for line in told.splitlines()[1:]:
+    reported = sentence_of(read_from, uri)
+    assert reported == sentence_of(write_to, uri)
+    assert "was written by an older MLflow" in reported
+    for line in reported.splitlines()[1:]:
         done = subprocess.run(line, shell=True, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
         assert done.returncode == 0, f"{line}: {done.stderr}"
     assert list(folder.glob("mlflow-backup-*.tar.gz"))
@@ -142,7 +142,7 @@ def test_half_made_tables_are_told(tmp_path, empty_database):
 
 @pytest.mark.parametrize("act", [write_to, read_from])
 def test_a_store_that_another_process_holds_is_told(act, sqlite_uri, tmp_path, monkeypatch):
-    monkeypatch.setattr("gemma_nli.tracking.store.whose_database.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("gemma_nli.tracking.store.database_owner.LOCK_SECONDS", 0.1)
     with closing(sqlite3.connect(tmp_path / "store" / "mlflow.db", isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         assert "another process is writing to it" in sentence_of(act, sqlite_uri)
@@ -162,8 +162,8 @@ except TrackingError as error:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can become a user without rights")
-@pytest.mark.parametrize(("act", "told"), [("read_from", ""), ("write_to", "may only be read")])
-def test_a_store_that_may_only_be_read_is_read_and_not_written(act, told, empty_database, tmp_path):
+@pytest.mark.parametrize(("act", "reported"), [("read_from", ""), ("write_to", "may only be read")])
+def test_a_store_that_may_only_be_read_is_read_and_not_written(act, reported, empty_database, tmp_path):
     with tempfile.TemporaryDirectory(prefix="read_only_") as folder:
         file = Path(folder) / "mlflow.db"
         shutil.copy(empty_database, file)
@@ -174,8 +174,8 @@ def test_a_store_that_may_only_be_read_is_read_and_not_written(act, told, empty_
             [sys.executable, "-c", _AS_NOBODY.format(act=act), *words], capture_output=True, text=True
         )
     assert done.returncode == 0, done.stderr
-    assert told in done.stdout
-    assert bool(told) == bool(done.stdout)
+    assert reported in done.stdout
+    assert bool(reported) == bool(done.stdout)
     assert "Traceback" not in done.stderr
 
 
@@ -214,13 +214,13 @@ def test_a_deleted_experiment_is_restored_by_the_line_that_is_printed(tmp_path, 
     monkeypatch.chdir(tmp_path)
     tracker = MlflowTracker(MlflowConfig(tracking_uri=sqlite_uri), "gone")
     tracker.client.delete_experiment(tracker.experiment_id)
-    told = set()
+    reported = set()
     for ask in (
         lambda uri: MlflowTracker(MlflowConfig(tracking_uri=uri), "gone").sweep_run(a_sweep()),
         lambda uri: list_runs("gone", tracking_uri=uri),
     ):
-        told.add(sentence_of(ask, sqlite_uri).splitlines()[-1])
-    (line,) = told
+        reported.add(sentence_of(ask, sqlite_uri).splitlines()[-1])
+    (line,) = reported
     done = subprocess.run(line, shell=True, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 0, done.stderr
     assert len(list_runs("gone", tracking_uri=sqlite_uri)) == 0

@@ -116,14 +116,14 @@ def test_wandb_offline_has_config_metrics_and_files(tmp_path, monkeypatch):
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     assert (folder / "files" / "notes" / "facts.txt").read_bytes() == b"content"
     (log,) = folder.glob("run-*.wandb")
-    told = _records(log)
-    config = {item.key or item.nested_key[0]: json.loads(item.value_json) for r in told for item in _updates(r)}
+    reported = _records(log)
+    config = {item.key or item.nested_key[0]: json.loads(item.value_json) for r in reported for item in _updates(r)}
     assert config["training.learning_rate"] == 1e-3
     assert config["tags/researcher"] == "ann"
     assert config["store"] == "https://***@host/x"
     history = [
         {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item}
-        for record in told
+        for record in reported
         if record.WhichOneof("record_type") == "history"
     ]
     assert [(row["_step"], row["val_f1"]) for row in history] == [(1, 0.5), (2, 0.7)]

@@ -137,8 +137,8 @@ def test_two_runs_side_by_side_show_what_differs_and_each_fold(store, capsys):
     assert "model.pooling_strategy" in out
     assert "0.7200" in out
     assert run_command("compare", best, second, "--tracking-uri", store, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {"metric": "selected_f1", "fold": 2, best: 0.72, second: 0.62} in told["folds"]
+    reported = json.loads(capsys.readouterr().out)
+    assert {"metric": "selected_f1", "fold": 2, best: 0.72, second: 0.62} in reported["folds"]
 
 
 def test_runs_that_cannot_be_compared_are_said_to_be_so(store):
@@ -303,14 +303,14 @@ def test_a_damaged_or_foreign_archive_is_refused_before_anything_is_touched(sqli
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "reported"),
     [
         ("postgresql://ann:secret@127.0.0.1/mlflow", "pg_dump"),
         ("http://127.0.0.1:9", "backed up where it runs"),
     ],
 )
-def test_what_cannot_be_backed_up_says_how_to(uri, told):
-    with pytest.raises(TrackingError, match=told) as caught:
+def test_what_cannot_be_backed_up_says_how_to(uri, reported):
+    with pytest.raises(TrackingError, match=reported) as caught:
         backup(tracking_uri=uri)
     assert "secret" not in str(caught.value)
 

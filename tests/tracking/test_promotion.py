@@ -94,9 +94,9 @@ def test_the_better_on_the_same_pairs_takes_the_role_and_both_say_why(registry):
     assert registry.holder("production") == strong
     assert second.difference.value > 0.1
     for version in (weak, strong):
-        told = registry.tag(version, "promotion.production")
-        assert "level 0.05" in told
-        assert "300 pairs" in told
+        reported = registry.tag(version, "promotion.production")
+        assert "level 0.05" in reported
+        assert "300 pairs" in reported
 
 
 @pytest.mark.parametrize("accuracy", [0.5, 0.8])

@@ -71,9 +71,9 @@ def test_a_list_that_was_cut_says_so_in_every_form(runs, sqlite_uri, capsys):
     assert "2 of 3 shown; --all" in capsys.readouterr().out
     for form in ("--json", "--csv"):
         assert run_command("runs", "--limit", "2", form, "--tracking-uri", sqlite_uri) == 0
-        told = capsys.readouterr()
-        assert "2 of 3 shown" in told.err
-        assert "shown" not in told.out
+        reported = capsys.readouterr()
+        assert "2 of 3 shown" in reported.err
+        assert "shown" not in reported.out
     for words in (["--all", "--limit", "2"], []):
         assert run_command("runs", *words, "--tracking-uri", sqlite_uri) == 0
         assert "shown" not in capsys.readouterr().out
@@ -83,10 +83,10 @@ def test_a_list_that_was_cut_says_so_in_every_form(runs, sqlite_uri, capsys):
 def test_a_comparison_shows_what_one_looks_at_first_and_the_rest_when_asked(runs, sqlite_uri, capsys):
     words = ["compare", runs[0][:8], runs[1][:8], "--tracking-uri", sqlite_uri]
     assert run_command(*words) == 0
-    told = capsys.readouterr().out
-    assert told.index("cv_aggregate/mean_f1") < told.index("fold F1")
-    assert "criterion/c7_f1" not in told
-    assert "30 more metrics: --all" in told
+    reported = capsys.readouterr().out
+    assert reported.index("cv_aggregate/mean_f1") < reported.index("fold F1")
+    assert "criterion/c7_f1" not in reported
+    assert "30 more metrics: --all" in reported
     assert run_command(*words, "--all") == 0
     assert "criterion/c7_f1" in capsys.readouterr().out
 
@@ -95,8 +95,8 @@ def test_a_train_of_a_sweeps_configuration_is_marked_as_its_twin(runs, sqlite_ur
     tracker = MlflowTracker(MlflowConfig(tracking_uri=sqlite_uri), "ids")
     tracker.sync_trial(None, a_trial("k1", metrics=points(0.6)))
     assert run_command("runs", "--tracking-uri", sqlite_uri) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert f"={runs[1][:8]} " in told
+    reported = " ".join(capsys.readouterr().out.split())
+    assert f"={runs[1][:8]} " in reported
     assert sorted(list_runs(tracking_uri=sqlite_uri)["by"]) == ["sweep", "sweep", "sweep", "train"]
 
 

@@ -65,9 +65,9 @@ KINDS = [
 
 def test_an_encoder_of_rows_of_equal_length_is_not_exported_and_its_bundle_serves(tiny_encoder, tmp_path) -> None:
     bundle = make_bundle(tmp_path / "bundle", tiny_encoder("fnet"), max_length=64)
-    told = save_model_folder(bundle, tmp_path / "model", None, 1.0)
-    assert told.startswith("not exported: ")
-    assert "gives a text other states beside longer ones" in told
+    reported = save_model_folder(bundle, tmp_path / "model", None, 1.0)
+    assert reported.startswith("not exported: ")
+    assert "gives a text other states beside longer ones" in reported
     both, alone = PairScorer.from_bundle(bundle).score(PAIRS), PairScorer.from_bundle(bundle).score(PAIRS[1:])
     assert both["probability"][1] == pytest.approx(alone["probability"][1], abs=1e-6)
 
@@ -173,7 +173,7 @@ def test_a_post_alone_gets_a_probability_and_a_label_per_criterion(store, sqlite
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "reported"),
     [
         ("models:/nm/1", "no registered model 'nm'; did you mean 'm'"),
         ("models:/m/9", "no version 9; versions: 1"),
@@ -182,8 +182,8 @@ def test_a_post_alone_gets_a_probability_and_a_label_per_criterion(store, sqlite
         ("elsewhere", "neither a bundle's folder"),
     ],
 )
-def test_a_model_that_is_not_there_is_told(store, sqlite_uri, uri, told):
+def test_a_model_that_is_not_there_is_told(store, sqlite_uri, uri, reported):
     tracker, run_id, bundle = store
     register_bundle(bundle, "m", tracker, run_id, TAGS, export_limit_gib=0)
-    with pytest.raises(TrackingError, match=told):
+    with pytest.raises(TrackingError, match=reported):
         load_model(uri, sqlite_uri)

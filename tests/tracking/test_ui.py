@@ -27,9 +27,9 @@ def test_a_port_in_use_is_told_with_the_next_free_one(sqlite_uri, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert run_command("ui", "--port", str(port), "--tracking-uri", sqlite_uri) == 2
-        told = capsys.readouterr().err
-        found = re.search(rf"port {port} is in use; the next free one: \S*gemma-nli ui --port (\d+)", told)
-        assert found is not None, told
+        reported = capsys.readouterr().err
+        found = re.search(rf"port {port} is in use; the next free one: \S*gemma-nli ui --port (\d+)", reported)
+        assert found is not None, reported
         os.close(claim_port(int(found[1]), "127.0.0.1", resolve_store(MlflowConfig())))
 
 
@@ -44,19 +44,19 @@ def test_a_second_ui_is_told_while_the_first_is_still_starting(sqlite_uri, capsy
     assert len(claims) == 1
 
 
-@pytest.mark.parametrize(("words", "told"), [(["--host", "no such host"], "is no address of this machine"),
+@pytest.mark.parametrize(("words", "reported"), [(["--host", "no such host"], "is no address of this machine"),
                                             (["--host", "192.0.2.1"], "is no address of this machine")])  # fmt: skip
-def test_a_host_that_is_not_here_is_told(words, told, sqlite_uri, capsys):
+def test_a_host_that_is_not_here_is_told(words, reported, sqlite_uri, capsys):
     assert run_command("ui", *words, "--tracking-uri", sqlite_uri) == 2
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("target", "told"), [("mlflow-ui-custom", "PORT=5001"), ("mlflow-restore", "FILE=")])
-def test_a_make_target_that_lacks_its_word_says_which(target, told):
+@pytest.mark.parametrize(("target", "reported"), [("mlflow-ui-custom", "PORT=5001"), ("mlflow-restore", "FILE=")])
+def test_a_make_target_that_lacks_its_word_says_which(target, reported):
     command = ["make", "-o", ".venv/.ready", target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert reported in done.stderr
     assert "gemma-nli" not in done.stdout
 
 

@@ -53,7 +53,7 @@ def same_numbers(one: FoldResult, other: FoldResult) -> bool:
     )
 
 
-class Cramped:
+class LimitedMemory:
     """Makes a real network run out of memory, for real on a CPU, whenever `too_big(rows, tokens, training)` says so."""
 
     def __init__(self, network: nn.Module, too_big: Callable[[int, int, bool], bool], where: str = "forward") -> None:

@@ -14,7 +14,7 @@ from gemma_nli.features import FeatureRequest
 from gemma_nli.features.feature_block import FeatureBlock
 from gemma_nli.training.cross_validation import cross_validate, run_folds
 from gemma_nli.training.results import DIVERGED, CvResult, FoldResult, aggregate, criterion_scores, summarize
-from tests.training.frozen_bench import Bench, assert_same_fold
+from tests.training.frozen_setup import FrozenSetup, assert_same_fold
 
 
 @pytest.fixture(autouse=True)
@@ -23,15 +23,15 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_bert, tmp_path_factory) -> Bench:
+def setup(tiny_bert, tmp_path_factory) -> FrozenSetup:
     """40 posts in three folds on a tiny BERT."""
-    return Bench.make(tmp_path_factory.mktemp("cv"), tiny_bert, synthetic_corpus(40, seed=3), data__num_folds=3)
+    return FrozenSetup.make(tmp_path_factory.mktemp("cv"), tiny_bert, synthetic_corpus(40, seed=3), data__num_folds=3)
 
 
 @pytest.fixture(scope="module")
-def found(bench) -> CvResult:
+def found(setup) -> CvResult:
     torch.set_num_threads(1)
-    return cross_validate(bench.base, bench.corpus, bench.pairs, bench.store)
+    return cross_validate(setup.base, setup.corpus, setup.pairs, setup.store)
 
 
 def fold_of(number: int, f1: float, auc: float = 0.5, status: str = "finished", **metrics: float) -> FoldResult:
@@ -43,54 +43,54 @@ def fold_of(number: int, f1: float, auc: float = 0.5, status: str = "finished", 
 
 
 class TestTheMainWay:
-    def test_every_pair_is_measured_out_of_fold_by_the_fold_it_stands_in(self, bench, found):
+    def test_every_pair_is_measured_out_of_fold_by_the_fold_it_stands_in(self, setup, found):
         assert [fold.fold for fold in found.folds] == [1, 2, 3]
         for fold in found.folds:
-            np.testing.assert_array_equal(fold.rows, bench.pairs.evaluation_rows(fold.fold))
-            np.testing.assert_array_equal(fold.labels, bench.pairs.label_N[fold.rows])
+            np.testing.assert_array_equal(fold.rows, setup.pairs.evaluation_rows(fold.fold))
+            np.testing.assert_array_equal(fold.labels, setup.pairs.label_N[fold.rows])
             assert len(fold.probabilities) == len(fold.rows)
 
-    def test_a_second_run_gives_the_same_bits_and_encodes_nothing(self, bench, found):
-        again = cross_validate(bench.base, bench.corpus, bench.pairs, bench.store)
+    def test_a_second_run_gives_the_same_bits_and_encodes_nothing(self, setup, found):
+        again = cross_validate(setup.base, setup.corpus, setup.pairs, setup.store)
         for one, two in zip(found.folds, again.folds, strict=True):
             assert_same_fold(one, two)
         assert again.aggregates == found.aggregates
         assert again.criteria == found.criteria
 
-    def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(self, bench, found):
+    def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(self, setup, found):
         done = {2: found.folds[1]}
-        resumed = cross_validate(bench.base, bench.corpus, bench.pairs, bench.store, done=done)
+        resumed = cross_validate(setup.base, setup.corpus, setup.pairs, setup.store, done=done)
         assert resumed.folds[1] is found.folds[1]
         for one, two in zip(found.folds, resumed.folds, strict=True):
             assert_same_fold(one, two, tolerance=1e-5)
         assert resumed.aggregates["cv_aggregate/mean_f1"] == pytest.approx(found.aggregates["cv_aggregate/mean_f1"])
 
-    def test_a_finished_run_asks_for_no_features(self, bench, found):
+    def test_a_finished_run_asks_for_no_features(self, setup, found):
         class Nothing:
             def load(self, request: FeatureRequest) -> FeatureBlock:
                 raise AssertionError("nothing was left to encode")
 
         done = {fold.fold: fold for fold in found.folds}
-        assert list(run_folds(bench.base, bench.corpus, bench.pairs, Nothing(), done)) == []
-        again = cross_validate(bench.base, bench.corpus, bench.pairs, Nothing(), done=done)
+        assert list(run_folds(setup.base, setup.corpus, setup.pairs, Nothing(), done)) == []
+        again = cross_validate(setup.base, setup.corpus, setup.pairs, Nothing(), done=done)
         assert again.aggregates == found.aggregates
 
-    def test_only_the_pairs_that_are_used_are_encoded(self, bench, tmp_path):
+    def test_only_the_pairs_that_are_used_are_encoded(self, setup, tmp_path):
         asked = []
 
         class Listening:
             def load(self, request: FeatureRequest) -> FeatureBlock:
                 asked.append(len(request))
-                return bench.store.load(request)
+                return setup.store.load(request)
 
-        cross_validate(bench.base, bench.corpus, bench.pairs, Listening())
-        assert asked == [len(bench.pairs.rows_used(1.0))]
-        assert asked[0] < len(bench.pairs)
+        cross_validate(setup.base, setup.corpus, setup.pairs, Listening())
+        assert asked == [len(setup.pairs.rows_used(1.0))]
+        assert asked[0] < len(setup.pairs)
 
-    def test_learned_poolings_and_texts_alone_go_the_same_way(self, bench):
+    def test_learned_poolings_and_texts_alone_go_the_same_way(self, setup):
         changes = {"model__pooling_strategy": "attention", "model__pair_encoding": "separate"}
-        config = bench.config(**changes, training__num_epochs=1)
-        result = cross_validate(config, bench.corpus, bench.pairs, bench.store)
+        config = setup.config(**changes, training__num_epochs=1)
+        result = cross_validate(config, setup.corpus, setup.pairs, setup.store)
         assert len(result.folds) == 3
         assert "pooler.query_KH" in result.folds[0].state
 
@@ -106,9 +106,9 @@ class TestAggregates:
     def test_one_fold_has_no_spread(self):
         assert aggregate([fold_of(1, 0.5)], {})["cv_aggregate/std_f1"] == 0.0
 
-    def test_no_finished_fold_gives_no_aggregates(self, bench):
+    def test_no_finished_fold_gives_no_aggregates(self, setup):
         assert aggregate([], {}) == {}
-        assert summarize([fold_of(1, 0.5, status=DIVERGED)], bench.pairs).aggregates == {}
+        assert summarize([fold_of(1, 0.5, status=DIVERGED)], setup.pairs).aggregates == {}
 
     def test_a_fold_of_one_class_warns_and_leaves_the_auc_to_the_others(self):
         with pytest.warns(UserWarning, match=r"folds \[2\] have validation labels of one class"):
@@ -141,9 +141,9 @@ class TestAggregates:
         best_f1s = [metrics[f"cv_summary/fold_{k}_best_f1"] for k in (1, 2, 3)]
         assert metrics["cv_aggregate/mean_best_f1"] == pytest.approx(statistics.mean(best_f1s))
 
-    def test_a_diverged_fold_counts_for_nothing_and_is_named(self, bench, found):
+    def test_a_diverged_fold_counts_for_nothing_and_is_named(self, setup, found):
         lost = replace(found.folds[0], status=DIVERGED, metrics={}, rows=found.folds[0].rows[:0])
-        result = summarize([lost, *found.folds[1:]], bench.pairs)
+        result = summarize([lost, *found.folds[1:]], setup.pairs)
         assert result.diverged == [lost]
         expected = statistics.mean(fold.metrics["f1"] for fold in found.folds[1:])
         assert result.aggregates["cv_aggregate/mean_f1"] == pytest.approx(expected)
@@ -153,39 +153,39 @@ class TestAggregates:
 
 
 class TestCriteria:
-    def test_each_criterions_f1_is_over_the_decisions_of_all_folds(self, bench, found):
+    def test_each_criterions_f1_is_over_the_decisions_of_all_folds(self, setup, found):
         rows = np.concatenate([fold.rows for fold in found.folds])
         chosen = np.concatenate([fold.probabilities.astype(np.float64) >= fold.threshold for fold in found.folds])
-        labels = bench.pairs.label_N[rows]
+        labels = setup.pairs.label_N[rows]
         scores = []
-        for index, criterion in enumerate(bench.pairs.criterion_ids):
-            mine = bench.pairs.criterion_N[rows] == index
-            told = found.criteria[criterion]
-            assert told["support"] == labels[mine].sum()
+        for index, criterion in enumerate(setup.pairs.criterion_ids):
+            mine = setup.pairs.criterion_N[rows] == index
+            reported = found.criteria[criterion]
+            assert reported["support"] == labels[mine].sum()
             if mine.any():
-                assert told["f1"] == pytest.approx(f1_score(labels[mine], chosen[mine], zero_division=0))
-            if told["support"]:
-                scores.append(told["f1"])
+                assert reported["f1"] == pytest.approx(f1_score(labels[mine], chosen[mine], zero_division=0))
+            if reported["support"]:
+                scores.append(reported["f1"])
         assert found.aggregates["cv_aggregate/macro_f1"] == pytest.approx(statistics.mean(scores))
 
-    def test_decisions_are_the_same_for_folds_and_criteria_where_scores_are_saturated(self, bench):
+    def test_decisions_are_the_same_for_folds_and_criteria_where_scores_are_saturated(self, setup):
         """A threshold between two float32 neighbours must not be rounded to one of them."""
         below_one = np.float32(1) - np.float32(2**-24)
-        rows = bench.pairs.evaluation_rows(1)
+        rows = setup.pairs.evaluation_rows(1)
         fold = replace(
             fold_of(1, 0.0),
             rows=rows,
-            labels=bench.pairs.label_N[rows],
+            labels=setup.pairs.label_N[rows],
             probabilities=np.full(len(rows), below_one, dtype=np.float32),
             threshold=float(below_one) + 2**-26,
         )
-        scores = criterion_scores([fold], bench.pairs)
+        scores = criterion_scores([fold], setup.pairs)
         assert {s["recall"] for s in scores.values() if s["support"]} == {0.0}
 
-    def test_a_criterion_without_pairs_is_nan_and_out_of_the_macro_mean(self, bench, found):
+    def test_a_criterion_without_pairs_is_nan_and_out_of_the_macro_mean(self, setup, found):
         fold = found.folds[0]
-        kept = bench.pairs.criterion_N[fold.rows] != 0
+        kept = setup.pairs.criterion_N[fold.rows] != 0
         some = replace(fold, rows=fold.rows[kept], labels=fold.labels[kept], probabilities=fold.probabilities[kept])
-        result = summarize([some], bench.pairs)
-        assert math.isnan(result.criteria[bench.pairs.criterion_ids[0]]["f1"])
+        result = summarize([some], setup.pairs)
+        assert math.isnan(result.criteria[setup.pairs.criterion_ids[0]]["f1"])
         assert math.isfinite(result.aggregates["cv_aggregate/macro_f1"])

@@ -23,10 +23,10 @@ from gemma_nli.model.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier, load_trainable_state, trainable_encoder
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.training.cross_validation import run_folds
-from gemma_nli.training.finetuning.encoder_cache import clear_workbench, workbench
+from gemma_nli.training.finetuning.encoder_cache import release_shared_encoder, shared_encoder
 from gemma_nli.training.finetuning.train_fold import fit_all, train_fold
 from gemma_nli.training.fold import plan_fold
-from gemma_nli.training.listeners import Silent
+from gemma_nli.training.listeners import IgnoreEvents
 from gemma_nli.training.metrics import sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult, summarize
 from gemma_nli.trial import TrialJournal
@@ -38,7 +38,7 @@ KINDS = {"all": {}, "lora": LORA, "last": LAST_LAYER}
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_no_encoder_left() -> None:
-    clear_workbench()
+    release_shared_encoder()
     torch.set_num_threads(1)
 
 
@@ -109,10 +109,10 @@ def test_every_setting_acts(tiny_gemma2: Path) -> None:
     for settings in [{}, {"data.negative_ratio": 3.0}, *ACTING]:
         result = run_fold(trial(tiny_gemma2, **{"training.num_epochs": 1, "model.max_length": 32, **settings}))
         assert result.status == FINISHED, settings
-        told = (*result.history["train_loss"], *result.history["val_loss"])
-        assert all(math.isfinite(value) for value in told), settings
-        assert told not in seen, f"{settings} gives the numbers of {seen[told]}"
-        seen[told] = settings
+        reported = (*result.history["train_loss"], *result.history["val_loss"])
+        assert all(math.isfinite(value) for value in reported), settings
+        assert reported not in seen, f"{settings} gives the numbers of {seen[reported]}"
+        seen[reported] = settings
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_settings_of_speed_and_memory_leave_the_numbers(tiny_gemma3: Path, kind:
 def test_checkpointing_does_recompute(tiny_bert: Path) -> None:
     calls = []
     for on in (False, True):
-        bench = workbench(trial(tiny_bert, **LAST_LAYER, **{"device.gradient_checkpointing": on}))
-        layers = bench.encoder.model.encoder.layer
+        setup = shared_encoder(trial(tiny_bert, **LAST_LAYER, **{"device.gradient_checkpointing": on}))
+        layers = setup.encoder.model.encoder.layer
         handle = layers[1].attention.register_forward_hook(lambda *_: calls.append(1))
         calls.clear()
-        bench.encoder.train()
-        h_BTH = bench.encoder(bench.encoder.collate(bench.encoder.tokenize(["i feel sad"])))
+        setup.encoder.train()
+        h_BTH = setup.encoder(setup.encoder.collate(setup.encoder.tokenize(["i feel sad"])))
         h_BTH.sum().backward()
         handle.remove()
         assert len(calls) == 1 + on
@@ -182,9 +182,9 @@ def test_a_fold_gives_the_same_numbers_whatever_ran_before(tiny_bert: Path, kind
     first = run_fold(config, 1)
     assert same_numbers(run_fold(config, 2), second), "after another fold, on the same encoder"
     assert not same_numbers(first, second)
-    workbench(config).first_weights = None
+    shared_encoder(config).first_weights = None
     assert same_numbers(run_fold(config, 2), second), "its first weights read from disk again"
-    clear_workbench()
+    release_shared_encoder()
     torch.rand(5)
     assert same_numbers(run_fold(config, 2), second), "in a fresh process, as good as"
     assert not same_numbers(run_fold(config.with_settings({"training.seed": 7}), 2), second)
@@ -203,11 +203,11 @@ def test_the_callers_random_numbers_are_left_alone(tiny_bert: Path) -> None:
 def test_the_epoch_is_selected_as_asked_and_its_weights_are_kept(tiny_gemma2: Path, selection: str) -> None:
     settings = {"training.epoch_selection": selection, "training.num_epochs": 5, "training.learning_rate": 3e-3}
     config = trial(tiny_gemma2, **settings)
-    told: list[tuple[int, Mapping[str, float]]] = []
-    result = train_fold(config, corpus(), pairs_for(config.data), 1, lambda epoch, m: told.append((epoch, dict(m))))
-    assert [epoch for epoch, _ in told] == [1, 2, 3, 4, 5]
+    reported: list[tuple[int, Mapping[str, float]]] = []
+    result = train_fold(config, corpus(), pairs_for(config.data), 1, lambda epoch, m: reported.append((epoch, dict(m))))
+    assert [epoch for epoch, _ in reported] == [1, 2, 3, 4, 5]
     for name, values in result.history.items():
-        assert [metrics[name] for _, metrics in told] == values
+        assert [metrics[name] for _, metrics in reported] == values
     assert ("inner_f1" in result.history) == (selection == "inner")
     chosen_by = {"inner": "inner_f1", "best": "val_f1", "last": None}[selection]
     expected = 5 if chosen_by is None else int(np.argmax(result.history[chosen_by])) + 1
@@ -235,7 +235,7 @@ def test_patience_counts_epochs_without_a_better_f1(tiny_gemma2: Path) -> None:
 @pytest.mark.parametrize("step", [1, 5])
 def test_a_loss_that_is_no_number_ends_the_fold_as_diverged(tiny_gemma2: Path, step: int) -> None:
     config = trial(tiny_gemma2)
-    network = workbench(config).encoder.model
+    network = shared_encoder(config).encoder.model
     steps = 0
 
     def poison(module: torch.nn.Module, args: Any, output: Any) -> None:
@@ -259,7 +259,7 @@ def test_a_loss_that_is_no_number_ends_the_fold_as_diverged(tiny_gemma2: Path, s
 
 def test_divergence_after_a_good_epoch_keeps_its_history(tiny_gemma2: Path) -> None:
     config = trial(tiny_gemma2, **{"training.num_epochs": 3})
-    network = workbench(config).encoder.model
+    network = shared_encoder(config).encoder.model
 
     def poison(epoch: int, metrics: Mapping[str, float]) -> None:
         if epoch == 2:
@@ -294,13 +294,13 @@ def _spoil(output: Any) -> None:
 
 def test_a_refit_that_diverges_says_so(tiny_gemma2: Path) -> None:
     config = trial(tiny_gemma2)
-    workbench(config).encoder.model.register_forward_hook(lambda module, args, output: _spoil(output))
+    shared_encoder(config).encoder.model.register_forward_hook(lambda module, args, output: _spoil(output))
     rows = pairs_for(config.data).all_rows(1.0)
     with pytest.raises(TrainingError, match="no number in epoch 1 of the refit"):
         fit_all(config, corpus(), pairs_for(config.data), rows, 1)
 
 
-class _Recorder(Silent):
+class _Recorder(IgnoreEvents):
     """Notes which folds run; with `kill_in`, ends its own process without a word after that fold's first epoch."""
 
     def __init__(self, kill_in: int | None = None) -> None:

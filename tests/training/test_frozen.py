@@ -14,7 +14,7 @@ from gemma_nli.training.frozen.head_inputs import VectorInputs
 from gemma_nli.training.frozen.train_folds import fit_head, train_folds
 from gemma_nli.training.metrics import best_threshold, decisions, fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, summarize
-from tests.training.frozen_bench import Bench, assert_same_fold
+from tests.training.frozen_setup import FrozenSetup, assert_same_fold
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +23,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_bert, tmp_path_factory) -> Bench:
+def setup(tiny_bert, tmp_path_factory) -> FrozenSetup:
     """40 posts in five folds of unequal size on a tiny BERT."""
-    return Bench.make(tmp_path_factory.mktemp("frozen"), tiny_bert, synthetic_corpus(40, seed=3))
+    return FrozenSetup.make(tmp_path_factory.mktemp("frozen"), tiny_bert, synthetic_corpus(40, seed=3))
 
 
 def evaluated_on(pairs: PairTable, fold: int, labels: np.ndarray) -> PairTable:
@@ -38,14 +38,14 @@ def evaluated_on(pairs: PairTable, fold: int, labels: np.ndarray) -> PairTable:
 class TestTogether:
     """Folds that train together give what each gives alone."""
 
-    def test_fold_4_of_this_bench_sleeps_while_longer_ones_go_on(self, bench):
-        steps = [-(-len(plan_fold(bench.base, bench.pairs, fold).fit) // 8) for fold in range(1, 6)]
+    def test_fold_4_of_this_bench_sleeps_while_longer_ones_go_on(self, setup):
+        steps = [-(-len(plan_fold(setup.base, setup.pairs, fold).fit) // 8) for fold in range(1, 6)]
         assert steps[3] < max(steps)
 
     @pytest.mark.parametrize("pooling", sorted(POOLERS))
     @pytest.mark.parametrize("pair_encoding", ["joint", "separate"])
     @pytest.mark.parametrize("head", ["linear", "mlp"])
-    def test_folds_together_equal_folds_one_by_one(self, bench, pooling, pair_encoding, head):
+    def test_folds_together_equal_folds_one_by_one(self, setup, pooling, pair_encoding, head):
         settings = {
             "model__pooling_strategy": pooling,
             "model__pair_encoding": pair_encoding,
@@ -57,26 +57,26 @@ class TestTogether:
         }
         if POOLERS[pooling].learned:
             settings |= {"training__num_epochs": 2, "training__learning_rate": 0.003}
-        together = bench.train(**settings)
-        assert_same_fold(together[3], bench.train([4], **settings)[0], tolerance=1e-5)
+        together = setup.train(**settings)
+        assert_same_fold(together[3], setup.train([4], **settings)[0], tolerance=1e-5)
 
-    def test_folds_that_stop_early_stop_where_they_would_alone(self, bench):
+    def test_folds_that_stop_early_stop_where_they_would_alone(self, setup):
         settings = {"training__patience": 2, "training__num_epochs": 12}
-        together = bench.train(**settings)
+        together = setup.train(**settings)
         assert len({fold.epochs for fold in together}) > 1, "this seed should stop folds at different epochs"
         for fold in together:
-            assert_same_fold(fold, bench.train([fold.fold], **settings)[0], tolerance=1e-5)
+            assert_same_fold(fold, setup.train([fold.fold], **settings)[0], tolerance=1e-5)
             assert fold.epochs == 12 or fold.epochs == fold.selected_epoch + 2
 
-    def test_the_same_seed_gives_the_same_numbers_to_the_last_bit_and_another_seed_others(self, bench):
-        first, again, other = bench.train(), bench.train(), bench.train(training__seed=43)
+    def test_the_same_seed_gives_the_same_numbers_to_the_last_bit_and_another_seed_others(self, setup):
+        first, again, other = setup.train(), setup.train(), setup.train(training__seed=43)
         for one, two, three in zip(first, again, other, strict=True):
             assert_same_fold(one, two)
             assert not np.array_equal(one.probabilities, three.probabilities)
             assert not torch.equal(one.state["head.weight_KD"], three.state["head.weight_KD"])
 
-    def test_each_fold_starts_from_weights_of_its_own(self, bench):
-        first, second = bench.train([1, 2], training__learning_rate=1e-12, training__num_epochs=1)
+    def test_each_fold_starts_from_weights_of_its_own(self, setup):
+        first, second = setup.train([1, 2], training__learning_rate=1e-12, training__num_epochs=1)
         assert not torch.allclose(first.state["head.weight_KD"], second.state["head.weight_KD"])
 
     @pytest.mark.parametrize(
@@ -95,75 +95,75 @@ class TestTogether:
         ],
         ids=lambda setting: next(iter(setting)),
     )
-    def test_every_setting_of_training_changes_numbers(self, bench, setting):
-        changed, plain = bench.train([2], **setting)[0], bench.train([2])[0]
+    def test_every_setting_of_training_changes_numbers(self, setup, setting):
+        changed, plain = setup.train([2], **setting)[0], setup.train([2])[0]
         assert not np.array_equal(changed.probabilities, plain.probabilities)
 
 
 class TestSelection:
     """Which epoch and threshold a fold is measured at."""
 
-    def test_inner_takes_epoch_and_threshold_from_the_inner_split(self, bench):
-        for fold in bench.train(training__num_epochs=8):
+    def test_inner_takes_epoch_and_threshold_from_the_inner_split(self, setup):
+        for fold in setup.train(training__num_epochs=8):
             assert fold.selected_epoch == int(np.argmax(fold.history["inner_f1"])) + 1
             assert 0 < fold.threshold < 1
-            labels = bench.pairs.label_N[bench.pairs.evaluation_rows(fold.fold)]
+            labels = setup.pairs.label_N[setup.pairs.evaluation_rows(fold.fold)]
             assert fold.metrics | {"peeked_f1": 0} == fold_metrics(fold.probabilities, labels, fold.threshold) | {
                 "peeked_f1": 0
             }
 
-    def test_inner_never_looks_at_the_evaluation_pairs(self, bench):
-        honest = bench.train(training__num_epochs=8, training__patience=3)
+    def test_inner_never_looks_at_the_evaluation_pairs(self, setup):
+        honest = setup.train(training__num_epochs=8, training__patience=3)
         for fold in honest:
-            flipped = evaluated_on(bench.pairs, fold.fold, 1 - fold.labels)
-            blind = bench.train([fold.fold], flipped, training__num_epochs=8, training__patience=3)[0]
+            flipped = evaluated_on(setup.pairs, fold.fold, 1 - fold.labels)
+            blind = setup.train([fold.fold], flipped, training__num_epochs=8, training__patience=3)[0]
             assert (blind.selected_epoch, blind.threshold, blind.epochs) == pytest.approx(
                 (fold.selected_epoch, fold.threshold, fold.epochs)
             )
             np.testing.assert_allclose(blind.probabilities, fold.probabilities, atol=1e-6)
             assert blind.history["val_loss"] != fold.history["val_loss"]
 
-    def test_inner_fits_on_no_post_that_it_chooses_by(self, bench):
+    def test_inner_fits_on_no_post_that_it_chooses_by(self, setup):
         for fold in range(1, 6):
-            plan = plan_fold(bench.base, bench.pairs, fold)
-            posts = [set(bench.pairs.post_N[rows].tolist()) for rows in (plan.fit, plan.selection, plan.evaluation)]
+            plan = plan_fold(setup.base, setup.pairs, fold)
+            posts = [set(setup.pairs.post_N[rows].tolist()) for rows in (plan.fit, plan.selection, plan.evaluation)]
             assert not posts[0] & posts[1]
             assert not (posts[0] | posts[1]) & posts[2]
 
-    def test_last_takes_the_last_epoch_at_a_half_and_never_stops_early(self, bench):
-        for fold in bench.train(training__epoch_selection="last", training__patience=1, training__num_epochs=6):
+    def test_last_takes_the_last_epoch_at_a_half_and_never_stops_early(self, setup):
+        for fold in setup.train(training__epoch_selection="last", training__patience=1, training__num_epochs=6):
             assert (fold.selected_epoch, fold.epochs, fold.threshold) == (6, 6, 0.5)
             assert "inner_f1" not in fold.history
             assert fold.metrics["f1"] == pytest.approx(fold.history["val_f1"][-1])
             assert fold.metrics["auc"] == pytest.approx(fold.history["val_auc"][-1])
 
-    def test_best_takes_the_first_best_epoch_of_the_fold_itself_at_a_half(self, bench):
-        for fold in bench.train(training__epoch_selection="best", training__num_epochs=8):
+    def test_best_takes_the_first_best_epoch_of_the_fold_itself_at_a_half(self, setup):
+        for fold in setup.train(training__epoch_selection="best", training__num_epochs=8):
             assert fold.selected_epoch == fold.best_epoch == int(np.argmax(fold.history["val_f1"])) + 1
             assert fold.threshold == 0.5
             assert fold.metrics["f1"] == pytest.approx(max(fold.history["val_f1"])) == fold.metrics["peeked_f1"]
 
     @pytest.mark.parametrize("selection", ["inner", "last", "best"])
-    def test_the_kept_weights_are_those_of_the_selected_epoch(self, bench, selection):
-        config = bench.config(training__epoch_selection=selection, training__num_epochs=8)
-        inputs = bench.inputs(config)
-        for fold in bench.train([2, 3], training__epoch_selection=selection, training__num_epochs=8):
+    def test_the_kept_weights_are_those_of_the_selected_epoch(self, setup, selection):
+        config = setup.config(training__epoch_selection=selection, training__num_epochs=8)
+        inputs = setup.inputs(config)
+        for fold in setup.train([2, 3], training__epoch_selection=selection, training__num_epochs=8):
             bias, weight = fold.state["head.bias_K"], fold.state["head.weight_KD"]
             vectors_MH, place_N = inputs.sides[0]
             z_V = vectors_MH[place_N[torch.from_numpy(fold.rows)]] @ weight[0] + bias[0]
             np.testing.assert_allclose(torch.sigmoid(z_V).numpy(), fold.probabilities, atol=1e-5)
             assert fold.trained_parameters == 33
 
-    def test_peeking_is_the_same_freedom_used_on_the_fold_itself(self, bench):
-        for fold in bench.train(training__num_epochs=6):
+    def test_peeking_is_the_same_freedom_used_on_the_fold_itself(self, setup):
+        for fold in setup.train(training__num_epochs=6):
             assert fold.metrics["peeked_f1"] >= max(fold.metrics["f1"], max(fold.history["val_f1"])) - 1e-9
 
-    def test_a_higher_negative_ratio_adds_training_pairs_and_changes_no_evaluation_row(self, bench):
-        low, high = (bench.train(data__negative_ratio=ratio, training__num_epochs=1) for ratio in (0.5, 4.0))
+    def test_a_higher_negative_ratio_adds_training_pairs_and_changes_no_evaluation_row(self, setup):
+        low, high = (setup.train(data__negative_ratio=ratio, training__num_epochs=1) for ratio in (0.5, 4.0))
         for one, four in zip(low, high, strict=True):
             np.testing.assert_array_equal(one.rows, four.rows)
             np.testing.assert_array_equal(one.labels, four.labels)
-            fits = [plan_fold(bench.config(data__negative_ratio=r), bench.pairs, one.fold).fit for r in (0.5, 4.0)]
+            fits = [plan_fold(setup.config(data__negative_ratio=r), setup.pairs, one.fold).fit for r in (0.5, 4.0)]
             assert set(fits[0]) < set(fits[1])
 
 
@@ -191,10 +191,10 @@ class TestNoInnerSplit:
     """A small corpus can leave a fold's inner split empty or of one class."""
 
     @pytest.mark.parametrize("side", ["empty selection", "empty fit", "negative selection", "positive selection"])
-    def test_a_fold_without_a_useful_inner_split_is_measured_as_last_and_says_so(self, bench, side):
-        pairs = without_inner(bench.pairs, 2, side)
-        assert plan_fold(bench.base, pairs, 1).chosen_by == "inner", "fold 1 should keep its split"
-        results = bench.train(None, pairs, training__patience=1)
+    def test_a_fold_without_a_useful_inner_split_is_measured_as_last_and_says_so(self, setup, side):
+        pairs = without_inner(setup.pairs, 2, side)
+        assert plan_fold(setup.base, pairs, 1).chosen_by == "inner", "fold 1 should keep its split"
+        results = setup.train(None, pairs, training__patience=1)
         fallen = results[1]
         assert (fallen.status, fallen.selected_epoch, fallen.threshold) == (FINISHED, 4, 0.5)
         assert "inner split" in fallen.detail
@@ -202,25 +202,25 @@ class TestNoInnerSplit:
         assert "inner_f1" not in fallen.history
         assert results[0].detail == ""
         assert "inner_f1" in results[0].history
-        last = bench.train([2], pairs, training__epoch_selection="last")[0]
+        last = setup.train([2], pairs, training__epoch_selection="last")[0]
         assert_same_fold(replace(fallen, detail=""), last, tolerance=1e-5)
 
-    def test_all_folds_may_lack_it(self, bench):
-        inner_N = bench.pairs.inner_N.copy()
+    def test_all_folds_may_lack_it(self, setup):
+        inner_N = setup.pairs.inner_N.copy()
         inner_N[:] = 0
-        table = replace(bench.pairs, inner_N=inner_N)
-        results = bench.train(None, table)
+        table = replace(setup.pairs, inner_N=inner_N)
+        results = setup.train(None, table)
         assert all("inner split" in fold.detail for fold in results)
         assert np.isfinite(summarize(results, table).aggregates["cv_aggregate/mean_f1"])
 
-    def test_a_fold_that_falls_back_never_looks_at_its_evaluation_labels(self, bench):
-        pairs = without_inner(bench.pairs, 2, "empty selection")
-        honest = bench.train([2], pairs, training__patience=1)[0]
-        blind = bench.train([2], evaluated_on(pairs, 2, 1 - honest.labels), training__patience=1)[0]
+    def test_a_fold_that_falls_back_never_looks_at_its_evaluation_labels(self, setup):
+        pairs = without_inner(setup.pairs, 2, "empty selection")
+        honest = setup.train([2], pairs, training__patience=1)[0]
+        blind = setup.train([2], evaluated_on(pairs, 2, 1 - honest.labels), training__patience=1)[0]
         np.testing.assert_array_equal(blind.probabilities, honest.probabilities)
 
     def test_a_real_corpus_of_a_few_posts_trains(self, tiny_bert, tmp_path):
-        small = Bench.make(tmp_path, tiny_bert, synthetic_corpus(8, seed=3), data__num_folds=2)
+        small = FrozenSetup.make(tmp_path, tiny_bert, synthetic_corpus(8, seed=3), data__num_folds=2)
         chosen = {plan_fold(small.base, small.pairs, fold).chosen_by for fold in (1, 2)}
         assert "last" in chosen, "this corpus should be too small for some inner split"
         assert [fold.status for fold in small.train()] == [FINISHED] * 2
@@ -229,16 +229,16 @@ class TestNoInnerSplit:
 class TestDivergence:
     """A fold whose loss is no number is told apart and poisons nothing."""
 
-    def hurt(self, bench: Bench, fold: int, value: float) -> VectorInputs:
+    def hurt(self, setup: FrozenSetup, fold: int, value: float) -> VectorInputs:
         """The inputs with one vector of the fold's evaluation pairs replaced."""
-        (vectors_MH, place_N) = bench.inputs(bench.base).sides[0]
+        (vectors_MH, place_N) = setup.inputs(setup.base).sides[0]
         vectors_MH = vectors_MH.clone()
-        vectors_MH[place_N[bench.pairs.evaluation_rows(fold)[0]]] = value
-        return VectorInputs([(vectors_MH, place_N)], bench.inputs(bench.base).device)
+        vectors_MH[place_N[setup.pairs.evaluation_rows(fold)[0]]] = value
+        return VectorInputs([(vectors_MH, place_N)], setup.inputs(setup.base).device)
 
     @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-    def test_a_vector_that_is_no_number_diverges_the_folds_that_use_it(self, bench, value, recwarn):
-        results = train_folds(bench.base, bench.pairs, [1, 2, 3], self.hurt(bench, 2, value))
+    def test_a_vector_that_is_no_number_diverges_the_folds_that_use_it(self, setup, value, recwarn):
+        results = train_folds(setup.base, setup.pairs, [1, 2, 3], self.hurt(setup, 2, value))
         assert results[1].status == DIVERGED
         for fold in results:
             if fold.status == DIVERGED:
@@ -247,17 +247,17 @@ class TestDivergence:
                 assert (len(fold.rows), fold.metrics, fold.epochs) == (0, {}, 0)
         assert [str(w.message) for w in recwarn if issubclass(w.category, RuntimeWarning)] == []
 
-    def test_a_diverged_fold_leaves_its_neighbours_and_the_mean_as_they_were(self, bench):
-        pairs = build_pairs(bench.corpus, bench.config(data__eval_negative_ratio=4.0).data)
-        (vectors_MH, place_N) = bench.inputs(bench.config(data__negative_ratio=4.0)).sides[0]
-        first = plan_fold(bench.base, pairs, 1)
+    def test_a_diverged_fold_leaves_its_neighbours_and_the_mean_as_they_were(self, setup):
+        pairs = build_pairs(setup.corpus, setup.config(data__eval_negative_ratio=4.0).data)
+        (vectors_MH, place_N) = setup.inputs(setup.config(data__negative_ratio=4.0)).sides[0]
+        first = plan_fold(setup.base, pairs, 1)
         seen_by_1 = np.concatenate([first.fit, first.selection, first.evaluation])
         only_2 = np.setdiff1d(pairs.evaluation_rows(2), seen_by_1)
         assert len(only_2), "some pair should be fold 2's alone"
         hurt_MH = vectors_MH.clone()
         hurt_MH[place_N[torch.from_numpy(only_2[:1])]] = float("inf")
         plain, hurt = (
-            train_folds(bench.base, pairs, [1, 2], VectorInputs([(vectors, place_N)], torch.device("cpu")))
+            train_folds(setup.base, pairs, [1, 2], VectorInputs([(vectors, place_N)], torch.device("cpu")))
             for vectors in (vectors_MH, hurt_MH)
         )
         assert [fold.status for fold in hurt] == [FINISHED, DIVERGED]
@@ -267,11 +267,11 @@ class TestDivergence:
         assert found.aggregates["cv_aggregate/mean_f1"] == hurt[0].metrics["f1"]
         assert found.aggregates["cv_aggregate/folds_finished"] == 1
 
-    def test_a_fold_that_diverges_later_keeps_the_history_of_its_finite_epochs(self, bench):
-        (vectors_MH, place_N) = bench.inputs(bench.base).sides[0]
-        config = bench.config(training__learning_rate=1.0, training__num_epochs=6)
+    def test_a_fold_that_diverges_later_keeps_the_history_of_its_finite_epochs(self, setup):
+        (vectors_MH, place_N) = setup.inputs(setup.base).sides[0]
+        config = setup.config(training__learning_rate=1.0, training__num_epochs=6)
         results = train_folds(
-            config, bench.pairs, [1, 2], VectorInputs([(vectors_MH * 1e18, place_N)], torch.device("cpu"))
+            config, setup.pairs, [1, 2], VectorInputs([(vectors_MH * 1e18, place_N)], torch.device("cpu"))
         )
         for fold in results:
             assert fold.status in (FINISHED, DIVERGED)
@@ -279,14 +279,14 @@ class TestDivergence:
             assert {len(values) for values in fold.history.values()} == {fold.epochs}
 
 
-def test_the_refit_learns_all_its_rows_and_repeats(bench):
-    config = bench.config(model__dropout=0.0, training__learning_rate=0.05)
-    rows = bench.pairs.all_rows(1.0)
-    first, again = (fit_head(config, bench.pairs, rows, 15, bench.inputs(config)) for _ in range(2))
+def test_the_refit_learns_all_its_rows_and_repeats(setup):
+    config = setup.config(model__dropout=0.0, training__learning_rate=0.05)
+    rows = setup.pairs.all_rows(1.0)
+    first, again = (fit_head(config, setup.pairs, rows, 15, setup.inputs(config)) for _ in range(2))
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
     with torch.no_grad():
-        z_N = bench.inputs(config).logits(first, torch.from_numpy(rows)[None])[0].numpy()
-    labels_N = bench.pairs.label_N[rows]
+        z_N = setup.inputs(config).logits(first, torch.from_numpy(rows)[None])[0].numpy()
+    labels_N = setup.pairs.label_N[rows]
     assert best_threshold(sigmoid(z_N), labels_N)[1] > best_threshold(np.zeros(len(rows)), labels_N)[1]
     assert decisions(z_N >= 0, labels_N)["accuracy"] > 0.5

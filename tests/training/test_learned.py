@@ -32,19 +32,19 @@ def test_a_fold_of_chance_is_warned_of_and_one_that_learned_is_not():
     dull = fold_of(noise, labels, number=1)
     config = RunConfig().with_settings({"training.learning_rate": 2e-5})
     assert learning_warning([learned], config) == ""
-    told = learning_warning([dull, learned], config)
-    assert told.startswith("fold 1 did not learn (AUC 0.")
-    assert "training.learning_rate (it was 2e-05)" in told
+    reported = learning_warning([dull, learned], config)
+    assert reported.startswith("fold 1 did not learn (AUC 0.")
+    assert "training.learning_rate (it was 2e-05)" in reported
     upside_down = fold_of(1 - learned.probabilities, labels)
     assert "did not learn" in learning_warning([upside_down], config)
 
 
 @pytest.mark.parametrize(
-    ("threshold", "told"), [(0.0, "calls every pair matched"), (1.1, "calls every pair not matched")]
+    ("threshold", "reported"), [(0.0, "calls every pair matched"), (1.1, "calls every pair not matched")]
 )
-def test_one_answer_for_all_pairs_is_warned_of_whatever_the_auc(threshold, told):
+def test_one_answer_for_all_pairs_is_warned_of_whatever_the_auc(threshold, reported):
     labels = np.repeat([1, 0], 50).astype(np.int8)
-    assert told in learning_warning([fold_of(labels * 0.9, labels, threshold)], RunConfig())
+    assert reported in learning_warning([fold_of(labels * 0.9, labels, threshold)], RunConfig())
 
 
 def test_a_perfect_order_of_a_few_pairs_is_not_called_chance():

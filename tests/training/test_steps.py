@@ -13,25 +13,34 @@ from torch.nn import functional as F
 
 from gemma_nli.base.errors import TrainingError
 from gemma_nli.training.finetuning.adamw_groups import ScheduledAdamW, decays
-from gemma_nli.training.finetuning.encoder_cache import clear_workbench, trial_rows, workbench
-from gemma_nli.training.finetuning.optimizer_step import MemoryNews, Steps, is_out_of_memory
-from tests.training.small_trials import LORA, NO_DROPOUT, Cramped, allocate_too_much, corpus, pairs_for, run_fold, trial
+from gemma_nli.training.finetuning.encoder_cache import release_shared_encoder, shared_encoder, trial_rows
+from gemma_nli.training.finetuning.optimizer_step import MicroBatchWarning, Steps, is_out_of_memory
+from tests.training.small_trials import (
+    LORA,
+    NO_DROPOUT,
+    LimitedMemory,
+    allocate_too_much,
+    corpus,
+    pairs_for,
+    run_fold,
+    trial,
+)
 
 
 @pytest.fixture(autouse=True)
 def _no_encoder_left() -> None:
-    clear_workbench()
+    release_shared_encoder()
     torch.set_num_threads(1)
 
 
 def steps_on(folder: Path, precision: torch.dtype = torch.float32, **settings: Any) -> tuple[Steps, np.ndarray]:
     """Steps at the start of fold 1 and that fold's training rows."""
     config = trial(folder, **settings)
-    bench, pairs = workbench(config), pairs_for(config.data)
+    setup, pairs = shared_encoder(config), pairs_for(config.data)
     rows = pairs.training_rows(1, config.data.negative_ratio)
-    tokens = bench.tokens_of(config, corpus(), pairs, trial_rows(config, pairs))
-    classifier = bench.classifier(config, 1)
-    return Steps(config, pairs, rows, 1, classifier, tokens, precision, 10, MemoryNews()), rows
+    tokens = setup.tokens_of(config, corpus(), pairs, trial_rows(config, pairs))
+    classifier = setup.classifier(config, 1)
+    return Steps(config, pairs, rows, 1, classifier, tokens, precision, 10, MicroBatchWarning()), rows
 
 
 def weights(steps: Steps) -> dict[str, torch.Tensor]:
@@ -141,8 +150,8 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_numbers(
 ) -> None:
     config = trial(tiny_gemma3, **settings, **NO_DROPOUT)
     roomy = run_fold(config)
-    bench = workbench(config)
-    cramped = Cramped(bench.encoder.model, lambda rows, tokens, training: training and rows > 5, where)
+    setup = shared_encoder(config)
+    cramped = LimitedMemory(setup.encoder.model, lambda rows, tokens, training: training and rows > 5, where)
     with caplog.at_level(logging.WARNING, logger="gemma_nli"):
         tight, second = run_fold(config), run_fold(config, 2)
     cramped.handle.remove()
@@ -169,7 +178,7 @@ def test_what_a_failed_attempt_had_added_is_forgotten(tiny_gemma2: Path) -> None
         calls.append(rows)
         return len(calls) == 2
 
-    cramped = Cramped(tight.classifier.encoder.model, second_part_fails, "backward")
+    cramped = LimitedMemory(tight.classifier.encoder.model, second_part_fails, "backward")
     tight.descend(rows[:16])
     cramped.handle.remove()
     assert calls == [8, 8, 4, 4, 4, 4]
@@ -180,7 +189,7 @@ def test_a_step_done_again_in_parts_draws_the_dropout_of_those_parts(tiny_bert: 
     parts, rows = steps_on(tiny_bert, **{"training.gradient_accumulation": 4})
     parts.descend(rows[:16])
     tight, _ = steps_on(tiny_bert)
-    cramped = Cramped(tight.classifier.encoder.model, lambda rows, tokens, training: rows > 4)
+    cramped = LimitedMemory(tight.classifier.encoder.model, lambda rows, tokens, training: rows > 4)
     tight.descend(rows[:16])
     cramped.handle.remove()
     assert_same(weights(tight), weights(parts), 0)
@@ -189,7 +198,7 @@ def test_a_step_done_again_in_parts_draws_the_dropout_of_those_parts(tiny_bert: 
 def test_where_one_pair_does_not_fit_it_says_what_to_change(tiny_gemma2: Path) -> None:
     def nothing_fits(config_settings: dict[str, Any]) -> str:
         config = trial(tiny_gemma2, **config_settings)
-        cramped = Cramped(workbench(config).encoder.model, lambda rows, tokens, training: training)
+        cramped = LimitedMemory(shared_encoder(config).encoder.model, lambda rows, tokens, training: training)
         with pytest.raises(TrainingError) as caught:
             run_fold(config)
         cramped.handle.remove()
@@ -207,11 +216,13 @@ def test_where_one_pair_does_not_fit_it_says_what_to_change(tiny_gemma2: Path) -
 def test_evaluation_too_goes_on_in_smaller_batches(tiny_gemma2: Path) -> None:
     config = trial(tiny_gemma2)
     roomy = run_fold(config)
-    cramped = Cramped(workbench(config).encoder.model, lambda rows, tokens, training: not training and rows > 9)
+    cramped = LimitedMemory(
+        shared_encoder(config).encoder.model, lambda rows, tokens, training: not training and rows > 9
+    )
     tight = run_fold(config)
     cramped.handle.remove()
     np.testing.assert_allclose(tight.probabilities, roomy.probabilities, atol=1e-6)
-    cramped = Cramped(workbench(config).encoder.model, lambda rows, tokens, training: not training)
+    cramped = LimitedMemory(shared_encoder(config).encoder.model, lambda rows, tokens, training: not training)
     with pytest.raises(TrainingError, match="one pair of"):
         run_fold(config)
     cramped.handle.remove()

@@ -20,7 +20,7 @@ from gemma_nli.base.errors import JournalError
 from gemma_nli.config import RunConfig
 from gemma_nli.training.results import DIVERGED, FINISHED, CvResult, FoldResult
 from gemma_nli.trial import TrialJournal, TrialRecord, read_trial
-from tests.training.frozen_bench import assert_same_fold
+from tests.training.frozen_setup import assert_same_fold
 
 CONFIG = RunConfig()
 KEY = "ab" + "0" * 30
@@ -349,9 +349,9 @@ class TestOtherProcesses:
                     print(error)
             """
         )
-        told = child.communicate()[0].splitlines()
-        assert len(told) == 3
-        for spare, message, file in zip((0, 30, 2000), told, ("journal.jsonl",) * 2 + ("folds_2-2",), strict=True):
+        reported = child.communicate()[0].splitlines()
+        assert len(reported) == 3
+        for spare, message, file in zip((0, 30, 2000), reported, ("journal.jsonl",) * 2 + ("folds_2-2",), strict=True):
             assert "cannot be written: File too large; free space or set storage=" in message
             assert file in message
             journal = TrialJournal(tmp_path / str(spare), KEY)

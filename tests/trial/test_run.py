@@ -44,11 +44,11 @@ def run_as_ray_does(config: RunConfig, storage: Path, key: str) -> list[dict[str
         config, corpus, pairs, storage, "cv_aggregate/mean_f1", cpus=torch.get_num_threads(), tags=environment_tags()
     )
     trial = tune.with_parameters(CvTrial, context=context)({"key": key, "settings": {}})
-    told = [trial.train()]
-    while not told[-1]["done"]:
-        told.append(trial.train())
+    reported = [trial.train()]
+    while not reported[-1]["done"]:
+        reported.append(trial.train())
     trial.stop()
-    return told
+    return reported
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ TRAINED = {"model.freeze_encoder": False, "model.max_length": 12, "training.num_
 def test_train_and_a_sweeps_trial_leave_the_same_journal(config, few_posts, tmp_path, changes, steps):
     config = config.with_settings({"data.data_dir": str(few_posts), **changes})
     here = run_here(config, output=tmp_path / "here", storage=tmp_path / "storage")
-    told = run_as_ray_does(config, tmp_path / "storage", here.record.key)
+    reported = run_as_ray_does(config, tmp_path / "storage", here.record.key)
     ours = TrialJournal(tmp_path / "here", here.record.key)
     theirs = TrialJournal(tmp_path / "storage", here.record.key)
     assert events(theirs) == events(ours)
-    assert (here.record.state, told[-1]["failed"], len(told)) == ("finished", False, steps)
+    assert (here.record.state, reported[-1]["failed"], len(reported)) == ("finished", False, steps)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -80,12 +80,12 @@ def test_train_and_a_sweeps_trial_fail_with_the_same_journal_and_their_last_mach
     with pytest.raises(EncoderError):
         run_here(broken, output=tmp_path / "here", storage=tmp_path / "storage")
     (journal,) = (tmp_path / "here").rglob("journal.jsonl")
-    (told,) = run_as_ray_does(broken, tmp_path / "storage", journal.parent.name)
+    (reported,) = run_as_ray_does(broken, tmp_path / "storage", journal.parent.name)
     ours, theirs = (TrialJournal(tmp_path / name, journal.parent.name) for name in ("here", "storage"))
     assert events(theirs) == events(ours)
     record = theirs.read()
     assert record is not None
-    assert (told["failed"], record.state, told["error"]) == (True, "failed", record.error)
+    assert (reported["failed"], record.state, reported["error"]) == (True, "failed", record.error)
     assert len(record.system) == 1  # no other is due for ten minutes
 
 
@@ -129,10 +129,10 @@ def test_a_trial_whose_encoder_cannot_be_read_is_failed_with_its_reason_and_runs
     corpus = load_corpus(config.data.data_dir)
     key = trial_key(config, build_pairs(corpus, config.data).fingerprint, identify_encoder(config.model).fingerprint)
     away = config.with_settings({"model.name": str(tmp_path / "no encoder")})
-    (told,) = run_as_ray_does(away, tmp_path, key)
+    (reported,) = run_as_ray_does(away, tmp_path, key)
     record = read_trial(tmp_path, key)
     assert record is not None
-    assert (told["failed"], record.state) == (True, "failed")
+    assert (reported["failed"], record.state) == (True, "failed")
     assert "no encoder" in str(record.error)
     run_as_ray_does(config, tmp_path, key)
     record = read_trial(tmp_path, key)

@@ -34,7 +34,7 @@ class HeldOut:
         else:
             self.measured_ST = self.cut.many(values_NT, metric, left_out=True)
 
-    def worth(self, places: Sequence[int]) -> float:
+    def score_of_best(self, places: Sequence[int]) -> float:
         """The score of the best of `places`, free of the luck of the choice; of a single trial its own score.
 
         A counted metric is a fraction of counts over all posts of a fold, each from the part that measured it. A

@@ -98,8 +98,8 @@ class Draws:
         cross-validation, moved so that they lie around it.
         """
         columns = list(range(len(self.score_T))) if places is None else list(places)
-        worth, outside_S = self.held_out.worth(columns), self.chosen_outside(columns)
-        return worth, outside_S + (worth - float(np.nanmean(outside_S)))
+        score_of_best, outside_S = self.held_out.score_of_best(columns), self.chosen_outside(columns)
+        return score_of_best, outside_S + (score_of_best - float(np.nanmean(outside_S)))
 
     def difference(self, place_a: int, place_b: int, level: float = LEVEL) -> Difference:
         """Of two given trials: a paired bootstrap over posts."""

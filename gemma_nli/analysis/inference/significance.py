@@ -39,7 +39,7 @@ class Difference:
     method: str
 
     @property
-    def beyond_doubt(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.low > 0 or self.high < 0
 

@@ -15,12 +15,12 @@ from gemma_nli.analysis.report.figure_parts import COLORS, WINNER, Figure, color
 
 def answer_figure(findings: Findings) -> Figure | None:
     """Honest scores of the compared values with intervals, the raw bests beside them, baselines as lines."""
-    arms, score = findings.answer.arms, findings.metric_name
-    if not arms:
+    variants, score = findings.answer.variants, findings.metric_name
+    if not variants:
         return None
-    shown = arms[:24]
-    names = [label(arm.name) for arm in shown]
-    honest = [arm.honest for arm in shown]
+    shown = variants[:24]
+    names = [label(variant.name) for variant in shown]
+    honest = [variant.honest for variant in shown]
     figure = go.Figure()
     low, high = [h.value - h.low for h in honest], [h.high - h.value for h in honest]
     figure.add_scatter(
@@ -51,11 +51,11 @@ def answer_figure(findings: Findings) -> Figure | None:
     figure.update_yaxes(autorange="reversed", type="category")
     rows: list[tuple[str, ...]] = [("value", "trials", "honest", "low", "high", "raw best")]
     rows += [
-        (arm.name, str(len(arm.places)), *(f"{v:.3f}" for v in (h.value, h.low, h.high, h.raw)))
-        for arm, h in zip(shown, honest, strict=True)
+        (variant.name, str(len(variant.places)), *(f"{v:.3f}" for v in (h.value, h.low, h.high, h.raw)))
+        for variant, h in zip(shown, honest, strict=True)
     ]
     alt = f"Honest {score} of each {findings.answer.setting}: " + "; ".join(
-        f"{arm.name} {h.value:.3f} ({h.low:.3f} to {h.high:.3f})" for arm, h in zip(shown, honest, strict=True)
+        f"{variant.name} {h.value:.3f} ({h.low:.3f} to {h.high:.3f})" for variant, h in zip(shown, honest, strict=True)
     )
     lay_out(figure, 110 + 40 * (len(shown) + len(findings.baselines)), score, legend=True)
     note = (
@@ -67,13 +67,13 @@ def answer_figure(findings: Findings) -> Figure | None:
 
 def budget_figure(findings: Findings) -> Figure | None:
     """What each compared value's best score is expected to be after so many trials."""
-    arms, score = findings.answer.arms[: len(COLORS)], findings.metric_name
-    if not arms or max(len(arm.places) for arm in arms) < 2:
+    variants, score = findings.answer.variants[: len(COLORS)], findings.metric_name
+    if not variants or max(len(variant.places) for variant in variants) < 2:
         return None
     figure = go.Figure()
     rows: list[tuple[str, ...]] = [("value", "trials", f"expected best {score}", "10%", "90%")]
-    for index, arm in enumerate(arms):
-        n, curve = np.arange(1, len(arm.places) + 1), arm.curve
+    for index, variant in enumerate(variants):
+        n, curve = np.arange(1, len(variant.places) + 1), variant.curve
         figure.add_scatter(
             x=np.r_[n, n[::-1]],
             y=np.r_[curve.high, curve.low[::-1]],
@@ -87,16 +87,19 @@ def budget_figure(findings: Findings) -> Figure | None:
         figure.add_scatter(
             x=n,
             y=curve.expected,
-            name=label(arm.name),
+            name=label(variant.name),
             mode="lines+markers",
             line={"color": color(index), "width": 2.5},
             marker={"size": 5},
-            hovertemplate="%{x} trials: %{y:.3f}<extra>" + label(arm.name) + "</extra>",
+            hovertemplate="%{x} trials: %{y:.3f}<extra>" + label(variant.name) + "</extra>",
         )
         for at in sorted({1, max(1, len(n) // 4), max(1, len(n) // 2), len(n)}):
             values = (curve.expected[at - 1], curve.low[at - 1], curve.high[at - 1])
-            rows.append((arm.name, str(at), *(f"{v:.3f}" for v in values)))
-    ends = "; ".join(f"{arm.name} from {arm.curve.expected[0]:.3f} to {arm.curve.expected[-1]:.3f}" for arm in arms)
+            rows.append((variant.name, str(at), *(f"{v:.3f}" for v in values)))
+    ends = "; ".join(
+        f"{variant.name} from {variant.curve.expected[0]:.3f} to {variant.curve.expected[-1]:.3f}"
+        for variant in variants
+    )
     alt = f"Expected best {score} by number of trials, for each {findings.answer.setting}: {ends}."
     lay_out(figure, 340, "trials", score, legend=True)
     note = (

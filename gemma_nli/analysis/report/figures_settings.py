@@ -114,8 +114,8 @@ def interaction_figure(findings: Findings) -> Figure | None:
     alt = f"Mean {findings.metric_name} for each combination of {a} and {b}; beyond the sum of both effects the cells "
     alt += f"differ by {top.size:.3f} (root mean square, noise taken off)."
     lay_out(figure, 130 + 44 * len(first), label(b), label(a))
-    told = "; ".join(f"{short(i.keys[0])} x {short(i.keys[1])} {i.size:.3f}" for i in findings.interactions[:5])
-    note = f"Size of interactions, in {findings.metric_name}: {told}."
+    listed = "; ".join(f"{short(i.keys[0])} x {short(i.keys[1])} {i.size:.3f}" for i in findings.interactions[:5])
+    note = f"Size of interactions, in {findings.metric_name}: {listed}."
     return Figure("interaction", "The strongest interaction", alt, figure, tuple(rows), note)
 
 

@@ -75,7 +75,7 @@ def sections(findings: Findings) -> list[Section]:
 
 def _compared(findings: Findings) -> Section | None:
     answer = findings.answer
-    if not answer.arms:
+    if not answer.variants:
         return None
     how = {
         "compare": "Each compared value at its best, the rest tuned alike for each.",
@@ -167,7 +167,7 @@ def _errors(findings: Findings) -> Section:
     items.append(("By criterion", slice_table(mistakes.criteria, "criterion")))
     items.append("calibration")
     items += [(f"By {title}", slice_table(parts, title)) for title, parts in mistakes.slices.items()]
-    if mistakes.surest:
+    if mistakes.most_confident:
         items.append(("Most certain mistakes", mistake_table(findings)))
     lead = "Of the winner's out-of-fold predictions. F1 here is over all folds at once; intervals resample posts."
     return Section("errors", "Errors of the winner", lead, tuple(items))

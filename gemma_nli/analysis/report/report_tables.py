@@ -170,7 +170,7 @@ def confusion_table(findings: Findings) -> TableOf:
 
 
 def mistake_table(findings: Findings) -> TableOf:
-    surest, with_text = findings.mistakes.surest, any(m.text for m in findings.mistakes.surest)
+    most_confident, with_text = findings.mistakes.most_confident, any(m.text for m in findings.mistakes.most_confident)
     header = ("pair", "is", "probability of matched", "threshold", "source", *(("text",) if with_text else ()))
     rows = [
         (
@@ -181,7 +181,7 @@ def mistake_table(findings: Findings) -> TableOf:
             word(m.source),
             *((word(m.text),) if with_text else ()),
         )
-        for m in surest
+        for m in most_confident
     ]
     return TableOf(header, tuple(rows))
 

@@ -65,9 +65,9 @@ def left_aside(transformer: Path, pooling: str) -> list[str]:
         parts.append(f"its prompts ({', '.join(named)})")
     if _optional(transformer / "sentence_bert_config.json").get("do_lower_case") is True:
         parts.append("its lower-casing (do_lower_case)")
-    told = []
+    remarks = []
     if parts:
-        told.append(
+        remarks.append(
             f"a folder of sentence-transformers, used without {', '.join(parts)}: vectors are its token states pooled "
             "by model.pooling_strategy, not those of its own encode()."
         )
@@ -80,8 +80,8 @@ def left_aside(transformer: Path, pooling: str) -> list[str]:
     if own and [_POOLINGS.get(mode) for mode in own] != [pooling]:
         known = _POOLINGS.get(own[0]) if len(own) == 1 else None
         advice = f"compare model.pooling_strategy={known}" if known else "which model.pooling_strategy does not have"
-        told.append(f"its own pooling is {' and '.join(own)}, not {pooling}; {advice}.")
-    return told
+        remarks.append(f"its own pooling is {' and '.join(own)}, not {pooling}; {advice}.")
+    return remarks
 
 
 def _pooling_modes(config: dict[str, Any]) -> list[str]:

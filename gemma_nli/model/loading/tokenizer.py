@@ -29,7 +29,7 @@ CASES = ("I told Dr. Müller on Monday: NOTHING helps.", "Café, naïve, DON'T  
 _WORDS = sorted({word for text in SENTENCES for word in re.findall(r"[a-z]{2,}", text)})
 _FAR_SMALLER, _SMALLER = 0.5, 0.9
 """Shares of the embedding table: tables are padded by 5% at most (Pythia, Phi), Gemma's are smaller than its tokens."""
-_told: set[tuple[str, str]] = set()
+_reported: set[tuple[str, str]] = set()
 
 
 def load_tokenizer(name: str, folder: Path) -> Any:
@@ -89,11 +89,11 @@ def check_vocabulary(name: str, tokenizer: Any, rows: int, folder: Path) -> list
     return odd
 
 
-def tell(name: str, remarks: Iterable[str]) -> None:
+def report_remarks(name: str, remarks: Iterable[str]) -> None:
     """Warn of what `check_vocabulary` found odd, once per process."""
     for remark in remarks:
-        if (name, remark) not in _told:
-            _told.add((name, remark))
+        if (name, remark) not in _reported:
+            _reported.add((name, remark))
             log.warning("model.name: %s: %s", name, remark)
 
 

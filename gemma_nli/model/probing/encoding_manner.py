@@ -173,8 +173,10 @@ class _Trial:
             return replace(manner, first_position=None, padding=())
         last = len(self.wanted) - 1
         short = list(range(len(LENGTHS)))
-        companies = {"right": [short, short[::-1], [last, 3]], "left": [short]}
-        sides = [side for side in SIDES if all(self._off(rows, manner, side) <= self.least for rows in companies[side])]
+        neighbours = {"right": [short, short[::-1], [last, 3]], "left": [short]}
+        sides = [
+            side for side in SIDES if all(self._off(rows, manner, side) <= self.least for rows in neighbours[side])
+        ]
         return replace(manner, padding=tuple(sides))
 
     def _off(self, rows: list[int], manner: Manner, side: Side = "right") -> float:
@@ -230,10 +232,12 @@ class _Trial:
         if not types:
             return False
         batch = self.encoder.collate(self.tokens, [1])
-        told = replace(self.plain, segments=True)
+        with_segments = replace(self.plain, segments=True)
         try:
-            none, halves = (self.encoder.run(batch, manner)[0] for manner in (self.plain, told))
-            zeros = self.encoder.run({**batch, "token_type_ids": torch.zeros_like(batch["input_ids"])}, told)[0]
+            none, halves = (self.encoder.run(batch, manner)[0] for manner in (self.plain, with_segments))
+            zeros = self.encoder.run({**batch, "token_type_ids": torch.zeros_like(batch["input_ids"])}, with_segments)[
+                0
+            ]
         except (IndexError, RuntimeError):  # a table of one row, RoBERTa's
             return False
         if "token_type_ids" in tokenizer.model_input_names:

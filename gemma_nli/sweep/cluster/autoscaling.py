@@ -18,13 +18,13 @@ WAIT = "GEMMA_NLI_WAIT_FOR_NODES"
 _LOOK_SECONDS = 2.0
 
 
-def wait_for_nodes(asked: Resources, tell: Callable[[str], None]) -> None:
+def wait_for_nodes(asked: Resources, report: Callable[[str], None]) -> None:
     """Ask the autoscaler for a first node that holds a trial, and wait for it; at once where there is one.
 
     Without $GEMMA_NLI_WAIT_FOR_NODES nothing is waited for: what is there must do.
 
     Args:
-        tell: is given the phase's name when the waiting begins.
+        report: is given the phase's name when the waiting begins.
     Raises:
         SweepError: no such node in time, or the variable is no number.
     """
@@ -32,7 +32,7 @@ def wait_for_nodes(asked: Resources, tell: Callable[[str], None]) -> None:
     bundle = least_bundle(asked)
     if not minutes or _holds(bundle):
         return
-    tell("waiting")
+    report("waiting")
     request_resources(bundles=[bundle])
     try:
         until = time.monotonic() + 60 * minutes

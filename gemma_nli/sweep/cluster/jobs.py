@@ -24,7 +24,7 @@ from gemma_nli.base.advice import install_line
 from gemma_nli.base.errors import SweepError, did_you_mean
 from gemma_nli.base.masking import mask_credentials
 from gemma_nli.spec.spec import load_sweep
-from gemma_nli.sweep.cluster.job_words import check_secrets, host_and_port, inside
+from gemma_nli.sweep.cluster.job_arguments import check_secrets, host_and_port, inside
 
 LEFT_OUT = (".git", ".venv", "venv", "mlruns", "*.db", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
 """What never travels with a job, beside what .gitignore and .rayignore name."""
@@ -32,7 +32,7 @@ STOP_SECONDS = 60
 """How long a stopped job has for its running trials' folds and for MLflow, before it is killed."""
 _SWEEP = "gemma_nli.sweep"
 _CHECK = "_check-"  # no sweep's name begins so; Ray's list keeps a shadow of a deleted job that was a driver
-_TALKERS = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+_VERBOSE_MODULES = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 _AUTH = "the cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as on the head."
 
 
@@ -80,8 +80,8 @@ class Jobs:
                 f"{address}: nothing answers ({why}); is the head up, and the tunnel to it? "
                 "(`ray dashboard cluster.yaml` opens one)"
             ) from None
-        for talker in _TALKERS:
-            logging.getLogger(f"ray.{talker}").setLevel(logging.WARNING)  # of each package and socket, on our stderr
+        for module in _VERBOSE_MODULES:
+            logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # of each package and socket, on our stderr
         with self._asking(), _no_ray_address():
             self._client = JobSubmissionClient(address)
 
@@ -221,14 +221,14 @@ class Jobs:
         except RayError:  # its AuthenticationError says in 20 lines what ours does in one
             raise SweepError(f"{self.address}: {_AUTH}") from None
         except (RuntimeError, ConnectionError, OSError, ValueError) as error:
-            told = " ".join(mask_credentials(str(error)).split())
-            if "401" in told or "403" in told:
+            message = " ".join(mask_credentials(str(error)).split())
+            if "401" in message or "403" in message:
                 raise SweepError(f"{self.address}: {_AUTH}") from None
-            if "ray[default]" in told:
+            if "ray[default]" in message:
                 raise SweepError(f"jobs need Ray's job client: {install_line('gemma-nli[cluster]')}") from None
-            if "exceeds" in told or "too large" in told.lower():
-                told += " (leave folders out with --exclude; data belong on the shared storage)"
-            raise SweepError(f"{self.address}: {told[:600]}") from None
+            if "exceeds" in message or "too large" in message.lower():
+                message += " (leave folders out with --exclude; data belong on the shared storage)"
+            raise SweepError(f"{self.address}: {message[:600]}") from None
 
 
 @contextmanager

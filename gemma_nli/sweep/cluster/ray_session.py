@@ -43,8 +43,8 @@ def ray_session() -> Iterator[str | None]:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    for noisy in ("ray.tune", "ray.air", "ray.train"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # failed trials are told of by the board and the journals
+    for verbose in ("ray.tune", "ray.air", "ray.train"):
+        logging.getLogger(verbose).setLevel(logging.CRITICAL)  # failed trials are told of by the board and the journals
     worker.print_to_stdstream = _log_message
     if ray.is_initialized():
         yield _dashboard(ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR))

@@ -70,7 +70,7 @@ def choose(ready: Prepared, nodes: Sequence[Node], gpu_gib: float, growing: bool
     if asked.gpu != "auto":
         gpu = float(asked.gpu)
     elif any(node.gpus for node in nodes):
-        gpu = gpu_share(hungriest(configs_to_run(ready)), gpu_gib)
+        gpu = gpu_share(most_memory(configs_to_run(ready)), gpu_gib)
     else:
         gpu = 0.0
     fits = sum(slots(node, cpu, gpu) for node in nodes)
@@ -102,7 +102,7 @@ def least_bundle(asked: Resources) -> dict[str, float]:
     return {"CPU": cpu, **({"GPU": gpu} if gpu else {})}
 
 
-def hungriest(configs: list[RunConfig]) -> RunConfig:
+def most_memory(configs: list[RunConfig]) -> RunConfig:
     return max(configs, key=lambda config: estimate_memory(config).total)
 
 

@@ -57,16 +57,16 @@ class Forecast:
         seconds = {
             name: round(getattr(self, name), 1) for name in ("total", "start", "encode", "tune", "refit", "trial")
         }
-        told = {"seconds": seconds, "gpu_hours": round(self.gpu_hours, 4), "cpu_hours": round(self.cpu_hours, 4)}
+        times = {"seconds": seconds, "gpu_hours": round(self.gpu_hours, 4), "cpu_hours": round(self.cpu_hours, 4)}
         cost = {} if price is None else {"price": price, "cost": round(self.cost(price), 2)}
-        return {**told, **cost, "trials": self.trials, "notes": self.notes}
+        return {**times, **cost, "trials": self.trials, "notes": self.notes}
 
 
-def forecast(spec: SweepSpec, tell: Callable[[str], None] = lambda step: None) -> Forecast:
+def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None) -> Forecast:
     """Measure, then reckon; takes a minute or two, and leaves nothing behind.
 
     Args:
-        tell: called with what is measured next, as each step begins.
+        report: called with what is measured next, as each step begins.
     Raises:
         GemmaNliError: whatever the sweep itself would refuse.
     """
@@ -76,19 +76,19 @@ def forecast(spec: SweepSpec, tell: Callable[[str], None] = lambda step: None) -
     if not configs:
         return Forecast(time.monotonic() - began, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, ["nothing is left to run"])
     prepared = time.monotonic() - began
-    tell("starting Ray")
+    report("starting Ray")
     with ray_session():
         wait_for_nodes(spec.resources, lambda phase: None)
         resources = decide_resources(ready)
         started = time.monotonic() - began
         counts = Counter(map(cost_class, configs))
         common = next(config for config in configs if cost_class(config) == counts.most_common(1)[0][0])
-        tell("a rehearsal: one trial on invented posts, from its start to a registered model")
+        report("a rehearsal: one trial on invented posts, from its start to a registered model")
         fixed = rehearse(spec, common)["total"]
         try:
-            tell("how long texts take to encode")
+            report("how long texts take to encode")
             encoding, rates = _encoding(ready)
-            tell(f"the first epochs of {min(len(counts), MEASURED_CLASSES)} kinds of trial")
+            report(f"the first epochs of {min(len(counts), MEASURED_CLASSES)} kinds of trial")
             costs, notes = _trials(ready, configs, counts, resources, rates)
         except RayError as error:
             raise ray_failed(error) from None

@@ -117,7 +117,7 @@ def _slices(request: FeatureRequest, missing: list[int], characters: int, batch_
         rows_of.setdefault(request.premises[row], []).append(row)
     posts = sorted(rows_of, key=len)
     count = max(1, min(len(posts), int(characters / CHARACTERS_A_TOKEN / (3 * batch_tokens))))
-    return [[row for post in posts[start::count] for row in rows_of[post]] for start in range(count)]
+    return [[row for trial_changed in posts[start::count] for row in rows_of[trial_changed]] for start in range(count)]
 
 
 def _work(size: np.ndarray[Any, np.dtype[np.int64]], rate: float, request: FeatureRequest) -> np.ndarray[Any, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.features import FeatureStore
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.cluster.trial_resources import Node, choose, hungriest
-from gemma_nli.sweep.earlier_spaces import take_up_earlier, told
+from gemma_nli.sweep.cluster.trial_resources import Node, choose, most_memory
+from gemma_nli.sweep.earlier_spaces import how_many_fit, take_up_earlier
 from gemma_nli.sweep.forecast.gpu_memory import GIB, estimate_memory
 from gemma_nli.sweep.prepare import configs_to_run, feature_requests, prepare
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
@@ -34,7 +34,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
     configs = configs_to_run(ready)
     total = len(ready.cells) or spec.total_trials
     done = ready.num_done
-    estimate = estimate_memory(hungriest(configs)) if configs else None
+    estimate = estimate_memory(most_memory(configs)) if configs else None
     space = spec.model_dump(mode="json")["space"]
     return {
         "name": spec.name,
@@ -46,7 +46,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
         "chosen_by": spec.search.algorithm,
         "done": done,
         "to_run": max(0, total - done),
-        "earlier": told(ready),
+        "earlier": how_many_fit(ready),
         "failed_before": sum(record.state == "failed" for record in ready.records.values()),
         "evaluation_pairs": {
             fold: len(ready.pairs.evaluation_rows(fold)) for fold in range(1, ready.pairs.num_folds + 1)

@@ -177,18 +177,18 @@ def _first_bytes(host: str, port: int) -> bytes:
 
 def _within(seconds: float, ask: Callable[[], bytes]) -> bytes | Exception | None:
     """Its answer, what it raised, or None where it takes longer: a name that does not resolve knows no time limit."""
-    told: list[bytes | Exception] = []
+    answers: list[bytes | Exception] = []
 
     def work() -> None:
         try:
-            told.append(ask())
+            answers.append(ask())
         except (OSError, UnicodeError) as error:
-            told.append(error)
+            answers.append(error)
 
     thread = threading.Thread(target=work, daemon=True, name="gemma_nli-ray-address")
     thread.start()
     thread.join(seconds)
-    return told[0] if told else None
+    return answers[0] if answers else None
 
 
 def _why(error: Exception) -> str:

@@ -20,8 +20,8 @@ from gemma_nli.base.errors import JournalError
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.storage import Place
 from gemma_nli.sweep.ray.lost_trials import LostTrials
-from gemma_nli.sweep.ray.watch import dead_part
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.ray.ray_processes import dead_part
+from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.training.results import summarize
 from gemma_nli.trial import TrialJournal
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 
-class Postman(Protocol):
-    """Takes the keys of trials that have news, at once and without raising."""
+class TrialChanged(Protocol):
+    """Takes the keys of trials that have changed, at once and without raising."""
 
     def __call__(self, key: str) -> None: ...
 
@@ -39,11 +39,11 @@ class Postman(Protocol):
 class LiveSweep:
     """The driver's own objects of a running sweep. They hold threads and locks and never leave the process."""
 
-    board: Board
+    progress: ProgressState
     storage: Place
     pairs: PairTable
-    post: Postman
-    tell_running: bool
+    trial_changed: TrialChanged
+    report_running: bool
     stopped: Callable[[str], str | None]
     lost: LostTrials
     notes: list[str]
@@ -77,53 +77,53 @@ class SweepCallback(MLflowLoggerCallback):
 
     def log_trial_start(self, trial: Trial) -> None:
         key = trial.config["key"]
-        self.live.board.add(key, trial.config["settings"])
-        self.live.board.update(key, "running")
-        if self.live.tell_running:
-            self.live.post(key)
+        self.live.progress.add(key, trial.config["settings"])
+        self.live.progress.update(key, "running")
+        if self.live.report_running:
+            self.live.trial_changed(key)
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         if not result.get("done"):
-            self.live.board.update(trial.config["key"], "running", folds_done=result["folds_done"])
-            if self.live.tell_running:
-                self.live.post(trial.config["key"])
+            self.live.progress.update(trial.config["key"], "running", folds_done=result["folds_done"])
+            if self.live.report_running:
+                self.live.trial_changed(trial.config["key"])
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         try:
             self._ended(trial, failed)
         except JournalError as error:  # the disk refuses: one trial's matter, and no end of the sweep
             self.live.notes.append(f"trial {trial.config['key'][:8]} has no end: {error}")
-            self.live.board.update(trial.config["key"], "failed")
-        self.live.post(trial.config["key"])
+            self.live.progress.update(trial.config["key"], "failed")
+        self.live.trial_changed(trial.config["key"])
 
     def _ended(self, trial: Trial, failed: bool) -> None:
         key, last = trial.config["key"], trial.last_result or {}
         journal = TrialJournal(self.live.storage, key)
         if failed and dead_part() is not None:  # Ray's end and not the trial's
-            self.live.board.update(key, "waiting")
+            self.live.progress.update(key, "waiting")
         elif failed:
             again = not self.live.lost.ended(key) and self.live.lost.lost(key, trial.num_failures, _cause(trial))
-            self.live.board.update(key, "waiting" if again else "failed")
+            self.live.progress.update(key, "waiting" if again else "failed")
         elif last.get("failed"):
-            self.live.board.update(key, "failed")
+            self.live.progress.update(key, "failed")
             if not self.live.lost.ended(key):
                 self.live.lost.refused(key, str(last.get("error")))
         elif not last.get("done") or last.get("folds_done", 0) < last.get("num_folds", 0):
             self._cut_short(key, journal, last)
         else:
-            self.live.board.update(key, "finished", dict(last["aggregates"]), last["folds_done"])
+            self.live.progress.update(key, "finished", dict(last["aggregates"]), last["folds_done"])
 
     def _cut_short(self, key: str, journal: TrialJournal, last: dict[str, Any]) -> None:
         """Stopped by the scheduler: pruned, with its reason. By the sweep's end: goes on when the sweep does."""
         reason = self.live.stopped(key)
         if reason is None:
-            self.live.board.update(key, "waiting")
+            self.live.progress.update(key, "waiting")
             return
         record = journal.read()
         done = sorted(record.folds) if record is not None else []
         estimate = summarize([record.folds[fold] for fold in done], self.live.pairs) if record is not None else None
         journal.stop("pruned", estimate, reason=f"after fold {len(done)}: {reason}")
-        self.live.board.update(key, "pruned", estimate.aggregates if estimate else None, len(done))
+        self.live.progress.update(key, "pruned", estimate.aggregates if estimate else None, len(done))
 
 
 def _cause(trial: Trial) -> str:

@@ -111,8 +111,8 @@ def encode_on_nodes(requests: list[FeatureRequest], storage: Place, settings: Fe
             "num_returns": 2,
             "max_retries": 3,
         }
-        told, arrays = _encode_and_share.options(**options).remote(request, storage, settings)
-        report: EncodeReport = ray.get(told)
+        report_ref, arrays = _encode_and_share.options(**options).remote(request, storage, settings)
+        report: EncodeReport = ray.get(report_ref)
         reports.append(
             EncodeReport(len(missing), len(request.unique_rows) - len(missing), report.seconds, report.padding_share)
         )

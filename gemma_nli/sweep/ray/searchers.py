@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from gemma_nli.search.studies_per_value import ArmStudies
+from gemma_nli.search.studies_per_value import StudyPerVariant
 from gemma_nli.search.study import Proposal, SweepStudy
 
 
@@ -58,7 +58,7 @@ class StudySearcher(Searcher):
 
     def __init__(
         self,
-        study: SweepStudy | ArmStudies,
+        study: SweepStudy | StudyPerVariant,
         num_folds: int,
         config_of: Callable[[Proposal], dict[str, Any]] = lambda proposal: {"settings": proposal.settings},
         stopped: Callable[[str], str | None] = lambda key: None,

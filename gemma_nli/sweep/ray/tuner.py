@@ -17,13 +17,13 @@ from gemma_nli.sweep.cluster.ray_session import ray_failed
 from gemma_nli.sweep.cluster.trial_resources import TrialResources
 from gemma_nli.sweep.interrupts import Interrupts
 from gemma_nli.sweep.prepare import Prepared
-from gemma_nli.sweep.ray.callback import LiveSweep, Postman, SweepCallback, register_live, unregister_live
+from gemma_nli.sweep.ray.callback import LiveSweep, SweepCallback, TrialChanged, register_live, unregister_live
 from gemma_nli.sweep.ray.lost_trials import LostTrials
 from gemma_nli.sweep.ray.scheduler import FoldScheduler, build_scheduler
 from gemma_nli.sweep.ray.searchers import CellSearcher, StudySearcher
 from gemma_nli.sweep.ray.shared_features import SharedBlock, TrialContext
 from gemma_nli.sweep.ray.trainable import CvTrial
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial.hardware import environment_tags
 
@@ -34,12 +34,12 @@ command line of each worker that starts and in Ray's log. Workers have the envir
 
 @dataclass
 class Tuning:
-    """One fleet of trials. `post` is told the key of each trial that has news, `notes` what the user should know."""
+    """Trials run together. `trial_changed` gets the key of each that changed, `notes` what the user should know."""
 
     ready: Prepared
     folder: SweepFolder
-    board: Board
-    post: Postman
+    progress: ProgressState
+    trial_changed: TrialChanged
     interrupts: Interrupts
     resources: TrialResources
     notes: list[str]
@@ -69,7 +69,7 @@ class Tuning:
             decision = scheduler.stopped.get(key) if scheduler is not None else None
             return decision.reason if decision is not None else None
 
-        searcher = build_searcher(self.ready, self.folder, self.board, self.post, stopped, self.notes)
+        searcher = build_searcher(self.ready, self.folder, self.progress, self.trial_changed, stopped, self.notes)
         lost = LostTrials(self.ready, context.tags)
         slow = (
             any(not cell.config.model.freeze_encoder for cell in self.ready.cells.values())
@@ -77,7 +77,9 @@ class Tuning:
         )
         register_live(
             self.ready.sweep_id,
-            LiveSweep(self.board, self.ready.storage, self.ready.pairs, self.post, slow, stopped, lost, self.notes),
+            LiveSweep(
+                self.progress, self.ready.storage, self.ready.pairs, self.trial_changed, slow, stopped, lost, self.notes
+            ),
         )
         try:
             self._fit(context, searcher, scheduler)
@@ -94,8 +96,8 @@ class Tuning:
     def _give_up(self, lost: LostTrials) -> None:
         try:
             for key in lost.give_up_all():
-                self.board.update(key, "failed")
-                self.post(key)
+                self.progress.update(key, "failed")
+                self.trial_changed(key)
         except JournalError as error:
             self.notes.append(str(error))
 

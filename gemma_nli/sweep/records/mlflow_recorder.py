@@ -68,7 +68,7 @@ class Recorder:
             return f"{self.sweep_run_id} in {store.shown}"
         return f"{store.shown.rstrip('/')}/#/experiments/{self.tracker.experiment_id}/runs/{self.sweep_run_id}"
 
-    def post(self, key: str) -> None:
+    def trial_changed(self, key: str) -> None:
         """A trial has news: its journal is projected soon, in the outbox's thread."""
         if self.outbox is not None:
             self.outbox.submit(key, partial(self.deliver, key))

@@ -82,13 +82,13 @@ class Outcome:
 
     def notes(self) -> list[str]:
         """What its user should know of the trials: how many did not learn, the best one's reason or one of theirs."""
-        dull = [trial for trial in self.trials if trial.warning]
-        if not dull:
+        warned = [trial for trial in self.trials if trial.warning]
+        if not warned:
             return []
-        shown_one = self.best if self.best in dull else dull[0]
+        shown_one = self.best if self.best in warned else warned[0]
         assert shown_one is not None
         which = "the best trial" if shown_one is self.best else "one of them"
-        trials = f"{len(dull)} of {self.counts['finished']} finished trials did not learn in every fold"
+        trials = f"{len(warned)} of {self.counts['finished']} finished trials did not learn in every fold"
         return [f"{trials}; {which}: {shown_one.warning}"]
 
     def pareto_front(self, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
@@ -113,9 +113,9 @@ def outcome_of(ready: Prepared) -> Outcome:
     """Read it from the journals; one that has been read as done is not read again, as its end is its last."""
     trials = []
     for keys in _slices(list(ready.trials)):
-        news = read_trials(ready.storage, [key for key in keys if not ready.is_done(key)])
+        read_now = read_trials(ready.storage, [key for key in keys if not ready.is_done(key)])
         for key in keys:
-            record = ready.records[key] if ready.is_done(key) else news.get(key)
+            record = ready.records[key] if ready.is_done(key) else read_now.get(key)
             trials.append(_outcome(key, ready.trials[key].settings, record, ready.spec.metric))
     return Outcome(tuple(trials), ready.spec.mode)
 

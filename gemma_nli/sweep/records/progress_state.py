@@ -28,7 +28,7 @@ class CellStatus:
     folds_done: int = 0
 
 
-class Board:
+class ProgressState:
     """Written by the driver's callback, read by the progress display; safe for both threads."""
 
     def __init__(self, metric: str, mode: str, total: int) -> None:
@@ -40,26 +40,26 @@ class Board:
         self.began = time.monotonic()
         self.tuning_since: float | None = None
         self.lock = threading.RLock()
-        self.watchers: list[Callable[[], None]] = []
+        self.observers: list[Callable[[], None]] = []
 
     def enter(self, phase: str) -> None:
         with self.lock:
             self.phase = phase
             if phase == "tuning":
                 self.tuning_since = time.monotonic()
-        self._tell()
+        self._notify()
 
     def encoded(self, done: int, of: int) -> None:
         with self.lock:
             self.texts = (done, of)
-        self._tell()
+        self._notify()
 
     def link(self, name: str, where: str | None) -> None:
         """Where more is to be seen, as in ("MLflow run", "http://..."); None is passed over."""
         if where:
             with self.lock:
                 self.links[name] = where
-            self._tell()
+            self._notify()
 
     def add(self, key: str, settings: Mapping[str, Any], reused: bool = False) -> CellStatus:
         with self.lock:
@@ -77,7 +77,7 @@ class Board:
             if metrics:
                 cell.metrics = dict(metrics)
                 cell.objective = float(metrics.get(self.metric, math.nan))
-        self._tell()
+        self._notify()
 
     def count(self, *states: CellState) -> int:
         with self.lock:
@@ -104,6 +104,6 @@ class Board:
             left = self.total - sum(cell.state in ("finished", "pruned", "failed") for cell in self.cells.values())
             return left * (time.monotonic() - self.tuning_since) / ran
 
-    def _tell(self) -> None:
-        for watcher in self.watchers:
-            watcher()
+    def _notify(self) -> None:
+        for observer in self.observers:
+            observer()

@@ -24,7 +24,7 @@ class Reported:
     markdown: Path
     facts: dict[str, Any]
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         facts = {name: value for name, value in self.facts.items() if name != "of"}
         return {"html": str(self.html), "markdown": str(self.markdown), **facts}

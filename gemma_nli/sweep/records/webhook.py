@@ -66,9 +66,9 @@ class Notifier:
         text = f"Sweep {self.name} {event}: {counts}"
         if result.best is not None:
             text += f"; best {result.best.objective:.4f}"
-        told = result.to_json()
-        del told["failures"]  # an error may quote a post where data.log_text allows it: counts are enough here
-        return self._send({"text": f"{text}.", "event": event, **told})
+        facts = result.to_json()
+        del facts["failures"]  # an error may quote a post where data.log_text allows it: counts are enough here
+        return self._send({"text": f"{text}.", "event": event, **facts})
 
     def failed(self, error: BaseException) -> str | None:
         """Why it could not be told, or None. Of an error that is none of ours, only the kind."""

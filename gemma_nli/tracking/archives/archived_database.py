@@ -93,7 +93,7 @@ def addresses(database: sqlite3.Connection) -> Iterator[tuple[str, str, str, obj
             yield from ((table, column, rows, row[0]) for row in found if row[0] not in (None, ""))
 
 
-def move_addresses(path: Path, homes: Mapping[Path, Path]) -> None:
+def move_addresses(path: Path, folders_of: Mapping[Path, Path]) -> None:
     """Rewrite each address of artifacts from the folders they were taken from to those they are restored to.
 
     Raises:
@@ -102,7 +102,7 @@ def move_addresses(path: Path, homes: Mapping[Path, Path]) -> None:
     """
     with closing(sqlite3.connect(path)) as database, database:
         for table, column, rows, address in list(addresses(database)):
-            moved = _moved(address, homes)
+            moved = _moved(address, folders_of)
             if moved is None:
                 raise TrackingError(
                     f"its database names artifacts outside of the archive: {shown(str(address))} in {table}.{column}"
@@ -115,14 +115,14 @@ def move_addresses(path: Path, homes: Mapping[Path, Path]) -> None:
                 )
 
 
-def _moved(address: object, homes: Mapping[Path, Path]) -> str | None:
+def _moved(address: object, folders_of: Mapping[Path, Path]) -> str | None:
     if not isinstance(address, str) or "\0" in address:
         return None
     folder = local_folder(address)
     if folder is None:
         return address if is_elsewhere(address) else None
     folder = Path(os.path.normpath(folder))
-    for old, new in homes.items():
+    for old, new in folders_of.items():
         if folder.is_relative_to(old):
             return (
                 address

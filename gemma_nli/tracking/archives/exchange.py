@@ -178,8 +178,8 @@ def _forget(database: Path, work: Path | None) -> None:
     if work is None:
         _journal(database).unlink(missing_ok=True)
         return
-    rubbish = json.dumps({"work": work.name}).encode()
+    work_note = json.dumps({"work": work.name}).encode()
     if _journal(database).exists():
-        write_whole(_journal(database), rubbish)  # the moves are done; what is left is to tidy up
+        write_whole(_journal(database), work_note)  # the moves are done; what is left is to tidy up
     shutil.rmtree(work, ignore_errors=True)
     _journal(database).unlink(missing_ok=True)

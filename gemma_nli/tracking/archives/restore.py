@@ -77,13 +77,13 @@ def _put(source: Path, store: Store, database: Path, work: Path, unpacked: Unpac
     manifest, ready = unpacked.manifest, work / "store"
     ready.mkdir()
     unpacked.place(ready)
-    homes = _homes(manifest, database, _own_roots(store, database))
+    folders_of = _homes(manifest, database, _own_roots(store, database))
     try:
         check_database(ready / DATABASE)
-        move_addresses(ready / DATABASE, {Path(root): homes[n] for n, root in enumerate(manifest.roots)})
+        move_addresses(ready / DATABASE, {Path(root): folders_of[n] for n, root in enumerate(manifest.roots)})
     except (TrackingError, sqlite3.Error) as error:
         raise TrackingError(f"{source}: {error}; nothing was restored.") from None
-    taken = [path for path in (database, *homes) if _is_in_the_way(path)]
+    taken = [path for path in (database, *folders_of) if _is_in_the_way(path)]
     if taken and not replace:
         raise _taken(taken[0])
     aside = f".before-restore-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -92,7 +92,7 @@ def _put(source: Path, store: Store, database: Path, work: Path, unpacked: Unpac
         if os.path.lexists(f"{database}{suffix}"):
             away.append((Path(f"{database}{suffix}"), Path(f"{database}{aside}{suffix}")))
     into: Moves = []
-    for number, home in enumerate(homes):
+    for number, home in enumerate(folders_of):
         if not home.is_relative_to(database.parent):
             continue  # nothing was packed of it
         packed = ready / "artifacts" / str(number)
@@ -133,26 +133,28 @@ def _homes(manifest: Manifest, database: Path, own: set[Path]) -> list[Path]:
     A place that is taken is taken over only where it is the replaced store's own.
     """
     folder, old = database.parent, Path(manifest.database).parent
-    homes: list[Path] = []
+    folders_of: list[Path] = []
     filled = {name.split("/")[1] for name in manifest.sha256 if name != DATABASE}
     for number, root in enumerate(map(Path, manifest.roots)):
         hidden = any(part.startswith(".") for part in root.parts)
         if Path(manifest.database) == database and str(number) not in filled and not (hidden or os.path.lexists(root)):
-            homes.append(root)  # an experiment without files, in its old place: there is nothing there to be harmed
+            folders_of.append(
+                root
+            )  # an experiment without files, in its old place: there is nothing there to be harmed
             continue
         wanted = folder / root.relative_to(old) if root.is_relative_to(old) and root != old else None
-        if wanted is None or not _is_free(wanted, folder, database, own, homes):
+        if wanted is None or not _is_free(wanted, folder, database, own, folders_of):
             names = (f"artifacts-{n}" for n in range(number, 10**6))
-            wanted = next(p for name in names if _is_free(p := folder / name, folder, database, own, homes))
-        homes.append(wanted)
-    return homes
+            wanted = next(p for name in names if _is_free(p := folder / name, folder, database, own, folders_of))
+        folders_of.append(wanted)
+    return folders_of
 
 
-def _is_free(path: Path, folder: Path, database: Path, own: set[Path], homes: list[Path]) -> bool:
+def _is_free(path: Path, folder: Path, database: Path, own: set[Path], folders_of: list[Path]) -> bool:
     parts = path.relative_to(folder).parts
     if any(part.startswith((".", database.name)) or unsafe_text(part) for part in parts):
         return False
-    if any(path.is_relative_to(home) or home.is_relative_to(path) for home in homes):
+    if any(path.is_relative_to(home) or home.is_relative_to(path) for home in folders_of):
         return False
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         return False  # a link on the way leads out

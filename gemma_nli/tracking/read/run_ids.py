@@ -28,8 +28,8 @@ def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
         if found:
             names = [f"  {run.info.run_id}  {run.info.run_name}" for run in found[:CANDIDATES]]
             more = ["  ..."] if len(found) > CANDIDATES else []
-            told = "\n".join([f"{store.shown}: more than one run begins with '{run_id}':", *names, *more])
-            raise TrackingError(told)
+            message = "\n".join([f"{store.shown}: more than one run begins with '{run_id}':", *names, *more])
+            raise TrackingError(message)
     else:
         try:
             return client.get_run(wanted if re.fullmatch(r"[0-9a-f]{32}", wanted) else run_id)

@@ -51,7 +51,7 @@ def save_model_folder(bundle: Path, target: Path, example: pd.DataFrame | None, 
     """
     with tempfile.TemporaryDirectory(prefix=".export_", dir=target.parent) as folder:
         exported = Path(folder) / "torch"
-        model, told = _export(bundle, exported, export_limit_gib)
+        model, exported_as = _export(bundle, exported, export_limit_gib)
         mlflow.pyfunc.save_model(
             path=str(target),
             mlflow_model=model,
@@ -62,9 +62,9 @@ def save_model_folder(bundle: Path, target: Path, example: pd.DataFrame | None, 
             signature=SIGNATURE,
             input_example=EXAMPLE if example is None else example,
         )
-        if told == PT2:
+        if exported_as == PT2:
             shutil.move(exported / "data", target / "data")
-    return told
+    return exported_as
 
 
 def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:

@@ -103,9 +103,9 @@ def promote_if_better(store: Store, name: str, version: int, role: Role, level: 
         holder = _holder(client, name, role)
         if holder is not None and holder.version == new.version:
             return Decision(name, version, role, True, f"is {role} already", version)
-        told = new.tags.get(f"{DECIDED}{role}")
-        if told is not None:
-            return Decision(name, version, role, False, told, _number(holder))
+        decided = new.tags.get(f"{DECIDED}{role}")
+        if decided is not None:
+            return Decision(name, version, role, False, decided, _number(holder))
         difference = None
         if holder is None:
             better, why = True, f"no version was {role}"

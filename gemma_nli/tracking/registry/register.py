@@ -97,8 +97,8 @@ def register_bundle(
             _open_model(client, model_name)
             client.create_model_version(model_name, source, source_run_id, tag_texts(everything))
             matching = _whole(client, _versions(client, model_name, identity))
-            for twin in matching[1:]:  # of a retried request
-                client.delete_model_version(model_name, twin.version)
+            for duplicate in matching[1:]:  # of a retried request
+                client.delete_model_version(model_name, duplicate.version)
         version = matching[0]
         _alias_once(client, version, alias)
         return _registered(client, version, created, alias)
@@ -149,9 +149,9 @@ def _upload(
 ) -> tuple[str, str]:
     """(the files' address, what `save_model_folder` says of a torch module in it)."""
     with tempfile.TemporaryDirectory(prefix=".register_", dir=bundle.parent) as folder:
-        told = save_model_folder(bundle, Path(folder) / name, example, limit_gib)
+        exported_as = save_model_folder(bundle, Path(folder) / name, example, limit_gib)
         client.log_artifacts(run_id, folder)
-    return f"{client.get_run(run_id).info.artifact_uri}/{name}", told
+    return f"{client.get_run(run_id).info.artifact_uri}/{name}", exported_as
 
 
 def _open_model(client: MlflowClient, name: str) -> None:

@@ -27,9 +27,9 @@ from gemma_nli.base.errors import TrackingError
 from gemma_nli.base.masking import mask_address
 from gemma_nli.config import MlflowConfig, database_uri, home, quoted_path, sqlite_address, sqlite_file
 from gemma_nli.tracking.archives.exchange import is_unsettled, settle_exchange, store_lock
+from gemma_nli.tracking.store.database_owner import check_database
 from gemma_nli.tracking.store.refusals import reason_of
 from gemma_nli.tracking.store.uri_kinds import DATABASES, check_scheme, file_store_advice
-from gemma_nli.tracking.store.whose_database import check_database
 
 # Read by MLflow at call time. A dead server costs seconds, not the four minutes of MLflow's seven retries; a user's own
 # setting wins. Run URLs stay unprinted: they would carry the credentials of the tracking URI.

@@ -75,14 +75,14 @@ def reason_of(store: Store, error: Exception) -> str:
         return _of_server(why, error) or _plain(why)
     if store.database is not None:
         return _first(_FILE, why) or _of_file_system(error) or _plain(why)
-    told = _first(_DATABASE, why)
-    if told is None and "OperationalError" in why and (because := _first(_NETWORK, why)):
-        told = f"the database server does not answer ({because}): {_AWAY}"
-    return told or _of_file_system(error) or _plain(why)
+    sentence = _first(_DATABASE, why)
+    if sentence is None and "OperationalError" in why and (because := _first(_NETWORK, why)):
+        sentence = f"the database server does not answer ({because}): {_AWAY}"
+    return sentence or _of_file_system(error) or _plain(why)
 
 
 def _first(cases: tuple[tuple[str, str], ...], why: str) -> str | None:
-    return next((told for sign, told in cases if re.search(sign, why, flags=re.I)), None)
+    return next((sentence for sign, sentence in cases if re.search(sign, why, flags=re.I)), None)
 
 
 def _of_server(why: str, error: Exception) -> str | None:

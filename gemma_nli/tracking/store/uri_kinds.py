@@ -28,15 +28,15 @@ def check_scheme(scheme: str) -> None:
 
 def file_store_advice(uri: str) -> str:
     """What to do about a `./mlruns`: two lines that keep its runs, where it has any."""
-    told = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer takes; "
+    message = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer takes; "
     folder = expanded(unquote(uri.removeprefix("file://").removeprefix("file:"))).absolute()
     if not folder.is_dir():
-        return told + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
+        return message + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."
     names = ("mlflow.db", *(f"mlflow-migrated{n or ''}.db" for n in range(100)))
     target = next(path for name in names if not (path := folder.parent / name).exists())
     address = sqlite_address(target)
     return (
-        f"{told}to keep its runs (its artifacts stay where they are):\n"
+        f"{message}to keep its runs (its artifacts stay where they are):\n"
         f"  {command_line('mlflow', 'migrate-filestore', '--source', folder, '--target', address)}\n"
         f"  export MLFLOW_TRACKING_URI={shlex.quote(address)}"
     )

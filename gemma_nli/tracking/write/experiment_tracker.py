@@ -27,7 +27,7 @@ from gemma_nli.tracking.registry.model_folder import save_model_folder
 from gemma_nli.tracking.store.mlflow_store import talking
 from gemma_nli.tracking.write.from_journal import user_tags
 from gemma_nli.tracking.write.projection import KIND, STATE, DatasetFacts, MetricPoint
-from gemma_nli.tracking.write.runs import KnownRun, log_dataset, log_news, upload_news
+from gemma_nli.tracking.write.runs import KnownRun, log_changes, log_dataset, upload_changed
 from gemma_nli.tracking.write.tracker import TASK, MlflowTracker, now_ms
 from gemma_nli.trial.hardware import environment_tags, hardware_tags
 
@@ -136,7 +136,7 @@ class ExperimentTracker:
         title = name or Path(str(source)).name
         if self._mlflow is not None and self._known is not None:
             with talking(self._mlflow.store, f"upload '{title}'", seconds=120):
-                upload_news(self._mlflow.client, self._known, {title: content})
+                upload_changed(self._mlflow.client, self._known, {title: content})
         if self._wandb is not None:
             place = Path(self._wandb.dir) / title  # in the run's own folder: W&B links to files that lie elsewhere
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ class ExperimentTracker:
     ) -> None:
         if self._mlflow is not None and self._known is not None:
             with talking(self._mlflow.store, "log to the run"):
-                log_news(self._mlflow.client, self._known, params or {}, points or [], tags or {})
+                log_changes(self._mlflow.client, self._known, params or {}, points or [], tags or {})
 
 
 def _masked(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,14 +123,14 @@ def unique_trials(client: MlflowClient, runs: Iterator[Run]) -> dict[str, KnownR
             by_key[key].append(run)
         else:
             by_key[key] = [run]
-    for key, twins in by_key.items():
-        first = keep_earliest(client, twins)
+    for key, duplicates in by_key.items():
+        first = keep_earliest(client, duplicates)
         assert first is not None
         known[key] = KnownRun.of(first)
     return known
 
 
-def log_news(
+def log_changes(
     client: MlflowClient,
     run: KnownRun,
     params: Mapping[str, object],
@@ -175,14 +175,14 @@ def tag_texts(tags: Mapping[str, object]) -> dict[str, str]:
     return {names[name]: value for name, value in kept.items()}
 
 
-def upload_news(client: MlflowClient, run: KnownRun, artifacts: Mapping[str, Path | bytes]) -> None:
+def upload_changed(client: MlflowClient, run: KnownRun, artifacts: Mapping[str, Path | bytes]) -> None:
     """Uploads what is new in one call, staged in a folder of links."""
     signatures = {name: shape.artifact_signature(source) for name, source in artifacts.items()}
-    news = {name: source for name, source in artifacts.items() if run.artifacts.get(name) != signatures[name]}
-    if not news:
+    new_artifacts = {name: source for name, source in artifacts.items() if run.artifacts.get(name) != signatures[name]}
+    if not new_artifacts:
         return
     with tempfile.TemporaryDirectory(prefix="gemma_nli_artifacts_") as folder:
-        for name, source in news.items():
+        for name, source in new_artifacts.items():
             _stage(Path(folder), name, source)
         client.log_artifacts(run.run_id, folder)
     run.artifacts.update(signatures)

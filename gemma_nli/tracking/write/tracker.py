@@ -22,13 +22,13 @@ from gemma_nli.tracking.write.runs import (
     ALIVE,
     KnownRun,
     keep_earliest,
+    log_changes,
     log_dataset,
-    log_news,
     search,
     tag_texts,
     tags_filter,
     unique_trials,
-    upload_news,
+    upload_changed,
 )
 
 TASK = {"task": "nli_binary_classification", "mlflow.source.name": "gemma-nli", "mlflow.source.type": "LOCAL"}
@@ -64,9 +64,9 @@ class MlflowTracker:
                 assert run is not None
             known = KnownRun.of(run, detailed=True)
             self._sweep_ids[known.run_id] = sweep.sweep_id
-            upload_news(self._client, known, sweep.artifacts)
+            upload_changed(self._client, known, sweep.artifacts)
             log_dataset(self._client, known, sweep.dataset)
-            log_news(self._client, known, sweep.params, (), {**_notes(sweep), **sweep.tags})
+            log_changes(self._client, known, sweep.params, (), {**_notes(sweep), **sweep.tags})
             if known.status != "RUNNING":
                 self._client.update_run(known.run_id, status="RUNNING")
             return known.run_id
@@ -97,15 +97,15 @@ class MlflowTracker:
                 step = 0 if old is None else old.step + (old.value != value)
                 if old is None or step != old.step:
                     points.append(MetricPoint(name, value, step, ended))
-            upload_news(self._client, known, artifacts or {})
-            log_news(self._client, known, {}, points, tags or {})
+            upload_changed(self._client, known, artifacts or {})
+            log_changes(self._client, known, {}, points, tags or {})
             self._client.set_terminated(run_id, STATUS.get(status, status), ended)
 
     def known_trials(self, sweep_run_id: str | None) -> dict[str, tuple[str, str]]:
         """Trial key to (run id, status) of the sweep's trial runs; twins are deleted, orphans put under it."""
         with self._talking("list the sweep's trials"):
             sweep_id = self._sweep_id(sweep_run_id)
-            runs = search(self._client, self._experiment_id, tags_filter(_kin(sweep_id)))
+            runs = search(self._client, self._experiment_id, tags_filter(_of_sweep(sweep_id)))
             known = unique_trials(self._client, runs)
             old = self._trials.get(sweep_id, {})
             for key, run in known.items():  # what was sent in this process stays known
@@ -160,7 +160,7 @@ class MlflowTracker:
         trials = self._trials.setdefault(sweep_id, {})
         if trial.key in trials:
             return trials[trial.key]
-        identity = {**_kin(sweep_id), shape.TRIAL_KEY: trial.key}
+        identity = {**_of_sweep(sweep_id), shape.TRIAL_KEY: trial.key}
         run = self._find(identity) if sweep_run_id is None or (sweep_id, trial.key) in self._unsure else None
         if run is None:
             self._unsure.add((sweep_id, trial.key))  # until the answer is here: it may get lost
@@ -185,7 +185,7 @@ class MlflowTracker:
             return False
         if trial.named and run.tags.get("mlflow.runName") != mask_credentials(trial.run_name):
             self._client.update_run(run.run_id, name=mask_credentials(trial.run_name))
-        news = [point for point in rows if (point.name, point.step) not in run.sent]
+        unsent = [point for point in rows if (point.name, point.step) not in run.sent]
         tags = {**_trial_tags(trial), **_parent(sweep_run_id)}
         if status not in ALIVE:  # a trial that goes on has more to show soon: a write of this tag each time is saved
             tags[shape.DELIVERED] = digest
@@ -194,9 +194,9 @@ class MlflowTracker:
         artifacts = dict(trial.artifacts)
         if trial.error:
             artifacts["traceback.txt"] = mask_credentials(trial.error).encode()
-        upload_news(self._client, run, artifacts)
+        upload_changed(self._client, run, artifacts)
         log_dataset(self._client, run, trial.dataset)
-        log_news(self._client, run, trial.params, news, tags)
+        log_changes(self._client, run, trial.params, unsent, tags)
         run.delivered = digest
         if status in ALIVE and run.status != status:
             self._client.update_run(run.run_id, status=status)
@@ -281,7 +281,7 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def _kin(sweep_id: str) -> dict[str, str]:
+def _of_sweep(sweep_id: str) -> dict[str, str]:
     return {shape.SWEEP_ID: sweep_id, shape.KIND: "trial"}
 
 

@@ -22,7 +22,7 @@ from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder, resolve_device, resolve_precision
-from gemma_nli.training.finetuning.optimizer_step import MemoryNews
+from gemma_nli.training.finetuning.optimizer_step import MicroBatchWarning
 from gemma_nli.training.finetuning.pair_tokens import PairTokens, tokenize_pairs
 from gemma_nli.training.fold import Rows
 from gemma_nli.training.frozen.head_inputs import initial_seed
@@ -32,7 +32,7 @@ _OF_THE_ENCODER = {"name", "revision", "max_length", "unfreeze_last_n", "lora", 
 
 
 @dataclass
-class Workbench:
+class SharedEncoder:
     """One encoder and its tokens. One fold at a time may use it: a fold trains the encoder in place."""
 
     config: RunConfig
@@ -42,7 +42,7 @@ class Workbench:
     first_weights: dict[str, Tensor] | None
     tokens: PairTokens | None = None
     tokens_key: tuple[Any, ...] = ()
-    news: MemoryNews = field(default_factory=MemoryNews)
+    memory_warning: MicroBatchWarning = field(default_factory=MicroBatchWarning)
     fresh: bool = True
 
     def classifier(self, config: RunConfig, fold: int) -> PairClassifier:
@@ -65,25 +65,25 @@ class Workbench:
         return self.tokens
 
 
-_bench: Workbench | None = None
+_shared: SharedEncoder | None = None
 
 
-def workbench(config: RunConfig) -> Workbench:
-    """This process's workbench: the one that is there where it suits the settings, else a new one in its place."""
-    global _bench
+def shared_encoder(config: RunConfig) -> SharedEncoder:
+    """The encoder of this process: the one that is there where it suits the settings, else a new one in its place."""
+    global _shared
     key = _encoder_key(config)
-    if _bench is None or _bench.encoder_key != key:
-        _bench = None  # before the next encoder is read: two may not fit
+    if _shared is None or _shared.encoder_key != key:
+        _shared = None  # before the next encoder is read: two may not fit
         encoder = _prepared_encoder(config)
         precision = resolve_precision(config.device, encoder.device)
-        _bench = Workbench(config, encoder, precision, key, _first_weights(encoder))
-    return _bench
+        _shared = SharedEncoder(config, encoder, precision, key, _first_weights(encoder))
+    return _shared
 
 
-def clear_workbench() -> None:
+def release_shared_encoder() -> None:
     """Let go of the encoder: its memory is free as soon as nobody else holds it."""
-    global _bench
-    _bench = None
+    global _shared
+    _shared = None
 
 
 def trial_rows(config: RunConfig, pairs: PairTable, rows: Rows | None = None) -> Rows:

@@ -20,14 +20,14 @@ class LengthGroupedBatches:
     def __init__(self, rows: Rows, lengths: Rows, batch_size: int, seed: int, fold: int) -> None:
         self.rows, self.lengths, self.batch_size = rows, lengths, batch_size
         self.steps = -(-len(rows) // batch_size)
-        self._lots = np.random.default_rng([seed, fold, 1])
+        self._rng = np.random.default_rng([seed, fold, 1])
 
     def epoch(self) -> list[Rows]:
-        order = self._lots.permutation(len(self.rows))
+        order = self._rng.permutation(len(self.rows))
         span = self.batch_size * BATCHES_A_GROUP
         batches = []
         for start in range(0, len(order), span):
             group = order[start : start + span]
             group = group[np.argsort(-self.lengths[group], kind="stable")]
             batches += [group[at : at + self.batch_size] for at in range(0, len(group), self.batch_size)]
-        return [self.rows[batches[place]] for place in self._lots.permutation(len(batches))]
+        return [self.rows[batches[place]] for place in self._rng.permutation(len(batches))]

@@ -27,14 +27,14 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CU
 
 
 @dataclass
-class MemoryNews:
+class MicroBatchWarning:
     """What has been said about memory; the folds of a trial share one, so that each size is told once."""
 
-    told: int | None = None
+    smallest: int | None = None
 
-    def tell(self, micro: int, batch_size: int) -> None:
-        if self.told is None or micro < self.told:
-            self.told = micro
+    def warn(self, micro: int, batch_size: int) -> None:
+        if self.smallest is None or micro < self.smallest:
+            self.smallest = micro
             log.warning(
                 "out of memory: going on with %d pairs at a time; training.batch_size stays %d by accumulation. "
                 "Set training.gradient_accumulation=%d to start so.",
@@ -62,10 +62,10 @@ class Steps:
         tokens: PairTokens,
         precision: torch.dtype,
         total_steps: int,
-        news: MemoryNews | None = None,
+        memory_warning: MicroBatchWarning | None = None,
     ) -> None:
         self.config, self.training, self.fold = config, config.training, fold
-        self.classifier, self.tokens, self.news = classifier, tokens, news or MemoryNews()
+        self.classifier, self.tokens, self.memory_warning = classifier, tokens, memory_warning or MicroBatchWarning()
         self.device, self.precision = classifier.encoder.device, precision
         self.optimizer = ScheduledAdamW(classifier, config.training, total_steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == torch.float16)
@@ -90,7 +90,7 @@ class Steps:
                 raise TrainingError(one_pair_too_many(self.config, longest, self.device))
             self.micro, shrunk = -(-min(self.micro, len(rows_B)) // 2), True
         if shrunk:
-            self.news.tell(self.micro, self.training.batch_size)
+            self.memory_warning.warn(self.micro, self.training.batch_size)
         self._update()
         return loss
 

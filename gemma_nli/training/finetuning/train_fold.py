@@ -20,7 +20,12 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.model.classifier import PairClassifier
-from gemma_nli.training.finetuning.encoder_cache import Workbench, clear_workbench, trial_rows, workbench
+from gemma_nli.training.finetuning.encoder_cache import (
+    SharedEncoder,
+    release_shared_encoder,
+    shared_encoder,
+    trial_rows,
+)
 from gemma_nli.training.finetuning.length_grouped_batches import LengthGroupedBatches
 from gemma_nli.training.finetuning.optimizer_step import Steps, free_memory, is_out_of_memory, one_pair_too_many
 from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_fold
@@ -50,16 +55,16 @@ def train_fold(
     began = time.perf_counter()
     plan = plan_fold(config, pairs, fold)
     run = _Run(config, corpus, pairs, plan.fit, fold)
-    told = _Told(config, pairs, plan)
+    record = _EpochRecord(config, pairs, plan)
     with run.own_randomness():
         for epoch in range(1, config.training.num_epochs + 1):
-            metrics = told.epoch(epoch, run)
+            metrics = record.epoch(epoch, run)
             if metrics is None:
                 break
             on_epoch(epoch, metrics)
-            if told.out_of_patience(epoch):
+            if record.out_of_patience(epoch):
                 break
-    result = told.result(run)
+    result = record.result(run)
     result.trained_parameters = sum(p.numel() for p in run.steps.optimizer.parameters)
     result.seconds = time.perf_counter() - began
     run.steps.optimizer.forget_gradients()
@@ -73,7 +78,7 @@ def fit_all(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows, epo
         TrainingError: its loss became NaN or inf, or one pair does not fit the device's memory.
     """
     run = _Run(config, corpus, pairs, rows, 0)
-    clear_workbench()  # the encoder goes out with the classifier: no later fold may train it on
+    release_shared_encoder()  # the encoder goes out with the classifier: no later fold may train it on
     with run.own_randomness():
         for epoch in range(1, epochs + 1):
             loss = run.epoch()
@@ -89,14 +94,16 @@ class _Run:
     """A classifier in training on some rows."""
 
     def __init__(self, config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows, fold: int) -> None:
-        bench: Workbench = workbench(config)
-        classifier = bench.classifier(config, fold)
+        shared: SharedEncoder = shared_encoder(config)
+        classifier = shared.classifier(config, fold)
         self.config = config
-        self.tokens = bench.tokens_of(config, corpus, pairs, trial_rows(config, pairs, rows))
+        self.tokens = shared.tokens_of(config, corpus, pairs, trial_rows(config, pairs, rows))
         training = config.training
         self.batches = LengthGroupedBatches(rows, self.tokens.lengths(rows), training.batch_size, training.seed, fold)
         total_steps = self.batches.steps * training.num_epochs
-        self.steps = Steps(config, pairs, rows, fold, classifier, self.tokens, bench.precision, total_steps, bench.news)
+        self.steps = Steps(
+            config, pairs, rows, fold, classifier, self.tokens, shared.precision, total_steps, shared.memory_warning
+        )
         self.batch_tokens = config.features.batch_tokens
 
     def epoch(self) -> float:
@@ -143,7 +150,7 @@ class _Run:
 
 
 @dataclass
-class _Told:
+class _EpochRecord:
     """What each epoch of a fold gave, its best epoch so far, and the weights of the one that would be selected now."""
 
     config: RunConfig

@@ -22,7 +22,7 @@ from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 
 @dataclass
-class _Watch:
+class _EarlyStopping:
     """Who is still training, and each fold's best epoch so far with its weights."""
 
     folds: int
@@ -64,25 +64,25 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
     evaluation = EvaluationSet([plan.evaluation for plan in plans], inputs.device)
     inner = any(plan.chosen_by == "inner" for plan in plans)
     selection = EvaluationSet([plan.selection for plan in plans], inputs.device) if inner else None
-    watch = _Watch(len(folds), config.training.patience)
+    stopping = _EarlyStopping(len(folds), config.training.patience)
     values_KP = stack.optimizer.values_KP
     kept_KP = values_KP.clone()
-    told = _Told(pairs, plans)
+    record = _EpochRecord(pairs, plans)
     for epoch in range(1, config.training.num_epochs + 1):
-        told.train_loss.append(stack.run_epoch())
-        told.logits.append(evaluation.logits(inputs, stack.classifier))
+        record.train_loss.append(stack.run_epoch())
+        record.logits.append(evaluation.logits(inputs, stack.classifier))
         if selection is not None:
-            told.inner_logits.append(selection.logits(inputs, stack.classifier))
-        told.scores.append(np.array([told.score(fold) for fold in range(len(folds))]))
-        better_K = watch.epoch_ended(epoch, told.scores[-1], told.finite())
+            record.inner_logits.append(selection.logits(inputs, stack.classifier))
+        record.scores.append(np.array([record.score(fold) for fold in range(len(folds))]))
+        better_K = stopping.epoch_ended(epoch, record.scores[-1], record.finite())
         if better_K.any():
             chosen = torch.from_numpy(np.flatnonzero(better_K)).to(inputs.device)
             kept_KP[chosen] = values_KP[chosen]
-        if not watch.going.any():
+        if not stopping.going.any():
             break
     values_KP.copy_(kept_KP)
     seconds = (time.perf_counter() - began) / len(folds)
-    results = [told.result(index, watch) for index in range(len(folds))]
+    results = [record.result(index, stopping) for index in range(len(folds))]
     for index, result in enumerate(results):
         result.state, result.seconds = stack.classifier.state_of(index), seconds
         result.trained_parameters = sum(value.numel() for value in result.state.values())
@@ -90,7 +90,7 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
 
 
 @dataclass
-class _Told:
+class _EpochRecord:
     """What each epoch gave, for all folds: (K,) losses and scores, K arrays of logits."""
 
     pairs: PairTable
@@ -109,8 +109,8 @@ class _Told:
         finite_K = np.isfinite(self.train_loss[-1]) & EvaluationSet.finite(self.logits[-1])
         return finite_K & EvaluationSet.finite(self.inner_logits[-1]) if self.inner_logits else finite_K
 
-    def result(self, index: int, watch: _Watch) -> FoldResult:
-        ran, plan = int(watch.last_epoch[index]), self.plans[index]
+    def result(self, index: int, stopping: _EarlyStopping) -> FoldResult:
+        ran, plan = int(stopping.last_epoch[index]), self.plans[index]
         z_EV = self._epochs(self.logits, index, ran)
         history = {"train_loss": [float(loss[index]) for loss in self.train_loss[:ran]]}
         history |= {name: values.tolist() for name, values in curves(z_EV, self.pairs.label_N[plan.evaluation]).items()}
@@ -118,8 +118,8 @@ class _Told:
         if plan.chosen_by == "inner":
             history["inner_f1"] = [float(score[index]) for score in self.scores[:ran]]
             inner_EV = self._epochs(self.inner_logits, index, ran)
-        status = DIVERGED if watch.diverged[index] else FINISHED
-        return measure(self.pairs, plan, history, z_EV, inner_EV, int(watch.best_epoch[index]), status)
+        status = DIVERGED if stopping.diverged[index] else FINISHED
+        return measure(self.pairs, plan, history, z_EV, inner_EV, int(stopping.best_epoch[index]), status)
 
     @staticmethod
     def _epochs(logits: list[list[NDArray[np.float32]]], index: int, ran: int) -> NDArray[np.float32]:

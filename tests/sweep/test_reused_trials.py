@@ -46,10 +46,10 @@ def test_cells_that_another_experiment_computed_are_shown_and_registered_as_the_
     client = MlflowClient(spec.base.mlflow.tracking_uri)
     assert [model.name for model in client.search_registered_models()] == ["gemma_nli_second"]
     for run in client.search_runs([client.get_experiment_by_name("second").experiment_id]):
-        told = json.dumps(
+        reported = json.dumps(
             [run.data.params, run.data.tags, [i.dataset.to_dictionary() for i in run.inputs.dataset_inputs]]
         )
-        assert str(tmp_path / "first") not in told
+        assert str(tmp_path / "first") not in reported
         assert run.data.params["output.experiment_name"] == "second"
         assert run.data.params["data.log_text"] == "False"
         assert run.data.tags["researcher"] == "second"
@@ -83,11 +83,11 @@ def test_a_record_is_given_the_configuration_of_who_asks(sweep_tree):
     )
     journal = TrialJournal(ready.storage, key)
     journal.start(theirs, ready.pairs.fingerprint, "", ready.pairs.num_folds)
-    post = next(iter(ready.corpus.posts.values()))
-    journal.stop("failed", error=f"ValueError: {post}", traceback=f"line 1\n{post}")
+    trial_changed = next(iter(ready.corpus.posts.values()))
+    journal.stop("failed", error=f"ValueError: {trial_changed}", traceback=f"line 1\n{trial_changed}")
     record = ready.read(key)
     assert record.config == cell.config
-    assert post not in f"{record.error}{record.traceback}"
+    assert trial_changed not in f"{record.error}{record.traceback}"
     ready.cells.clear()
     assert ready.read(key).config == cell.config
 

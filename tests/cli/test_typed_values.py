@@ -129,10 +129,10 @@ def test_a_yes_or_no_is_read_where_one_is_wanted(word, value):
 
 def test_an_override_without_brackets_is_one_word():
     words = ["question=Which: mean or max? #1", "tags.note=run #3: the first", "a=[1, 'b: c']", "b='010'", "c={d: 1}"]
-    told = parse_overrides(words)
-    assert told["question"] == "Which: mean or max? #1"
-    assert told["tags.note"] == "run #3: the first"
-    assert (told["a"], told["b"], told["c"]) == ([1, "b: c"], "010", {"d": 1})
+    reported = parse_overrides(words)
+    assert reported["question"] == "Which: mean or max? #1"
+    assert reported["tags.note"] == "run #3: the first"
+    assert (reported["a"], reported["b"], reported["c"]) == ([1, "b: c"], "010", {"d": 1})
 
 
 def test_a_key_given_twice_a_merge_and_a_bomb_of_aliases_are_refused(tmp_path):
@@ -152,11 +152,11 @@ WORDS = st.text(st.characters(exclude_characters="\x85", exclude_categories=["Cs
 @given(st.floats(allow_nan=False) | st.integers(-(10**15), 10**15) | st.booleans() | st.none() | WORDS)
 def test_what_is_written_is_read_again(value: Any):
     tree = {"a": value, "tags": {"b": str(value)}}
-    told = parse_yaml(yaml.safe_dump(tree, allow_unicode=True), "x")
-    assert told["a"] == value
-    assert type(told["a"]) is type(value) or isinstance(value, float)
-    assert parse_yaml(yaml.safe_dump(told), "x") == told
-    assert pickle.loads(pickle.dumps(told)) == told
+    reported = parse_yaml(yaml.safe_dump(tree, allow_unicode=True), "x")
+    assert reported["a"] == value
+    assert type(reported["a"]) is type(value) or isinstance(value, float)
+    assert parse_yaml(yaml.safe_dump(reported), "x") == reported
+    assert pickle.loads(pickle.dumps(reported)) == reported
 
 
 def test_a_number_typed_as_a_version_is_a_plain_number_in_a_configuration():

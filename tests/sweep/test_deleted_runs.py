@@ -51,7 +51,7 @@ def orphan_a_trial(client: MlflowClient, last: SweepResult) -> None:
     client.set_tag(last.best_run_id, "mlflow.parentRunId", "0" * 32)
 
 
-HARMS = (
+DAMAGES = (
     delete_the_sweeps_run,
     purge_the_sweeps_run,
     delete_every_trial,
@@ -74,7 +74,7 @@ def test_a_store_that_lost_runs_is_whole_after_the_same_command(sweep_tree):
     uri = sweep_tree["base"]["mlflow"]["tracking_uri"]
     last = run_sweep(spec)
     client = MlflowClient(uri, uri)
-    for harm in HARMS:
+    for harm in DAMAGES:
         harm(client, last)
         last = run_sweep(spec)
         assert (last.ran, last.exit_status, last.undelivered) == (0, 0, 0), harm.__name__

@@ -15,7 +15,7 @@ from gemma_nli.console.command_results import show_result
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.prepare import prepare
-from gemma_nli.sweep.records.progress_state import Board
+from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
 from gemma_nli.trial import read_trials
@@ -27,41 +27,41 @@ ENDED_AS = {0: "FINISHED", 1: "FAILED", 130: "KILLED"}
 def interrupted(spec: SweepSpec, after: int = 1) -> SweepResult:
     """The sweep with a Ctrl-C once so many trials have finished."""
 
-    def press(board: Board) -> None:
+    def press(progress: ProgressState) -> None:
         pressed: list[bool] = []
 
         def at_an_end() -> None:
-            if board.count("finished") >= after and not pressed:
+            if progress.count("finished") >= after and not pressed:
                 pressed.append(True)
                 os.kill(os.getpid(), signal.SIGINT)
 
-        board.watchers.append(at_an_end)
+        progress.observers.append(at_an_end)
 
     return run_sweep(spec, watch=press)
 
 
-def check_one_truth(spec: SweepSpec, result: SweepResult, capsys: Any) -> None:
+def check_agreement(spec: SweepSpec, result: SweepResult, capsys: Any) -> None:
     """The journals, the result, `--json`, the kept result, the terminal, the report and MLflow say the same."""
-    told = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    reported = json.loads(json.dumps(result.to_json(), allow_nan=False))
     ready = prepare(spec)
     folder = SweepFolder(ready.folder)
     ready.take_up(folder.cells())
     journals = read_trials(ready.storage, ready.trials)
     states = Counter(record.state for record in journals.values())
     counts = {state: states[state] for state in STATUS}
-    assert told["trials"] == counts
+    assert reported["trials"] == counts
     assert folder.result()["trials"] == counts
-    assert told["cells"] == sum(counts.values()) + told["waiting"]
-    assert told["exit_status"] == result.exit_status
+    assert reported["cells"] == sum(counts.values()) + reported["waiting"]
+    assert reported["exit_status"] == result.exit_status
     if ready.cells:
-        assert told["cells"] == len(ready.cells)
+        assert reported["cells"] == len(ready.cells)
     _check_best(spec, result, journals)
     _check_terminal(spec, result, capsys)
     _check_mlflow(spec, result, counts)
     if result.report is not None:
         assert result.report["trials"] == counts
         assert json.loads((folder.path / "report.json").read_text())["trials"] == counts
-        assert result.report["winner"] == told["best"]["key"]
+        assert result.report["winner"] == reported["best"]["key"]
 
 
 def _check_best(spec: SweepSpec, result: SweepResult, journals: dict[str, Any]) -> None:

@@ -47,13 +47,13 @@ def test_port_in_use(sqlite_uri, capsys):
 @pytest.mark.parametrize("words", [["runs"], ["experiments"], ["models"], ["best", "--experiment", "x"]])
 def test_server_unreachable(words, capsys):
     assert run_command(*words, "--tracking-uri", "http://ann:secret@127.0.0.1:9") == 2
-    told = capsys.readouterr().err
-    assert "http://***@127.0.0.1:9" in told
-    assert "the server does not answer" in told
-    assert "mlflow.enabled=false" in told
-    assert "secret" not in told
+    message = capsys.readouterr().err
+    assert "http://***@127.0.0.1:9" in message
+    assert "the server does not answer" in message
+    assert "mlflow.enabled=false" in message
+    assert "secret" not in message
     for raw in ("HTTPConnectionPool", "Max retries", "Errno", "object at 0x", "api/2.0"):
-        assert raw not in told
+        assert raw not in message
 
 
 class _NoRegistry(BaseHTTPRequestHandler):
@@ -136,19 +136,19 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("listening", [_Hub], indirect=True)
 def test_a_gated_or_absent_model_on_the_hub(listening, train_with_hub):
-    told = train_with_hub("google/gated-2b", listening)
-    assert "is gated: accept its terms at https://huggingface.co/google/gated-2b" in told
-    assert "HF_TOKEN" in told
-    assert "model.name=/path/to/folder" in told
-    told = train_with_hub("google/absent-2b", listening)
-    assert "the hub has no model google/absent-2b, or none that HF_TOKEN may see" in told
+    message = train_with_hub("google/gated-2b", listening)
+    assert "is gated: accept its terms at https://huggingface.co/google/gated-2b" in message
+    assert "HF_TOKEN" in message
+    assert "model.name=/path/to/folder" in message
+    message = train_with_hub("google/absent-2b", listening)
+    assert "the hub has no model google/absent-2b, or none that HF_TOKEN may see" in message
 
 
 def test_no_network(train_with_hub):
-    told = train_with_hub("google/gemma-2-2b", "http://127.0.0.1:9")
-    assert "the hub cannot be reached from here" in told
-    assert "hf download google/gemma-2-2b --local-dir DIR" in told
-    assert "model.name=DIR" in told
+    message = train_with_hub("google/gemma-2-2b", "http://127.0.0.1:9")
+    assert "the hub cannot be reached from here" in message
+    assert "hf download google/gemma-2-2b --local-dir DIR" in message
+    assert "model.name=DIR" in message
 
 
 def test_a_folder_mlruns_is_met_with_two_lines_that_migrate_it(tmp_path, capsys):

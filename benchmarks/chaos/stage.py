@@ -41,7 +41,7 @@ class Warm:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env, cwd=ROOT, start_new_session=True)
         self.ended: dict[int, int] = {}
         self._answers: list[dict[str, Any]] = []
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
         self._answer("ready")
 
@@ -60,16 +60,16 @@ class Warm:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             fact = json.loads(line)
-            with self._news:
+            with self._changed:
                 if "ended" in fact:
                     self.ended[fact["ended"]] = fact["status"]
                 else:
                     self._answers.append(fact)
-                self._news.notify_all()
+                self._changed.notify_all()
 
     def _answer(self, key: str) -> Any:
-        with self._news:
-            self._news.wait_for(lambda: bool(self._answers), 180)
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._answers), 180)
             return self._answers.pop(0)[key]
 
 
@@ -129,10 +129,10 @@ class Driver:
             time.sleep(0.01)
 
     def left(self) -> list[psutil.Process]:
-        return [process for process in self.family.values() if _lives(process)]
+        return [process for process in self.family.values() if _is_alive(process)]
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -145,7 +145,7 @@ def orphans(drivers: list[Driver], seconds: float = GONE_SECONDS) -> int:
     left = [process for driver in drivers for process in driver.left()]
     while left and time.monotonic() < deadline:
         time.sleep(0.3)
-        left = [process for process in left if _lives(process)]
+        left = [process for process in left if _is_alive(process)]
     for process in left:
         with suppress(psutil.Error):
             process.kill()

@@ -13,7 +13,7 @@ from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.forecast.plan import plan_sweep
 from gemma_nli.sweep.ray.trainable import CvTrial
 from tests.sweep.conftest import spec_of
-from tests.sweep.one_truth import check_one_truth, interrupted
+from tests.sweep.journal_agreement import check_agreement, interrupted
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -62,24 +62,24 @@ def test_every_place_says_the_same_of_a_sweep_interrupted_resumed_run_again_and_
     first = interrupted(spec)
     assert first.exit_status == 130
     assert 0 < first.waiting < first.cells == spec.total_trials
-    check_one_truth(spec, first, capsys)
+    check_agreement(spec, first, capsys)
 
     resumed = run_sweep(spec)
     assert (resumed.exit_status, resumed.waiting, resumed.trials["finished"]) == (0, 0, spec.total_trials)
     assert resumed.ran == spec.total_trials - first.trials["finished"]
-    check_one_truth(spec, resumed, capsys)
+    check_agreement(spec, resumed, capsys)
 
     again = run_sweep(spec)
     assert (again.exit_status, again.ran, again.trials) == (0, 0, resumed.trials)
     assert (again.best, again.best_run_id, again.pareto) == (resumed.best, resumed.best_run_id, resumed.pareto)
     assert again.registered == {**resumed.registered, "created": False}
-    check_one_truth(spec, again, capsys)
+    check_agreement(spec, again, capsys)
 
     longer = spec_of({**tree, **extension})
     extended = run_sweep(longer)
     assert (extended.exit_status, extended.trials["finished"]) == (0, longer.total_trials)
     assert extended.ran == longer.total_trials - spec.total_trials
-    check_one_truth(longer, extended, capsys)
+    check_agreement(longer, extended, capsys)
 
 
 def dying(when: str, **settings: Any) -> type[CvTrial]:
@@ -115,7 +115,7 @@ def test_a_cell_whose_worker_dies_before_its_journal_begins_is_failed_with_its_r
     assert "died 2 times before the trial began" in result.failures[0]["error"]
     assert "actor" in result.failures[0]["error"] or "orker" in result.failures[0]["error"], "with what Ray says of it"
     assert result.failures[0]["settings"] == doomed
-    check_one_truth(spec, result, capsys)
+    check_agreement(spec, result, capsys)
     client = MlflowClient(spec.base.mlflow.tracking_uri)
     experiment = client.get_experiment_by_name("little")
     failed = client.search_runs(
@@ -126,7 +126,7 @@ def test_a_cell_whose_worker_dies_before_its_journal_begins_is_failed_with_its_r
 
     mended = run_sweep(spec)
     assert (mended.exit_status, mended.ran, mended.trials["finished"]) == (0, 1, 4)
-    check_one_truth(spec, mended, capsys)
+    check_agreement(spec, mended, capsys)
 
 
 @pytest.mark.parametrize("search", [{}, pytest.param({**OPTUNA, "num_trials": 2}, marks=pytest.mark.slow)])
@@ -138,7 +138,7 @@ def test_where_all_workers_die_the_sweep_says_so_once_with_the_count(sweep_tree,
     result = run_sweep(spec)
     assert (result.trials, result.exit_status) == ({"finished": 0, "pruned": 0, "failed": 2}, 1)
     assert [failure["trials"] for failure in result.failures] == [2]
-    check_one_truth(spec, result, capsys)
+    check_agreement(spec, result, capsys)
 
 
 def test_a_trial_that_fails_before_it_can_write_so_is_failed_with_its_reason(sweep_tree, monkeypatch, capsys):
@@ -154,7 +154,7 @@ def test_a_trial_that_fails_before_it_can_write_so_is_failed_with_its_reason(swe
     assert (result.trials, result.exit_status) == ({"finished": 1, "pruned": 0, "failed": 1}, 1)
     assert "cannot be claimed" in result.failures[0]["error"]
     assert "secret" not in result.failures[0]["error"]
-    check_one_truth(spec, result, capsys)
+    check_agreement(spec, result, capsys)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_study_whose_space_changes_keeps_what_fits_and_the_plan_says_so(sweep_
     result = run_sweep(changed)
     assert (result.exit_status, result.ran, result.trials["finished"]) == (0, 5 - fit, 5)
     assert [note for note in result.notes if f"{fit} of 3 finished trials fit" in note]
-    check_one_truth(changed, result, capsys)
+    check_agreement(changed, result, capsys)
     again = run_sweep(changed)
     assert (again.exit_status, again.ran, again.best) == (0, 0, result.best)
     assert not [note for note in again.notes if "fit" in note]
@@ -203,4 +203,4 @@ def test_compared_values_keep_what_fits_when_what_is_tuned_for_them_changes(swee
     assert plan_sweep(changed)["done"] == 4
     result = run_sweep(changed)
     assert (result.exit_status, result.ran, result.trials["finished"]) == (0, 2, 6)
-    check_one_truth(changed, result, capsys)
+    check_agreement(changed, result, capsys)

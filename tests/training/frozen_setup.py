@@ -19,7 +19,7 @@ from gemma_nli.training.results import FoldResult
 
 
 @dataclass
-class Bench:
+class FrozenSetup:
     """Trains folds of any configuration on one corpus; texts are encoded once for all tests."""
 
     base: RunConfig
@@ -29,7 +29,7 @@ class Bench:
     _inputs: dict[tuple[Any, ...], HeadInputs] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, folder: Path, encoder: Path, corpus: Corpus, **settings: Any) -> Bench:
+    def make(cls, folder: Path, encoder: Path, corpus: Corpus, **settings: Any) -> FrozenSetup:
         base = RunConfig().with_settings(
             {
                 "model.name": str(encoder),

@@ -1,8 +1,8 @@
 """Hosts for tests: real Ray nodes, each a process tree of its own, ended by its pids.
 
 Where the test may (root), each host is a network namespace with its own address on a bridge and a mount namespace in
-which `rig.private` is its own empty disk: then the hosts share what they are given to share and nothing else. Elsewhere
-they are processes on loopback, each with its own working and Ray folder.
+which `local_cluster.private` is its own empty disk: then the hosts share what they are given to share and nothing
+else. Elsewhere they are processes on loopback, each with its own working and Ray folder.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Host:
 
 
 @dataclass
-class Rig:
+class LocalCluster:
     """A head and workers. `gateway` is this process's own address as the hosts see it."""
 
     scratch: Path
@@ -184,10 +184,10 @@ class Rig:
 
 
 @contextmanager
-def rig(apart: bool | None = None) -> Iterator[Rig]:
-    """A rig under a short path of its own (Ray's sockets allow no long one), gone afterwards with all its processes."""
+def local_cluster(apart: bool | None = None) -> Iterator[LocalCluster]:
+    """A cluster under a short path of its own (Ray's sockets allow no long one), gone afterwards with its processes."""
     scratch = Path(tempfile.mkdtemp(prefix="rig"))
-    made = Rig(scratch, can_make_hosts() if apart is None else apart)
+    made = LocalCluster(scratch, can_make_hosts() if apart is None else apart)
     try:
         yield made
     finally:

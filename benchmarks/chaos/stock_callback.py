@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.chaos.damage import damage
-from benchmarks.chaos.rig import ROOT, Server
+from benchmarks.chaos.stage import ROOT, Server
 from benchmarks.chaos.verdict import Points, Verdict, judge, snapshot
 
 STEPS, CELLS = 4, 12
@@ -167,7 +167,7 @@ def _start(folder: Path, uri: str) -> subprocess.Popen[bytes]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     env |= {"RAY_TRAIN_V2_ENABLED": "0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     log = (folder / "stock.log").open("ab")
-    command = [sys.executable, "-m", "benchmarks.chaos.stock", str(folder), uri]
+    command = [sys.executable, "-m", "benchmarks.chaos.stock_callback", str(folder), uri]
     return subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.chaos.damage import TARGETS, damage
 from benchmarks.chaos.kills import is_trial, kill_at
-from benchmarks.chaos.rig import Driver, Server, Stage, Warm, orphans
+from benchmarks.chaos.stage import Driver, Server, Stage, Warm, orphans
 from benchmarks.chaos.verdict import Points, Verdict, judge, snapshot
 
 PHASES = ("any", "encoding", "tuning", "tuning", "tuning")
