@@ -115,7 +115,9 @@ def test_other_weights_have_another_key(request_for, tiny_gemma2, tiny_gemma3):
 def test_a_pair_and_its_texts_alone_never_meet(ask, request_for, tiny_bert):
     pair = request_for(tiny_bert, ["a b"], ["c"])
     assert pair.key != ask(["a b"]).key
-    assert pair.digests != request_for(tiny_bert, ["a"], ["b c"]).digests
+    for premise, hypothesis in (("a", "b c"), ("a bc", ""), ("", "a bc"), ("c", "a b")):
+        assert pair.digests != request_for(tiny_bert, [premise], [hypothesis]).digests
+    assert request_for(tiny_bert, ["ab"], ["c"]).digests != request_for(tiny_bert, ["a"], ["bc"]).digests
 
 
 def test_precision_is_part_of_the_key_and_bfloat16_states_come_back_to_the_bit(tmp_path, ask):

@@ -201,3 +201,60 @@ def test_the_level_is_shared_out_over_the_looks_at_a_trial():
         assert decision.stop == (decision.probability <= 0.2 / (FOLDS - 1))
         between += 0.2 / (FOLDS - 1) < decision.probability < 0.2
     assert between >= 2
+
+
+def test_a_pair_at_the_threshold_counts_as_matched():
+    race = RaceTable(FOLDS)
+    race.record("t", 1, [0, 1, 2], [0.5, 0.5, 0.4999], [1, 0, 1], ["a", "b", "c"], 0.5)
+    assert race.running_mean("t") == pytest.approx(0.5)  # one hit, one false alarm, one missed
+
+
+def test_posts_are_resampled_with_all_their_pairs():
+    """The more pairs a post has, the fewer posts there are to judge by: the same gap then says less."""
+    rows, probabilities, labels, posts = fold_of(1.0, 1, 1)
+    other = fold_of(0.7, 2, 1)[1]
+    chances = []
+    for of_post in (posts, posts // 20):
+        race = RaceTable(FOLDS, keep_last=1)
+        for fold in range(1, FOLDS + 1):
+            race.record("leader", fold, rows, probabilities, labels, of_post, 0.5)
+        race.record("behind", 1, rows, other, labels, of_post, 0.5)
+        chances.append(race.decide("behind").probability)
+    assert chances[1] > chances[0]
+
+
+def means(rule: Halving | Median, key: str, f1: list[float]) -> None:
+    for done, mean in enumerate(f1, start=1):
+        rule.record_mean(key, done, mean)
+
+
+def test_the_median_is_of_trials_that_ran_every_fold_and_not_of_those_still_running():
+    rule = Median(FOLDS, keep_last=1, min_trials=3)
+    for key in "abc":
+        means(rule, key, [0.5] * FOLDS)
+    for key in "defghij":
+        means(rule, key, [0.9])
+    means(rule, "mine", [0.6])
+    assert not rule.decide("mine").stop
+    means(rule, "low", [0.4])
+    assert rule.decide("low").stop
+
+
+@pytest.mark.parametrize("kind", [Halving, Median])
+@pytest.mark.parametrize("keep_last", [1, 3])
+def test_the_best_few_over_the_same_folds_are_never_stopped(kind, keep_last):
+    rule = kind(FOLDS, keep_last=keep_last)
+    for index in range(9):
+        means(rule, f"whole{index}", [0.8 + index / 100] * FOLDS if index < keep_last - 1 else [0.9, *[0.1] * 4])
+    rule.means = {key: found for key, found in rule.means.items() if key < f"whole{keep_last - 1}"}
+    means(rule, "mine", [0.1])
+    assert not rule.decide("mine").stop, "fewer than `keep_last` are better"
+
+
+@pytest.mark.parametrize("reduction", [2.0, 4.0, 8.0])
+def test_halving_lets_about_one_in_reduction_go_on(reduction):
+    """Each of 17 equally spaced trials is judged against the 16 others: those at or above the quantile go on."""
+    rule = Halving(FOLDS, keep_last=1, reduction=reduction)
+    for index in range(17):
+        rule.record_mean(index, 1, index / 20)
+    assert [index for index in range(17) if not rule.decide(index).stop] == list(range(16 - int(16 / reduction), 17))

@@ -9,6 +9,7 @@ import pytest
 
 from gemma_nli.base.errors import StorageError
 from gemma_nli.storage import Changed, Prefix, folder_of, parse_address, place_of
+from gemma_nli.storage.bucket import Bucket, Seen
 from tests.s3_server import SECRET
 
 
@@ -147,3 +148,40 @@ def test_what_is_wrong_with_a_bucket_of_google_is_one_sentence(gcs, monkeypatch,
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     with pytest.raises(StorageError, match="no credentials; set GOOGLE_APPLICATION_CREDENTIALS"):
         gcs.place().bucket.check()
+
+
+class Forgetful(Bucket):
+    """A store that honours some conditions of a write and does as if the others were not there."""
+
+    scheme = "s3"
+
+    def __init__(self, honoured: str) -> None:
+        super().__init__("bucket")
+        self.honoured, self.kept, self.writes = honoured, dict[str, tuple[str, bytes]](), 0
+
+    def put(self, key: str, data: bytes, if_match: str | None = None, if_absent: bool = False) -> str:
+        there = self.kept.get(key)
+        absent_fails = if_absent and there is not None and "absent" in self.honoured
+        match_fails = if_match is not None and (there is None or there[0] != if_match) and "match" in self.honoured
+        if absent_fails or match_fails:
+            raise Changed(key)
+        self.writes += 1
+        self.kept[key] = (str(self.writes), data)
+        return str(self.writes)
+
+    def delete(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+    def get(self, key: str) -> Seen | None:
+        raise NotImplementedError
+
+    head = store = _download = keys = check = get
+
+
+@pytest.mark.parametrize("honoured", ["", "absent", "match"])
+def test_a_store_that_ignores_one_kind_of_condition_is_refused_as_one_that_ignores_both(honoured):
+    Forgetful("absent and match").check_conditions("probe")
+    bucket = Forgetful(honoured)
+    with pytest.raises(StorageError, match="ignores the conditions of a write"):
+        bucket.check_conditions("probe")
+    assert bucket.kept == {}

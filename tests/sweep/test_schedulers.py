@@ -1,5 +1,6 @@
 """The scheduler that a sweep file asks for judges trials by their journals, fold by fold, resumed ones included."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,3 +96,21 @@ def test_failed_results_and_whole_trials_are_never_stopped(tmp_path, pairs):
     scheduler.rule.decide = lambda key: Decision(True, 0.0, 0.1, "always")
     assert scheduler.on_trial_result(None, trial, at_once) == "CONTINUE"
     assert scheduler.on_trial_result(None, trial, {**at_once, "folds_done": 2}) == "STOP"
+
+
+def test_racing_takes_a_post_and_its_copies_for_one(tmp_path, pairs):
+    """Where every two posts are copies, the race is decided as one over half as many posts would be."""
+    copied = dataclasses.replace(pairs, group_P=(pairs.group_P // 2 * 2).astype(np.int32))
+    scheduler = build_scheduler(spec("fold_racing", keep_last=1), tmp_path, copied)
+    play(scheduler, tmp_path, copied, "a" * 32, 1.5, seed=1)
+    play(scheduler, tmp_path, copied, "c" * 32, 1.2, seed=3, folds=2)
+    by_group, by_post = (RaceTable(FOLDS, keep_last=1, seed=42) for _ in range(2))
+    for key, quality, seed, folds in (("a" * 32, 1.5, 1, FOLDS), ("c" * 32, 1.2, 3, 2)):
+        for fold in range(1, folds + 1):
+            found = fold_result(copied, fold, quality, seed)
+            measured = (found.rows, found.probabilities, found.labels)
+            by_group.record(key, fold, *measured, copied.group_N[found.rows], 0.5)
+            by_post.record(key, fold, *measured, copied.post_N[found.rows], 0.5)
+    judged = scheduler.rule.decide("c" * 32)
+    assert judged == by_group.decide("c" * 32)
+    assert judged.probability != by_post.decide("c" * 32).probability

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gemma_nli.training.fold import FoldPlan, measure
+from gemma_nli.training.fold import FoldPlan, epoch_score, measure, positive_weight
 from gemma_nli.training.metrics import fold_metrics
 from tests.training.small_trials import pairs_for, trial
 
@@ -52,3 +52,21 @@ def test_without_an_inner_split_the_threshold_is_a_half_and_the_last_epoch_or_th
 def test_a_probability_equal_to_the_threshold_is_a_match():
     labels = np.array([1, 0], dtype=np.int8)
     assert fold_metrics(np.array([0.25, 0.125]), labels, 0.25)["recall"] == 1.0
+
+
+def test_positives_weigh_as_many_times_as_there_are_negatives_per_positive(pairs):
+    positive, negative = np.flatnonzero(pairs.label_N == 1), np.flatnonzero(pairs.label_N == 0)
+    assert positive_weight(pairs, np.concatenate([positive[:4], negative[:12]])) == 3.0
+    assert positive_weight(pairs, np.concatenate([positive[:8], negative[:2]])) == 0.25
+    assert positive_weight(pairs, negative[:5]) == 5.0, "without a positive nothing is divided by zero"
+
+
+@pytest.mark.parametrize("chosen_by", ["inner", "best"])
+def test_an_epoch_is_scored_on_its_own_pairs_by_the_rule_that_chooses(pairs, chosen_by):
+    """Perfect on the selection pairs and wrong on the evaluation pairs: each rule looks at its own."""
+    right, wrong = logit([0.9, 0.8, 0.2, 0.1]), logit([0.1, 0.2, 0.8, 0.9])
+    score = epoch_score(pairs, plan(pairs, chosen_by), 1, wrong, right)
+    assert score == (1.0 if chosen_by == "inner" else 0.0)
+    assert epoch_score(pairs, plan(pairs, "last"), 7, wrong, right) > epoch_score(
+        pairs, plan(pairs, "last"), 6, right, right
+    )
