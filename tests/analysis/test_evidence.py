@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn import metrics
+from statsmodels.stats.multitest import multipletests
 
 from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.answer import find_answer
@@ -167,3 +168,27 @@ def test_copies_of_a_post_are_drawn_as_one_and_are_one_cluster_of_the_tests(simu
     apart_S, drawn_S = (e.bootstrap(50).folds[0].weights_SP for e in (evidence, joined))
     assert drawn_S.shape[1] == apart_S.shape[1] - 1
     assert len(np.unique(joined.group_N)) == len(np.unique(evidence.post_N)) - 1
+
+
+def test_of_equal_trials_the_first_by_key_wins_whatever_the_order_of_the_journals(simulated) -> None:
+    evidence = simulated[1]
+    alike = dataclasses.replace(
+        evidence,
+        probability_TN=np.repeat(evidence.probability_TN[:1], 18, axis=0),
+        threshold_TK=np.repeat(evidence.threshold_TK[:1], 18, axis=0),
+    )
+    assert alike.complete[alike.winner].key == min(trial.key for trial in alike.complete)
+    assert alike.complete[0].key != min(trial.key for trial in alike.complete), "else the order would do"
+
+
+def test_contrasts_and_effects_are_each_adjusted_for_how_many_there_are(simulated) -> None:
+    evidence = simulated[1]
+    draws = Draws.of(evidence, 300)
+    effects = main_effects(evidence, draws)
+    answer = find_answer(evidence, draws, effects, honest_score(draws))
+    for raw, adjusted in (
+        ([contrast.tuned.p_value for contrast in answer.contrasts], [c.p_adjusted for c in answer.contrasts]),
+        ([effect.spread.p_value for effect in effects], [effect.p_adjusted for effect in effects]),
+    ):
+        np.testing.assert_allclose(adjusted, multipletests(raw, method="holm")[1])
+        assert any(after > before for before, after in zip(raw, adjusted, strict=True))

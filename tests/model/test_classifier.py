@@ -178,3 +178,18 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(200))
     assert all(lengths[rows].max() * len(rows) <= 100 for rows in batches)
     assert [len(rows) for rows in length_batches(np.array([300, 5]), 100)] == [1, 1]
+
+
+@pytest.mark.parametrize("encoding", ["joint", "separate"])
+def test_a_prediction_has_no_dropout_whatever_mode_it_is_asked_in_and_leaves_the_mode(
+    tiny_bert: Path, encoding: str
+) -> None:
+    classifier, _ = build(tiny_bert, dropout=0.5, pair_encoding=encoding)
+    wanted = classifier.predict(POSTS, CRITERIA)
+    classifier.train()
+    np.testing.assert_array_equal(classifier.predict(POSTS, CRITERIA), wanted)
+    assert classifier.training
+    assert classifier.encoder.training
+    classifier.eval()
+    classifier.predict(POSTS, CRITERIA)
+    assert not classifier.training

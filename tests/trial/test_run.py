@@ -14,6 +14,7 @@ from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.local.train import run_here
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.sweep.ray.shared_features import TrialContext
@@ -139,3 +140,37 @@ def test_a_trial_whose_encoder_cannot_be_read_is_failed_with_its_reason_and_runs
     assert record is not None
     assert (record.state, record.attempts) == ("finished", 2)
     assert record.encoder_fingerprint == identify_encoder(config.model).fingerprint
+
+
+def test_a_worker_that_was_handed_its_corpus_quotes_no_post_of_it_either(config, tmp_path):
+    """Nobody has told its process of these posts: the trial itself knows what may not be said."""
+    corpus = synthetic_corpus(num_posts=60, seed=3)
+    pairs, post = build_pairs(corpus, config.data), next(iter(corpus.posts.values()))
+    for log_text in (False, True):
+        asked = config.with_settings({"data.log_text": log_text, "mlflow.system_metrics_seconds": None})
+        journal = TrialJournal(tmp_path / str(log_text), "ab" * 16)
+        with TrialRun(journal, asked, corpus, pairs, _Refuses(f"no room for\n{post}")) as trial:
+            trial.begin()
+            with pytest.raises(EncoderError) as caught:
+                trial.step()
+        record = journal.read()
+        assert record is not None
+        for said in (str(caught.value), str(record.error), str(record.traceback), str(trial.error)):
+            assert (post[:40] in said) == log_text
+
+
+def test_a_trial_asked_for_again_trains_every_fold_anew_and_else_none(config, tmp_path):
+    asked = config.with_settings({"mlflow.enabled": False})
+    first = run_here(asked, output=tmp_path)
+    seen = run_here(asked, output=tmp_path)
+    assert (seen.reused, seen.record.attempts) == (True, 1)
+    anew = run_here(asked, output=tmp_path, again=True)
+    assert (anew.reused, anew.record.attempts) == (False, 2)
+    assert anew.record.fold_ms[1] > first.record.fold_ms[1]
+    assert anew.record.aggregates == first.record.aggregates
+
+
+def test_other_folds_and_other_weights_are_other_trials(config):
+    keys = {trial_key(config, folds, encoder) for folds in ("f", "g") for encoder in ("e", "h")}
+    assert len(keys) == 4
+    assert trial_key(config, "f", "e") in keys
