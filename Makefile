@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow test-cluster chaos chaos-short bench lint audit clean
+.PHONY: help install demo test slow test-cluster chaos chaos-short bench mutations lint audit clean
 .PHONY: nli-train nli-train-4090 nli-train-3090 nli-ablation-pooling browser
 .PHONY: mlflow-ui mlflow-ui-custom mlflow-list mlflow-runs mlflow-models mlflow-clean mlflow-backup mlflow-restore
 NLI := $(BIN)/gemma-nli
@@ -43,6 +43,9 @@ chaos-short: $(READY)  ## a few of each, all in one sweep
 
 bench: $(READY)  ## every benchmark: a table and benchmarks/results.json
 	$(BIN)/python -m benchmarks
+
+mutations: $(READY)  ## small faults planted in a copy, one at a time: are they caught?
+	$(BIN)/python -m benchmarks.mutations
 
 lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -1,0 +1,255 @@
+"""Faults in local and sweep."""
+
+from __future__ import annotations
+
+from benchmarks.mutations.fault import Fault
+
+TRAIN, SIMPLE, AGAIN, PREDICT = (
+    f"tests/local/test_{name}.py" for name in ("train", "train_simple", "reproduce", "predict")
+)
+OUTCOME, REFIT, SEARCH, RULES = (f"tests/sweep/test_{name}.py" for name in ("outcome", "refit", "search", "schedulers"))
+RESOURCES, WEBHOOK, FORECAST = (f"tests/sweep/test_{name}.py" for name in ("resources", "webhook", "forecast"))
+SUBMIT, STOPPING, SHOWN = (f"tests/sweep/test_{name}.py" for name in ("submit", "interrupts", "progress_state"))
+FILES = "tests/base/test_files.py"
+
+FAULTS = (
+    Fault(
+        "a file of scores is there although its rows were refused",
+        "local/predict.py",
+        "        _refuse_any(source, problems, done)\n        part.replace(target)\n",
+        "        part.replace(target)\n        _refuse_any(source, problems, done)\n",
+        PREDICT,
+    ),
+    Fault(
+        "an output file is written over unasked",
+        "local/predict.py",
+        "if target.exists() and not replace:",
+        "if False:",
+        PREDICT,
+    ),
+    Fault(
+        "scores of later rows stand beside the first ones",
+        "local/predict.py",
+        "zip(*(map(str, scores[name].tolist()) for name in added), strict=True)",
+        "zip(*(map(str, scores[name].tolist()[::-1]) for name in added), strict=True)",
+        PREDICT,
+    ),
+    Fault(
+        "a run with one number as before is reproduced",
+        "local/reproduce.py",
+        "return all(abs(row.difference)",
+        "return any(abs(row.difference)",
+        AGAIN,
+    ),
+    Fault(
+        "a setting that decides numbers is changed without a note",
+        "local/reproduce.py",
+        "    if changed:\n",
+        "    if False:\n",
+        AGAIN,
+    ),
+    Fault(
+        "the last epoch's F1 is called the best",
+        "local/train_simple.py",
+        'fold.at("val_f1", fold.best_epoch)',
+        'fold.at("val_f1", fold.epochs)',
+        SIMPLE,
+    ),
+    Fault(
+        "a post of the test set is trained on",
+        "local/train_simple.py",
+        "keep_P[pairs.post_N[pairs.fold_N == TEST_FOLD]] = False",
+        "keep_P[pairs.post_N[pairs.fold_N == pairs.num_folds]] = False",
+        SIMPLE,
+    ),
+    Fault(
+        "--again shows the old numbers",
+        "local/train.py",
+        ", *listeners], again)",
+        ", *listeners])",
+        TRAIN,
+    ),
+    Fault(
+        "a run that Ctrl-C stopped is RUNNING for ever",
+        "local/train.py",
+        'unfinished="running" if isinstance(error, Exception) else "stopped"',
+        'unfinished="running"',
+        TRAIN,
+    ),
+    Fault(
+        "a configuration found in its journal keeps the names of its first run",
+        "local/train.py",
+        "        record.config = self.config",
+        "        _ = self.config",
+        TRAIN,
+    ),
+    Fault(
+        "a trial's key in the sweep's folder can be lost",
+        "sweep/records/sweep_folder.py",
+        "                os.fsync(file.fileno())\n",
+        "",
+        FILES,
+    ),
+    Fault(
+        "the refit's threshold is the highest of the folds'",
+        "sweep/finalize.py",
+        "statistics.fmean(fold.threshold",
+        "max(fold.threshold",
+        REFIT,
+    ),
+    Fault(
+        "the refit runs as long as the longest fold",
+        "sweep/finalize.py",
+        "statistics.median(fold.selected_epoch",
+        "max(fold.selected_epoch",
+        REFIT,
+    ),
+    Fault(
+        "the refit leaves a fold out",
+        "sweep/finalize.py",
+        "pairs.all_rows(config.data.negative_ratio)",
+        "pairs.training_rows(1, config.data.negative_ratio)",
+        REFIT,
+    ),
+    Fault(
+        "the registered bundle is not loaded once",
+        "sweep/finalize.py",
+        "    check_bundle(folder, premises, hypotheses, logits, config.device)\n",
+        "",
+        REFIT,
+    ),
+    Fault(
+        "a trial that was stopped early is told as finished",
+        "sweep/ray/searchers.py",
+        "            self.study.prune(number, reason)\n",
+        "            self.study.finish(number, metrics_of(result))\n",
+        SEARCH,
+    ),
+    Fault(
+        "a trial that failed is told by its numbers",
+        "sweep/ray/searchers.py",
+        'if error or result is None or result.get("failed"):',
+        "if result is None:",
+        SEARCH,
+    ),
+    Fault(
+        "the largest is best where less is better",
+        "sweep/records/outcome.py",
+        't.objective if self.mode == "min" else -t.objective',
+        "-t.objective",
+        OUTCOME,
+    ),
+    Fault(
+        "a trial that was stopped early is a candidate",
+        "sweep/records/outcome.py",
+        't.state == "finished" and math.isfinite(t.objective)',
+        "math.isfinite(t.objective)",
+        OUTCOME,
+    ),
+    Fault(
+        "the front is of the worst where less is better",
+        "sweep/records/outcome.py",
+        '1 if objective.mode == "max" else -1',
+        "1",
+        OUTCOME,
+    ),
+    Fault(
+        "failures and trials without an end exit with 0",
+        "sweep/records/sweep_result.py",
+        "return 1 if lost or self.best is None else 0",
+        "return 1 if self.best is None else 0",
+        OUTCOME,
+    ),
+    Fault(
+        "a confirming trial has its leader's training seed",
+        "sweep/confirm_leaders.py",
+        "(own.training.seed + repeat) % 2**32",
+        "own.training.seed",
+        "tests/sweep/test_confirm_leaders.py",
+    ),
+    Fault(
+        "a damaged line names a trial",
+        "sweep/records/sweep_folder.py",
+        'if _line(entry["key"], entry["settings"]) == line:',
+        "if line:",
+        "tests/sweep/test_sweep_folder.py",
+    ),
+    Fault(
+        "of two sweeps of one name the older is resumed",
+        "sweep/records/sweep_folder.py",
+        "entry = max(found, key=lambda item: item[0])",
+        "entry = min(found, key=lambda item: item[0])",
+        "tests/sweep/test_sweep_folder.py",
+    ),
+    Fault("a second Ctrl-C is not obeyed", "sweep/interrupts.py", "if self.count > 1:", "if self.count > 2:", STOPPING),
+    Fault(
+        "resources.max_concurrent changes nothing",
+        "sweep/cluster/trial_resources.py",
+        "concurrent = min(fits, asked.max_concurrent or fits)",
+        "concurrent = fits",
+        RESOURCES,
+    ),
+    Fault(
+        "a fraction of a GPU spans two",
+        "sweep/cluster/trial_resources.py",
+        "int(node.gpus) * int(1 / gpu + 1e-9) if gpu < 1 else",
+        "int(node.gpus / gpu + 1e-9) if gpu < 1 else",
+        RESOURCES,
+    ),
+    Fault(
+        "a trial is given up one death too early",
+        "sweep/ray/lost_trials.py",
+        "self.deaths[key] <= self.ready.spec.resources.max_failures",
+        "self.deaths[key] < self.ready.spec.resources.max_failures",
+        "tests/sweep/test_journal_agreement.py",
+    ),
+    Fault(
+        "AdamW's second moment takes no memory",
+        "sweep/forecast/gpu_memory.py",
+        "trained * 8 / GIB",
+        "trained * 4 / GIB",
+        f"{RESOURCES} {FORECAST}",
+    ),
+    Fault(
+        "racing takes a copy for a post of its own",
+        "sweep/ray/scheduler.py",
+        "self.pairs.group_N[fold.rows]",
+        "self.pairs.post_N[fold.rows]",
+        RULES,
+    ),
+    Fault(
+        "a resumed race has no leader",
+        "sweep/ray/scheduler.py",
+        "        scheduler.remember(record)\n",
+        "        pass\n",
+        RULES,
+    ),
+    Fault(
+        "a webhook is told what an error quotes",
+        "sweep/records/webhook.py",
+        'del facts["failures"]',
+        'facts["failures"]',
+        WEBHOOK,
+    ),
+    Fault(
+        "a job's command shows a password",
+        "sweep/cluster/job_arguments.py",
+        "        if mask_credentials(word) != word:\n",
+        "        if False:\n",
+        SUBMIT,
+    ),
+    Fault(
+        "trials on other folds are taken up",
+        "sweep/earlier_spaces.py",
+        " and record.fold_fingerprint == ready.pairs.fingerprint",
+        "",
+        "tests/sweep/test_study_checks.py tests/search/test_carry_trials.py tests/sweep/test_journal_agreement.py",
+    ),
+    Fault(
+        "the time left is reckoned from trials that did not run",
+        "sweep/records/progress_state.py",
+        " and not cell.reused for cell in self.cells.values()",
+        " for cell in self.cells.values()",
+        SHOWN,
+    ),
+)
