@@ -8,7 +8,7 @@ TRAIN, SIMPLE, AGAIN, PREDICT = (
     f"tests/local/test_{name}.py" for name in ("train", "train_simple", "reproduce", "predict")
 )
 OUTCOME, REFIT, SEARCH, RULES = (f"tests/sweep/test_{name}.py" for name in ("outcome", "refit", "search", "schedulers"))
-RESOURCES, WEBHOOK, FORECAST = (f"tests/sweep/test_{name}.py" for name in ("resources", "webhook", "forecast"))
+RESOURCES, WEBHOOK = "tests/sweep/test_resources.py", "tests/sweep/test_webhook.py"
 SUBMIT, STOPPING, SHOWN = (f"tests/sweep/test_{name}.py" for name in ("submit", "interrupts", "progress_state"))
 FILES = "tests/base/test_files.py"
 
@@ -208,7 +208,7 @@ FAULTS = (
         "sweep/forecast/gpu_memory.py",
         "trained * 8 / GIB",
         "trained * 4 / GIB",
-        f"{RESOURCES} {FORECAST}",
+        "tests/sweep/test_gpu_memory.py",
     ),
     Fault(
         "racing takes a copy for a post of its own",

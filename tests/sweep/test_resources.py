@@ -47,6 +47,19 @@ def test_a_trial_must_fit_one_node_whatever_all_together_have(ready):
     assert choose(asked(ready, gpu=2), [Node(16, 2)] * 3, 24.0).concurrent == 3
 
 
+@pytest.mark.parametrize(("most", "runs"), [(None, 8), (1, 1), (5, 5), (8, 8), (50, 8)])
+def test_no_more_trials_run_at_a_time_than_the_user_allows_or_than_fit(ready, most, runs):
+    found = choose(asked(ready, max_concurrent=most), [Node(4, 0), Node(4, 0)], 0.0)
+    assert (found.concurrent, found.limit) == (runs, runs)
+    assert found.pending >= runs, "Ray's queue never holds back a trial that could run"
+
+
+def test_what_is_asked_of_ray_is_what_was_chosen(ready):
+    assert choose(asked(ready, cpu=2), [Node(4, 0)], 0.0).request() == {"CPU": 2.0}
+    found = choose(asked(ready, gpu=0.5), [Node(4, 2)], 24.0)
+    assert (found.request(), found.concurrent) == ({"CPU": 1.0, "GPU": 0.5}, 4)
+
+
 def test_on_a_cluster_that_can_grow_only_the_user_limits_how_many_run(ready):
     here = choose(asked(ready), [Node(2, 0)], 0.0)
     assert (here.concurrent, here.limit, here.pending) == (2, 2, 2)

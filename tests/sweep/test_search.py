@@ -3,6 +3,7 @@
 import json
 import sys
 
+import pytest
 import ray
 from ray import tune
 
@@ -136,6 +137,23 @@ def test_a_trial_cut_off_by_the_end_of_the_sweep_is_run_again_not_pruned(tmp_pat
     searcher.on_trial_complete("a", {"folds_done": 2, "mean_f1": 0.7, "done": True})
     again = StudySearcher(SweepStudy(spec, "t", study_url(spec, tmp_path)), FOLDS)
     assert again.suggest("b") == first
+
+
+@pytest.mark.parametrize("folds_done", [0, 1, FOLDS])
+@pytest.mark.parametrize("stopped", [None, "the scheduler says so"])
+@pytest.mark.parametrize(("failed", "error"), [(True, False), (False, True), (True, True)])
+def test_a_trial_that_failed_is_told_as_failed_whatever_it_had_reached_or_a_scheduler_said(
+    tmp_path, folds_done, stopped, failed, error
+):
+    spec = SweepSpec.from_mapping(TREE)
+    study = SweepStudy(spec, "t", study_url(spec, tmp_path))
+    searcher = StudySearcher(study, FOLDS, stopped=lambda key: stopped)
+    searcher.suggest("a")
+    numbers = {"folds_done": folds_done, "mean_f1": 0.7, "aggregates": (("cv_aggregate/mean_f1", 0.7),)}
+    searcher.on_trial_complete("a", {**numbers, "failed": failed, "done": True}, error=error)
+    (trial,) = study.study.get_trials()
+    assert (trial.state.name, trial.values, trial.user_attrs["reason"]) == ("FAIL", None, "failed")
+    assert study.counted == 1
 
 
 def test_a_closed_searcher_leaves_nothing_running(tmp_path):

@@ -58,6 +58,14 @@ def test_the_end_is_told_with_the_result(hook):
     assert heard[1][1]["event"] == "interrupted"
 
 
+def test_why_trials_failed_is_counted_and_not_quoted(hook):
+    address, heard = hook
+    failures = [{"error": "ValueError: 'i have not slept for weeks'", "trials": 1, "settings": {}}]
+    assert Notifier(f"http://{address}/hook", "x").ended(result(failures=failures)) is None
+    assert heard[0][1]["trials"]["failed"] == 1
+    assert "slept" not in json.dumps(heard[0][1])
+
+
 def test_a_failure_is_told_without_credentials_and_without_what_may_be_a_post(hook):
     address, heard = hook
     notifier = Notifier(f"http://me:pass%20word@{address}/hook", "x")
