@@ -5,7 +5,7 @@ Shapes: B rows, T tokens, H hidden, D head input (H joint, 4H separate). The lea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from gemma_nli.config import ModelConfig
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
 from gemma_nli.model.encoder import Encoder, Tokens
 from gemma_nli.model.heads import Head, build_head, combine
+from gemma_nli.model.length_batches import token_batches
 from gemma_nli.model.pooling import Pooler, build_pooler
 
-__all__ = ["Batch", "PairClassifier", "length_batches", "load_trainable_state", "trainable_encoder", "trainable_state"]
+__all__ = ["Batch", "PairClassifier", "load_trainable_state", "trainable_encoder", "trainable_state"]
 
 Batch = Mapping[str, Tensor]
 
@@ -100,10 +101,10 @@ class PairClassifier(nn.Module):
         self.eval()
         try:
             if not self.separate:
-                return self._sorted(self.encoder.tokenize(premises, hypotheses), batch_tokens, self).float().numpy()
+                return self._each(self.encoder.tokenize(premises, hypotheses), batch_tokens, self).numpy()
             texts = sorted({*premises, *hypotheses})
             place = {text: row for row, text in enumerate(texts)}
-            x_UH = self._sorted(self.encoder.tokenize(texts), batch_tokens, self.vectors)
+            x_UH = self._each(self.encoder.tokenize(texts), batch_tokens, self.vectors)
             logits = [np.zeros(0, dtype=np.float32)]
             for start in range(0, len(premises), 4096):
                 part = slice(start, start + 4096)
@@ -113,24 +114,17 @@ class PairClassifier(nn.Module):
         finally:
             self.train(was_training)
 
-    def _sorted(self, tokens: Tokens, batch_tokens: int, compute: object) -> Tensor:
-        assert callable(compute)
-        parts, order = [], [np.zeros(0, dtype=np.int64)]
-        for rows in length_batches(tokens.lengths, batch_tokens):
-            parts.append(compute(self.encoder.collate(tokens, rows)).cpu())
-            order.append(rows)
-        if not parts:
+    def _each(self, tokens: Tokens, batch_tokens: int, compute: Callable[[Batch], Tensor]) -> Tensor:
+        """All texts, on the CPU: what is served may be more than a GPU holds."""
+        return self.by_length(tokens, np.arange(len(tokens)), batch_tokens, lambda batch: compute(batch).cpu())
+
+    def by_length(
+        self, tokens: Tokens, rows_R: np.ndarray, batch_tokens: int, compute: Callable[[Batch], Tensor]
+    ) -> Tensor:
+        """(R, ...) float32: what `compute` gives of these rows of `tokens`, in their order; batches of like length."""
+        if not len(rows_R):
             return torch.zeros(0)
-        back = torch.from_numpy(np.argsort(np.concatenate(order)))
-        return torch.cat(parts)[back]
-
-
-def length_batches(lengths_N: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Rows, longest first, in batches of at most `batch_tokens` padded tokens; a longer row is a batch of its own."""
-    order_N = np.argsort(-lengths_N, kind="stable")
-    batches, start = [], 0
-    while start < len(order_N):
-        size = max(1, batch_tokens // max(1, int(lengths_N[order_N[start]])))
-        batches.append(order_N[start : start + size])
-        start += size
-    return batches
+        batches = [np.asarray(batch) for batch in token_batches(tokens.lengths[rows_R], batch_tokens, least_fill=0.0)]
+        found = torch.cat([compute(self.encoder.collate(tokens, rows_R[batch])).float() for batch in batches])
+        back = torch.from_numpy(np.argsort(np.concatenate(batches)))
+        return found[back.to(found.device)]

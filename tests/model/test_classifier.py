@@ -14,7 +14,6 @@ from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.model.adapters import has_adapters, merged_state
 from gemma_nli.model.classifier import (
     PairClassifier,
-    length_batches,
     load_trainable_state,
     trainable_encoder,
     trainable_state,
@@ -170,14 +169,6 @@ def test_merged_weights_are_the_adapted_ones_and_the_encoder_stays(tiny_bert: Pa
     plain.encoder.model.load_state_dict(state)
     plain.load_head_state(classifier.head_state())
     np.testing.assert_allclose(plain.predict(POSTS, CRITERIA), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_batches_hold_every_row_once_within_the_budget() -> None:
-    lengths = np.random.default_rng(0).integers(1, 50, 200)
-    batches = length_batches(lengths, 100)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(200))
-    assert all(lengths[rows].max() * len(rows) <= 100 for rows in batches)
-    assert [len(rows) for rows in length_batches(np.array([300, 5]), 100)] == [1, 1]
 
 
 @pytest.mark.parametrize("encoding", ["joint", "separate"])

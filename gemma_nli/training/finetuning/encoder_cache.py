@@ -58,10 +58,9 @@ class SharedEncoder:
         return classifier
 
     def tokens_of(self, config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
-        separate = config.model.pair_encoding == "separate"
-        key = (pairs.corpus_fingerprint, separate, rows.tobytes())
+        key = (pairs.corpus_fingerprint, config.model.pair_encoding, rows.tobytes())
         if self.tokens is None or self.tokens_key != key:
-            self.tokens, self.tokens_key = tokenize_pairs(self.encoder, separate, corpus, pairs, rows), key
+            self.tokens, self.tokens_key = tokenize_pairs(self.encoder, config.model, corpus, pairs, rows), key
         return self.tokens
 
 

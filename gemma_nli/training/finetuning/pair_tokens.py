@@ -5,7 +5,6 @@ Shapes: B rows of a batch, R rows asked for, U different texts, T tokens, H hidd
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gemma_nli.corpus.pairs import PairTable, pair_texts
+from gemma_nli.config import ModelConfig
+from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.model.classifier import PairClassifier, length_batches
+from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, Tokens
 from gemma_nli.model.heads import combine
 from gemma_nli.training.fold import Rows
+from gemma_nli.training.trial_texts import trial_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,39 +52,19 @@ class PairTokens:
         if not len(rows_R):
             return np.zeros(0, dtype=np.float32)
         if len(self.sides) == 1:
-            return _on_cpu(self._by_length(classifier, self.sides[0][rows_R], batch_tokens, classifier))
+            return _on_cpu(classifier.by_length(self.tokens, self.sides[0][rows_R], batch_tokens, classifier))
         places_U, which_SR = np.unique(np.stack([side_N[rows_R] for side_N in self.sides]), return_inverse=True)
-        x_UH = self._by_length(classifier, places_U, batch_tokens, classifier.vectors)
+        x_UH = classifier.by_length(self.tokens, places_U, batch_tokens, classifier.vectors)
         which = torch.from_numpy(which_SR.reshape(2, -1)).to(x_UH.device)
         parts = zip(torch.split(which[0], 4096), torch.split(which[1], 4096), strict=True)
         return _on_cpu(torch.cat([classifier.classify(combine(x_UH[u_B], x_UH[v_B])) for u_B, v_B in parts]))
-
-    def _by_length(
-        self, classifier: PairClassifier, places_R: Rows, batch_tokens: int, compute: Callable[..., Tensor]
-    ) -> Tensor:
-        batches = length_batches(self.tokens.lengths[places_R], batch_tokens)
-        parts = [compute(classifier.encoder.collate(self.tokens, places_R[batch])).float() for batch in batches]
-        found = torch.cat(parts)
-        back = torch.from_numpy(np.argsort(np.concatenate(batches))).to(found.device)
-        return found[back]
 
 
 def _on_cpu(logits: Tensor) -> NDArray[np.float32]:
     return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
 
-def tokenize_pairs(encoder: Encoder, separate: bool, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
+def tokenize_pairs(encoder: Encoder, model: ModelConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
     """Tokens of these rows; asking for others later is a mistake (their place is -1)."""
-    size = len(pairs)
-    if not separate:
-        place_N = np.full(size, -1, dtype=np.int64)
-        place_N[rows] = np.arange(len(rows))
-        return PairTokens(encoder.tokenize(*pair_texts(corpus, pairs, rows)), (place_N,))
-    posts, criteria = np.unique(pairs.post_N[rows]), np.unique(pairs.criterion_N[rows])
-    texts = [corpus.posts[pairs.post_ids[post]] for post in posts]
-    texts += [corpus.criteria[pairs.criterion_ids[criterion]] for criterion in criteria]
-    of_post = np.full(len(pairs.post_ids), -1, dtype=np.int64)
-    of_criterion = np.full(len(pairs.criterion_ids), -1, dtype=np.int64)
-    of_post[posts] = np.arange(len(posts))
-    of_criterion[criteria] = len(posts) + np.arange(len(criteria))
-    return PairTokens(encoder.tokenize(texts), (of_post[pairs.post_N], of_criterion[pairs.criterion_N]))
+    texts = trial_texts(model, corpus, pairs, rows)
+    return PairTokens(encoder.tokenize(texts.premises, texts.hypotheses), texts.sides)

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gemma_nli.config import RunConfig
-from gemma_nli.corpus.pairs import PairTable, pair_texts
+from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureSource
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.model.heads import Drop, Head, build_head, combine, no_drop
 from gemma_nli.model.pooling import POOLERS, LearnedPooler, Pooler, build_pooler, view_name
 from gemma_nli.training.frozen.ragged_attention import attend, ragged_rows
+from gemma_nli.training.trial_texts import TrialTexts, trial_texts
 
 
 def initial_seed(seed: int, fold: int) -> int:
@@ -119,22 +120,18 @@ def _flat_states(block: FeatureBlock, device: torch.device) -> Tensor | None:
 
 def feature_request(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> FeatureRequest:
     """What a configuration needs encoded for these rows: pairs when joint, posts and criteria alone when separate."""
+    return _request(config, trial_texts(config.model, corpus, pairs, rows))
+
+
+def _request(config: RunConfig, texts: TrialTexts) -> FeatureRequest:
     model = config.model
     view = view_name(model.pooling_strategy, model.pooling_k)
-    if model.pair_encoding == "joint":
-        premises, hypotheses = pair_texts(corpus, pairs, rows)
-        texts, partners = tuple(premises), tuple(hypotheses)
-    else:
-        posts, criteria = np.unique(pairs.post_N[rows]), np.unique(pairs.criterion_N[rows])
-        texts = tuple(corpus.posts[pairs.post_ids[p]] for p in posts)
-        texts += tuple(corpus.criteria[pairs.criterion_ids[c]] for c in criteria)
-        partners = None
     return FeatureRequest(
         model=model,
         device=config.device,
         identity=identify_encoder(model),
-        premises=texts,
-        hypotheses=partners,
+        premises=texts.premises,
+        hypotheses=texts.hypotheses,
         views=(view,) if view else (),
         with_tokens=POOLERS[model.pooling_strategy].learned,
     )
@@ -144,27 +141,12 @@ def load_inputs(
     config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64], features: FeatureSource
 ) -> HeadInputs:
     """The inputs of these rows, encoded now where the source does not hold them yet."""
-    request = feature_request(config, corpus, pairs, rows)
+    texts = trial_texts(config.model, corpus, pairs, rows)
+    request = _request(config, texts)
     block = features.load(request)
     device = resolve_device(config.device)
-    places = _places(config, pairs, rows, request, block)
+    places = texts.sides_at(block.rows_of(request.digests))
     if request.with_tokens:
         return TokenInputs([(block, place_N) for place_N in places], block.hidden_size, device)
     vectors_MH = block.view(request.views[0])
     return VectorInputs([(vectors_MH, torch.from_numpy(place_N)) for place_N in places], device)
-
-
-def _places(
-    config: RunConfig, pairs: PairTable, rows: NDArray[np.int64], request: FeatureRequest, block: FeatureBlock
-) -> list[NDArray[np.int64]]:
-    """For each side, the block's row of every PairTable row (-1 where it is not among `rows`)."""
-    at = block.rows_of(request.digests)
-    size = len(pairs.label_N)
-    if config.model.pair_encoding == "joint":
-        place_N = np.full(size, -1, dtype=np.int64)
-        place_N[rows] = at
-        return [place_N]
-    posts, criteria = np.unique(pairs.post_N[rows]), np.unique(pairs.criterion_N[rows])
-    of_post, of_criterion = np.full(len(pairs.post_ids), -1), np.full(len(pairs.criterion_ids), -1)
-    of_post[posts], of_criterion[criteria] = at[: len(posts)], at[len(posts) :]
-    return [of_post[pairs.post_N].astype(np.int64), of_criterion[pairs.criterion_N].astype(np.int64)]
