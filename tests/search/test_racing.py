@@ -122,6 +122,17 @@ def test_the_order_of_rows_does_not_matter_and_other_pairs_are_not_compared():
     assert "not measured on the pairs" in race.decide("other").reason
 
 
+def test_a_trial_that_strays_to_other_pairs_in_a_later_fold_is_judged_no_more():
+    race = RaceTable(FOLDS, keep_last=1)
+    run(race, "leader", 1.0, folds=5, seed=1)
+    run(race, "bad", 0.3, folds=1, seed=2)
+    assert race.decide("bad").stop
+    rows, *measured, posts = fold_of(0.3, 2, 2)
+    race.record("bad", 2, rows + 1, *measured, posts, 0.5)
+    assert not race.decide("bad").stop
+    assert "not measured on the pairs" in race.decide("bad").reason
+
+
 def test_f1_is_scikit_learns():
     from sklearn.metrics import f1_score
 
