@@ -32,8 +32,9 @@ def padded(row_TH, left=0, right=0, junk=0.0):
 @pytest.mark.parametrize("name", sorted(POOLERS))
 @pytest.mark.parametrize("junk", [99.0, -99.0, float("nan"), float("inf")])
 @pytest.mark.parametrize(("left", "right"), [(0, 3), (3, 0), (2, 2)])
-def test_padding_never_changes_the_vector(name, left, right, junk):
-    row_TH = torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("level", [-10.0, 0.0, 10.0])  # states on one side of zero, where a masked zero would win
+def test_padding_never_changes_the_vector(name, left, right, junk, level):
+    row_TH = torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(3)) + level
     pool = build(name)
     if not torch.isfinite(torch.tensor(junk)) and pool.learned:
         junk = 1e6  # a score of NaN is the encoder's fault, not padding's: encoders give finite states everywhere
@@ -51,8 +52,9 @@ def test_a_row_of_padding_gives_zeros_and_spoils_no_neighbour(name):
     torch.testing.assert_close(out_KBH[0, 0], pool(*padded(row_TH))[0, 0])
 
 
-def test_each_plain_strategy_is_its_definition():
-    row_TH = torch.randn(5, HIDDEN)
+@pytest.mark.parametrize("level", [-10.0, 0.0, 10.0])
+def test_each_plain_strategy_is_its_definition(level):
+    row_TH = torch.randn(5, HIDDEN) + level
     want = {
         "cls": row_TH[0],
         "last": row_TH[-1],

@@ -93,6 +93,22 @@ def test_ends_are_told_as_what_they_are(tmp_path):
     assert study.study.best_value == 0.8
 
 
+def test_a_failure_and_its_retry_count_as_one_trial_however_often_it_fails(tmp_path):
+    asked = spec(num_trials=3)
+    ids = []
+    for attempt in range(3):
+        study = opened(tmp_path, asked)
+        proposal = study.propose()
+        ids.append(study.identity(proposal.settings))
+        study.fail(proposal.number, f"attempt {attempt}")
+        study.close()
+        assert study.counted == 1
+    assert len(set(ids)) == 1, "what failed is the first to be tried again"
+    last = opened(tmp_path, asked)
+    assert len(run(last)) == 3
+    assert (last.counted, states(last).count("FAIL"), states(last).count("COMPLETE")) == (3, 3, 3)
+
+
 def test_a_study_that_is_only_read_does_not_change(tmp_path):
     study = opened(tmp_path)
     study.fail(study.propose().number)
