@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow test-cluster chaos chaos-short bench mutations lint audit clean
+.PHONY: help install demo test slow test-cluster chaos chaos-short bench mutations lint audit docs lowest clean
 .PHONY: nli-train nli-train-4090 nli-train-3090 nli-ablation-pooling browser
 .PHONY: mlflow-ui mlflow-ui-custom mlflow-list mlflow-runs mlflow-models mlflow-clean mlflow-backup mlflow-restore
 NLI := $(BIN)/gemma-nli
@@ -40,6 +40,9 @@ chaos: $(READY)  ## kill drivers, workers and servers, damage files; a table of 
 
 chaos-short: $(READY)  ## a few of each, all in one sweep
 	$(BIN)/python -m benchmarks.chaos --short
+
+docs: $(READY)  ## the pages of docs/ and the API reference, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(READY)  ## every benchmark: a table and benchmarks/results.json
 	$(BIN)/python -m benchmarks
@@ -99,5 +102,11 @@ mlflow-backup: $(READY)  ## one archive of database and artifacts, here or as FI
 mlflow-restore: $(READY)  ## bring FILE= back
 	$(if $(FILE),,$(error which archive? make mlflow-restore FILE=mlflow-backup.tar.gz))$(NLI) restore $(FILE) $(ARGS)
 
+lowest: pyproject.toml  ## a part of the tests on the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest_versions.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/lowest.txt -e '.[demo,dev]'
+	.venv-lowest/bin/python -m pytest -q -p no:cacheprovider $(addprefix tests/,config spec corpus training trial tracking)
+
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest site .pytest_cache .mypy_cache .ruff_cache .hypothesis
