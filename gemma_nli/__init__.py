@@ -120,7 +120,7 @@ _HOMES = {
     "tracking.read.frames": "compare_runs list_experiments list_models list_runs metric_history",
     "tracking.read.queries": "BestTrial best_trial list_trials",
     "tracking.registry.registered_models": "load_model load_scorer",
-    "tracking.store.use": "use_store",
+    "tracking.store.mlflow_functions": "use_store",
     "tracking.write.experiment_tracker": "ExperimentTracker",
     "training.cross_validation": "cross_validate",
     "training.results": "CvResult FoldResult",

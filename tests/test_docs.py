@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -22,6 +23,12 @@ def test_every_public_name_has_its_place_in_the_reference():
     errors = re.findall(r"^ +- (\w+Error)$", (DOCS / "reference" / "errors.md").read_text(), re.M)
     listed = {name.rpartition(".")[2] for name in named} | set(errors)
     assert listed >= set(gemma_nli.__all__) - {"__version__"}
+
+
+def test_what_the_reference_names_is_there():
+    named = re.findall(r"^::: (gemma_nli[\w.]+)$", "".join(p.read_text() for p in DOCS.glob("reference/*.md")), re.M)
+    for name in named:
+        pkgutil.resolve_name(name)
 
 
 def test_every_page_is_in_the_navigation():
