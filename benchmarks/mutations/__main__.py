@@ -10,6 +10,7 @@ from the code, a fault cannot be imported, an equivalent one is seen), or the te
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -56,14 +57,12 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="gemma_nli_mutations_"))
     try:
         _copy(folder)
-        tests = _Tests(folder)
-        words = list(dict.fromkeys(word for fault in chosen for word in fault.tests.split()))
-        if not asked.trust and tests.run(" ".join(words)) != UNSEEN:
-            print("the tests fail without a fault; mend them first")
-            return 2
-        statuses = [_try(tests, fault) for fault in chosen]
-        tests.close()
-        return _judge(chosen, statuses)
+        with _Tests(folder) as tests:
+            words = list(dict.fromkeys(word for fault in chosen for word in fault.tests.split()))
+            if not asked.trust and tests.run(" ".join(words)) != UNSEEN:
+                print("the tests fail without a fault; mend them first")
+                return 2
+            return _judge(chosen, [_try(tests, fault) for fault in chosen])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -105,7 +104,13 @@ class _Tests:
         command = [sys.executable, "-m", "benchmarks.mutations.forked_tests"]
         self.folder = folder
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
     def run(self, words: str) -> int:
@@ -116,9 +121,13 @@ class _Tests:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+    def __enter__(self) -> _Tests:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it and whatever its tests have started, also where we are ended ourselves."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 

@@ -64,7 +64,7 @@ FAULTS = (
         "cli/__init__.py",
         'sys.stderr.write(f"{shown(str(error))}\\n")',
         'sys.stderr.write(f"{error}\\n")',
-        f"{CLI} tests/base/test_masking.py",
+        CLI,
     ),
     Fault(
         "flush exits with 0 while trials wait",
@@ -99,7 +99,7 @@ FAULTS = (
         "cli/store_commands.py",
         'typer.confirm("delete them?", default=False)',
         'typer.confirm("delete them?", default=True)',
-        f"{CLI} tests/tracking/test_housekeeping.py",
+        CLI,
     ),
     Fault(
         "--tag may take MLflow's own names",

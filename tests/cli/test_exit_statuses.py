@@ -6,9 +6,11 @@ What a command runs is tested where it lies; here it is ended in each way that i
 from __future__ import annotations
 
 import dataclasses
+import io
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import SweepError
 from gemma_nli.local.train import run_here
@@ -74,3 +76,26 @@ def test_a_tag_that_is_none_or_not_the_users_is_a_mistake(sweep_file, monkeypatc
     monkeypatch.setattr("gemma_nli.sweep.engine.run_sweep", lambda spec, watch: pytest.fail("it ran"))
     assert run_command("sweep", sweep_file, "--tag", tag) == 2
     assert "--tag" in capsys.readouterr().err
+
+
+def test_no_message_of_a_mistake_holds_a_password(sweep_file, monkeypatch, capsys):
+    def raising(*_: Any, **__: Any) -> None:
+        raise SweepError("postgresql://ann:pass-canary@db/x: cannot be reached")
+
+    monkeypatch.setattr("gemma_nli.sweep.engine.run_sweep", raising)
+    assert run_command("sweep", sweep_file) == 2
+    said = capsys.readouterr().err
+    assert "cannot be reached" in said
+    assert "canary" not in said
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("\n", True), ("n\n", True), ("y\n", False)])
+def test_only_a_yes_deletes_runs_for_good(sqlite_uri, monkeypatch, capsys, typed, kept):
+    """What Enter alone means is the answer that can be taken back."""
+    client = MlflowClient(sqlite_uri, sqlite_uri)
+    run = client.create_run(client.create_experiment("old"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    monkeypatch.setattr("gemma_nli.tracking.store.clean_and_export.clean", lambda plan: f"{len(plan.runs)} gone")
+    assert run_command("clean", "--experiment", "old", "--tracking-uri", sqlite_uri) == int(kept)
+    assert ("1 gone" in capsys.readouterr().out) != kept
+    assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
