@@ -29,6 +29,7 @@ from gemma_nli.analysis.inference.significance import (
     holm,
     mcnemar,
 )
+from gemma_nli.base.metrics import METRICS
 from gemma_nli.spec.domain import shown
 
 ROPE = 0.01
@@ -90,7 +91,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     contrasts are adjusted together.
     """
     setting, chosen_by, groups = _groups(evidence, effects)
-    score = METRIC_NAMES[draws.metric]
+    score = METRICS[draws.metric].label
     honest_sentence = _honest_sentence(evidence, overall, score)
     if len(groups) < 2:
         trials = len(evidence.complete)
@@ -115,16 +116,6 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
         first,
         _evidence_sentence(contrasts, verdict, score) + honest_sentence,
     )
-
-
-METRIC_NAMES = {
-    "f1": "F1",
-    "auc": "AUC",
-    "ap": "average precision",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-}
 
 
 def _groups(

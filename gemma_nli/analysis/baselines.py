@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from gemma_nli.analysis.evidence import Evidence, score_rows
-from gemma_nli.analysis.inference.bootstrap import Metric
+from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.base.errors import EncoderError
+from gemma_nli.base.metrics import METRICS
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.features import FeatureStore
@@ -37,12 +38,17 @@ class Baseline:
     decision_N: NDArray[np.bool_]
     score_N: Floats
 
-    def score(self, evidence: Evidence, metric: Metric) -> float:
+    def values(self, metric: str) -> NDArray[Any]:
+        """(N,) what the metric is measured on."""
+        values_N: NDArray[Any] = METRICS[metric].takes(self.decision_N, self.score_N)
+        return values_N
+
+    def score(self, evidence: Evidence, metric: str) -> float:
         """Mean over folds, as a trial's."""
-        values_N = self.score_N if metric in ("auc", "ap") else self.decision_N
+        values_N, measured = self.values(metric), METRICS[metric]
         folds = range(1, evidence.pairs.num_folds + 1)
         at = [evidence.fold_N == fold for fold in folds]
-        return float(np.nanmean([score_rows(values_N[None, f], evidence.label_N[f], metric)[0] for f in at]))
+        return float(np.nanmean([measured.of_rows(values_N[None, f], evidence.label_N[f])[0] for f in at]))
 
 
 def always_positive(evidence: Evidence) -> Baseline:

@@ -56,7 +56,8 @@ def confirm(evidence: Evidence) -> Confirmation | None:
     by_settings = {_same(evidence, trial.settings): place for place, trial in enumerate(evidence.complete)}
     for settings, record in evidence.confirmations:
         place = by_settings.get(_same(evidence, settings))
-        if place is None or record.state != "finished" or any(not fold.metrics for fold in record.folds.values()):
+        whole = record.state == "finished" and all(metric in fold.metrics for fold in record.folds.values())
+        if place is None or not whole:
             continue
         _, repeats = leaders.setdefault(evidence.complete[place].key, (place, {}))
         drawn = (record.config.data.fold_seed, record.config.training.seed)

@@ -15,28 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from gemma_nli.analysis.inference.bootstrap import Metric, PostBootstrap
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.base.errors import ReportError
+from gemma_nli.base.metrics import METRICS, metric_of
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 from gemma_nli.training.learned import why_chance
-from gemma_nli.training.metrics import average_precision, decisions, roc_auc
 from gemma_nli.training.results import FINISHED
 from gemma_nli.trial import TrialRecord, read_trial
 
 Floats = NDArray[np.float64]
-BY_METRIC: dict[str, Metric] = {
-    "cv_aggregate/mean_f1": "f1",
-    "cv_aggregate/mean_auc": "auc",
-    "cv_aggregate/mean_ap": "ap",
-    "cv_aggregate/mean_accuracy": "accuracy",
-    "cv_aggregate/mean_precision": "precision",
-    "cv_aggregate/mean_recall": "recall",
-}
-"""What a sweep may be decided by and the bootstrap can measure again; any other is analysed by F1, with a warning."""
+WITHOUT = "without"
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,13 @@ class Trial:
     config: RunConfig
     place: int | None = None
     note: str = ""
+
+    @property
+    def fate(self) -> str:
+        """Why it has no place: its state, `diverged`, or which metric it is without."""
+        if self.state != "finished":
+            return self.state
+        return self.note.split(":")[0] if self.note.startswith(WITHOUT) else "diverged"
 
 
 @dataclass
@@ -78,8 +77,10 @@ class Evidence:
     sweep_ids: list[str] = field(default_factory=list)
 
     @property
-    def ranked_by(self) -> Metric:
-        return BY_METRIC.get(self.spec.metric, "f1")
+    def ranked_by(self) -> str:
+        """The sweep's metric where it can be measured again on resampled posts, else F1."""
+        found = metric_of(self.spec.metric)
+        return found.name if found is not None else "f1"
 
     @cached_property
     def complete(self) -> list[Trial]:
@@ -113,21 +114,22 @@ class Evidence:
             chosen_TN[:, at] = self.probability_TN[:, at].astype(np.float64) >= self.threshold_TK[:, fold - 1, None]
         return chosen_TN
 
-    def fold_scores(self, metric: Metric) -> Floats:
+    def fold_scores(self, metric: str) -> Floats:
         """(T, K) computed again from the stored predictions."""
         scores_TK = np.empty(self.threshold_TK.shape)
         for fold in range(1, self.pairs.num_folds + 1):
             at = self.fold_N == fold
-            scores_TK[:, fold - 1] = score_rows(self.values(metric)[:, at], self.label_N[at], metric)
+            scores_TK[:, fold - 1] = METRICS[metric].of_rows(self.values(metric)[:, at], self.label_N[at])
         return scores_TK
 
-    def scores(self, metric: Metric | None = None) -> Floats:
+    def scores(self, metric: str | None = None) -> Floats:
         """(T,) means over folds; a fold of one class has no AUC and is left out."""
         return np.asarray(np.nanmean(self.fold_scores(metric or self.ranked_by), axis=1))
 
-    def values(self, metric: Metric) -> NDArray[Any]:
+    def values(self, metric: str) -> NDArray[Any]:
         """(T, N) what a metric is measured on: decisions, or probabilities where no threshold enters."""
-        return self.probability_TN if metric in ("auc", "ap") else self.decision_TN
+        values_TN: NDArray[Any] = METRICS[metric].takes(self.decision_TN, self.probability_TN)
+        return values_TN
 
     def unlearned(self) -> dict[int, str]:
         """Rows of the trials with a fold that did not learn, and why (of the first such fold)."""
@@ -159,15 +161,6 @@ class Evidence:
         return min(range(len(scores_T)), key=lambda t: (-scores_T[t], self.complete[t].key))
 
 
-def score_rows(values_TN: NDArray[Any], label_N: NDArray[np.int8], metric: Metric) -> Floats:
-    """(T,) one fold's score of each row."""
-    if metric == "auc":
-        return roc_auc(values_TN.astype(np.float64), label_N)
-    if metric == "ap":
-        return average_precision(values_TN.astype(np.float64), label_N)
-    return np.asarray(decisions(values_TN.astype(bool), label_N)[metric])
-
-
 def gather(
     spec: SweepSpec,
     corpus: Corpus,
@@ -195,11 +188,19 @@ def gather(
             confirmations.append(({**again.flat(), **settings}, dataclasses.replace(record, config=again)))
             continue
         whole = _whole(record, pairs, rows_N) if record.state == "finished" else None
+        lacks = ""
+        if whole is not None and not _has_metric(record, spec.metric):
+            whole, lacks = None, f"{WITHOUT} {spec.metric}: its journal was written before that was measured"
         place = len(probabilities) if whole is not None else None
         if whole is not None:
             probabilities.append(whole)
             thresholds.append([record.folds[fold].threshold for fold in range(1, pairs.num_folds + 1)])
-        trials.append(_trial(record, spec, settings, storage, place))
+        trials.append(_trial(record, spec, settings, storage, place, lacks))
+    if not probabilities and any(trial.note.startswith(WITHOUT) for trial in trials):
+        raise ReportError(
+            f"sweep '{spec.name}': no finished trial has {spec.metric}: their journals were written before it was "
+            "measured. Run the sweep with another `storage`, or decide it by another metric."
+        )
     if not probabilities:
         raise ReportError(f"sweep '{spec.name}': no trial has finished all folds yet, so there is nothing to report.")
     return Evidence(
@@ -230,6 +231,12 @@ def _whole(record: TrialRecord, pairs: PairTable, rows_N: NDArray[np.int64]) -> 
     return None if np.isnan(found_N).any() else found_N
 
 
+def _has_metric(record: TrialRecord, aggregate: str) -> bool:
+    """Whether each fold was journalled with the metric that decides; asked of those that are a mean over folds."""
+    measured = metric_of(aggregate)
+    return measured is None or all(measured.name in fold.metrics for fold in record.folds.values())
+
+
 def _asked(record: TrialRecord, spec: SweepSpec, settings: Mapping[str, Any]) -> RunConfig:
     """The trial's configuration as the sweep asks for it."""
     try:
@@ -241,10 +248,10 @@ def _asked(record: TrialRecord, spec: SweepSpec, settings: Mapping[str, Any]) ->
 
 
 def _trial(
-    record: TrialRecord, spec: SweepSpec, settings: Mapping[str, Any], storage: Place, place: int | None
+    record: TrialRecord, spec: SweepSpec, settings: Mapping[str, Any], storage: Place, place: int | None, lacks: str
 ) -> Trial:
-    note = record.reason or (record.error or "").strip().split("\n")[-1][:200]
-    if record.state == "finished" and place is None:
+    note = lacks or record.reason or (record.error or "").strip().split("\n")[-1][:200]
+    if record.state == "finished" and place is None and not lacks:
         note = "a fold diverged"
     config = _asked(record, spec, settings)
     every = {**config.flat(), **settings}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +13,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gemma_nli.analysis.answer import METRIC_NAMES, Answer, find_answer, points
+from gemma_nli.analysis.answer import Answer, find_answer, points
 from gemma_nli.analysis.baselines import measure_baselines
 from gemma_nli.analysis.calibration import Calibration, calibrate
 from gemma_nli.analysis.confirmation import Confirmation, confirm
 from gemma_nli.analysis.effects import Effect, Interaction, interactions, main_effects
-from gemma_nli.analysis.evidence import BY_METRIC, Evidence
+from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import Draws, HonestScore, honest_score
 from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
+from gemma_nli.base.metrics import METRICS, metric_of
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.trial import TrialRecord, without_credentials
 
@@ -74,7 +76,7 @@ class Findings:
 
     @property
     def metric_name(self) -> str:
-        return METRIC_NAMES[self.draws.metric]
+        return METRICS[self.draws.metric].label
 
     @property
     def winner_key(self) -> str:
@@ -123,8 +125,7 @@ def _baselines(evidence: Evidence, draws: Draws, encode: bool) -> tuple[Baseline
     found = []
     for baseline in measure_baselines(evidence, encode):
         score = baseline.score(evidence, draws.metric)
-        values = baseline.score_N if draws.metric in ("auc", "ap") else baseline.decision_N
-        ahead = draws.difference_from(values, score)
+        ahead = draws.difference_from(baseline.values(draws.metric), score)
         f1, auc = baseline.score(evidence, "f1"), baseline.score(evidence, "auc")
         found.append(BaselineFinding(baseline.name, baseline.about, score, f1, auc, ahead))
     return tuple(found)
@@ -154,7 +155,7 @@ def _warnings(
     confirmation: Confirmation | None,
 ) -> list[str]:
     """What a reader should know before believing the answer, the gravest first."""
-    score = METRIC_NAMES[overall.metric]
+    score = METRICS[overall.metric].label
     lines = [*corpus_notes(evidence.corpus, evidence.pairs), *_unlearned(evidence)]
     for baseline in baselines:
         if not baseline.ahead.low > 0:
@@ -164,7 +165,7 @@ def _warnings(
             )
     if confirmation is not None and not confirmation.order_held:
         lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.summary}.")
-    if evidence.spec.metric not in BY_METRIC or evidence.spec.mode == "min":
+    if metric_of(evidence.spec.metric) is None or evidence.spec.mode == "min":
         lines.append(
             f"The sweep is decided by {evidence.spec.metric} ({evidence.spec.mode}), which cannot be measured again "
             f"on resampled posts; this report ranks by the highest mean {score}."
@@ -189,11 +190,8 @@ def _warnings(
             lines.append(f"{name} never mattered here, as far as can be told: {summary}.")
     lost = [trial for trial in evidence.trials if trial.place is None]
     if lost:
-        states = sorted({trial.state if trial.state != "finished" else "diverged" for trial in lost})
-        counts = ", ".join(
-            f"{sum((t.state if t.state != 'finished' else 'diverged') == state for t in lost)} {state}"
-            for state in states
-        )
+        fates = Counter(trial.fate for trial in lost)
+        counts = ", ".join(f"{fates[fate]} {fate}" for fate in sorted(fates))
         lines.append(f"Not every trial could be compared: {counts}.")
     rare = [item.name for item in mistakes.criteria if item.support < RARE * evidence.pairs.num_folds / 5]
     if rare:

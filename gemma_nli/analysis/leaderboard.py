@@ -14,6 +14,7 @@ import numpy as np
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import LEVEL, Draws
+from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def leaderboard(evidence: Evidence, draws: Draws) -> list[Row]:
     nothing = math.nan
     for trial in evidence.trials:
         if trial.place is None:
-            mean_f1 = trial.metrics.get("cv_aggregate/mean_f1", nothing)
-            mean_auc = trial.metrics.get("cv_aggregate/mean_auc", nothing)
+            mean_f1 = trial.metrics.get(MEAN_F1, nothing)
+            mean_auc = trial.metrics.get(MEAN_AUC, nothing)
             facts = (trial.key, trial.sweep, trial.settings, trial.state, nothing, nothing, mean_f1, mean_auc)
             note = f"{trial.folds_done} of {evidence.pairs.num_folds} folds; {trial.note}".rstrip("; ")
             rows.append(Row(None, *facts, nothing, nothing, nothing, False, note))

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.base.errors import EncoderError
+from gemma_nli.base.metrics import METRICS, Counts, Metric, RankedMetric
+from gemma_nli.base.metrics.f1 import f1_of
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import ANNOTATED, SAMPLED, pair_texts
 from gemma_nli.model.encoder import load_tokenizer
-from gemma_nli.training.metrics import decisions, roc_auc
 
 Floats = NDArray[np.float64]
 SHOWN_MISTAKES = 10
@@ -26,18 +27,21 @@ REPETITIONS = 500
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the evaluation pairs, over all folds at once; NaN where a score is not defined."""
+    """Some of the evaluation pairs, over all folds at once; NaN where a score is not defined.
+
+    scores: by metric, those of decisions first; `low` and `high` are of F1.
+    """
 
     name: str
     pairs: int
     support: int
-    f1: float
+    scores: dict[str, float]
     low: float
     high: float
-    precision: float
-    recall: float
-    accuracy: float
-    auc: float
+
+    @property
+    def f1(self) -> float:
+        return self.scores["f1"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def find_mistakes(evidence: Evidence, place: int, config: RunConfig) -> Mistakes
         if (criterion_N == index).any()
     )
     halves = [
-        float(decisions(evidence.probability_TN[place, at].astype(np.float64) >= 0.5, evidence.label_N[at])["f1"])
+        float(f1_of(Counts.of_rows(evidence.probability_TN[place, at].astype(np.float64) >= 0.5, evidence.label_N[at])))
         for at in (evidence.fold_N == fold for fold in range(1, evidence.pairs.num_folds + 1))
     ]
     return Mistakes(
@@ -99,15 +103,24 @@ def find_mistakes(evidence: Evidence, place: int, config: RunConfig) -> Mistakes
 def slice_of(evidence: Evidence, place: int, here_N: NDArray[np.bool_], name: str) -> Slice:
     """The winner's scores on the pairs `here_N`; the interval of F1 by a bootstrap over their posts."""
     labels, chosen = evidence.label_N[here_N], evidence.decision_TN[place, here_N]
-    at = decisions(chosen, labels)
-    positives = int(labels.sum())
-    low = high = f1 = precision = recall = math.nan
+    ranked, positives = evidence.probability_TN[place, here_N].astype(np.float64), int(labels.sum())
+    scores = {
+        metric: float(each.of_rows(each.takes(chosen, ranked)[None], labels)[0])
+        if positives or not each.needs_positives
+        else math.nan
+        for metric, each in sliced_metrics().items()
+    }
+    low = high = math.nan
     if positives:
-        f1, precision, recall = (float(at[metric]) for metric in ("f1", "precision", "recall"))
         drawn_S = PostBootstrap(evidence.group_N[here_N], labels, REPETITIONS).draws(chosen, "f1")
         low, high = (float(q) for q in np.quantile(drawn_S, [0.025, 0.975]))
-    auc = float(roc_auc(evidence.probability_TN[place, here_N].astype(np.float64)[None], labels)[0])
-    return Slice(name, int(here_N.sum()), positives, f1, low, high, precision, recall, float(at["accuracy"]), auc)
+    return Slice(name, int(here_N.sum()), positives, scores, low, high)
+
+
+def sliced_metrics() -> dict[str, Metric]:
+    """Those that slices are measured by: of decisions first, of ranks last."""
+    kept = [each for each in METRICS.values() if each.in_slices]
+    return {each.name: each for each in sorted(kept, key=lambda each: isinstance(each, RankedMetric))}
 
 
 def _slices(evidence: Evidence, place: int, config: RunConfig) -> dict[str, tuple[Slice, ...]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.masking import mask_address
+from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1, METRICS, PREFIX, STD_F1, headline_names
 from gemma_nli.console.formatting import duration, short, shown
 from gemma_nli.console.terminal import Sheet, Terminal
 
@@ -87,12 +88,12 @@ def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepRe
     ratio = spec.base.data.eval_negative_ratio
     title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
     main = short(spec.metric)
-    extra = [name for name in ("mean_f1", "std_f1", "mean_auc") if name != main][:2]
+    extra = [short(name) for name in (MEAN_F1, STD_F1, MEAN_AUC) if name != spec.metric][:2]
     varied = [key.split(".")[-1] for key in spec.space.keys]
     table = Sheet("#", *varied, main, *extra, right={"#", main, *extra}, title=title)
     for place, cell in enumerate(ranked[:LEADERS], start=1):
         settings = [shown(cell.settings.get(key)) for key in spec.space.keys]
-        values = [cell.metrics.get(f"cv_aggregate/{name}", math.nan) for name in extra]
+        values = [cell.metrics.get(f"{PREFIX}{name}", math.nan) for name in extra]
         table.add(str(place), *settings, f"{cell.objective:.3f}", *(f"{value:.3f}" for value in values))
     return table
 
@@ -188,10 +189,9 @@ def show_best(best: BestTrial) -> None:
     console = Terminal()
     console.say(f"{best.run_name}  {short(best.metric)} {best.value:.4f}  (run {best.run_id})", "bold")
     table = Sheet()
-    for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "macro_f1", "optimism_f1"):
-        value = best.metrics.get(f"cv_aggregate/{name}")
-        if value is not None:
-            table.add(name, f"{value:.4f}")
+    for name in dict.fromkeys((best.metric, *headline_names())):
+        if name in best.metrics:
+            table.add(short(name), f"{best.metrics[name]:.4f}")
     console.print(table)
     if best.honest is not None:
         honest_text = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
@@ -265,15 +265,17 @@ def show_reproduction(reproduction: Reproduction) -> None:
 def show_cv(result: CvResult) -> None:
     """A fold a row, then the aggregates."""
     console = Terminal()
-    columns = ("fold", "epoch", "F1", "AUC", "precision", "recall", "pairs")
+    measured = [name for name, each in METRICS.items() if each.headline]
+    columns = ("fold", "epoch", *(METRICS[name].label for name in measured), "pairs")
     table = Sheet(*columns, right=set(columns))
     for fold in result.folds:
         if fold.metrics:
-            values = [f"{fold.metrics[name]:.3f}" for name in ("f1", "auc", "precision", "recall")]
+            values = [f"{fold.metrics.get(name, math.nan):.3f}" for name in measured]
             table.add(str(fold.fold), str(fold.selected_epoch), *values, str(len(fold.rows)))
         else:
-            table.add(str(fold.fold), "-", fold.status, "", "", "", "")
+            table.add(str(fold.fold), "-", fold.status, *("" for _ in columns[3:]))
     console.print(table)
-    for name in ("mean_f1", "std_f1", "median_f1", "mean_auc", "macro_f1", "optimism_f1"):
-        if f"cv_aggregate/{name}" in result.aggregates:
-            console.say(f"{name:12s} {result.aggregates[f'cv_aggregate/{name}']:.4f}")
+    named = [name for name in headline_names() if name in result.aggregates]
+    width = max((len(short(name)) for name in named), default=0)
+    for name in named:
+        console.say(f"{short(name):{width}s} {result.aggregates[name]:.4f}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from gemma_nli.base.metrics import METRICS, headline_names
 from gemma_nli.base.outgoing import one_line
 from gemma_nli.console.terminal import Sheet, Terminal
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from gemma_nli.tracking.store.clean_and_export import CleanPlan
 
 NOT_THERE = "N/A"
-_AGGREGATES = ("mean_f1", "std_f1", "median_f1", "mean_auc", "std_auc", "macro_f1", "mean_precision", "mean_recall")
-HEADLINE = (*(f"cv_aggregate/{name}" for name in _AGGREGATES), "test_f1", "test_auc", "test_accuracy", "best_val_f1")
-"""Metrics that a comparison shows unasked, in this order."""
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -115,7 +113,8 @@ def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
 def show_comparison(found: Comparison, everything: bool = False) -> None:
     """The figures one looks for first, then the folds'; the other metrics where they are asked for."""
     console = Terminal()
-    first = [name for name in HEADLINE if name in found.metrics.index]
+    tests = [f"test_{name}" for name in METRICS]
+    first = [name for name in (*headline_names(), *tests, "best_val_f1") if name in found.metrics.index]
     rest = found.metrics.drop(first)
     tables = {"runs": found.runs, "params that differ": found.params, "metrics": found.metrics.loc[first]}
     if "selected_f1" in found.folds.index.get_level_values(0):

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save as save_tensors
 
 from gemma_nli.base.errors import ConfigError, CorpusError, EncoderError, FeatureError, TrainingError
+from gemma_nli.base.metrics import METRICS
 from gemma_nli.config import RunConfig, home
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.corpus.pairs import PairTable, build_pairs, pair_texts
@@ -35,7 +36,7 @@ from gemma_nli.training.results import DIVERGED, FoldResult
 from gemma_nli.trial.hardware import hardware_tags
 
 TEST_FOLD, VALIDATION_FOLD = 1, 2
-PER_EPOCH = ("train_loss", "val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1", "val_auc")
+PER_EPOCH = ("train_loss", "val_loss", *(f"val_{name}" for name in METRICS))
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 
@@ -125,7 +126,7 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     if fold.status == DIVERGED:
         raise TrainingError(fold.detail or "the loss became no number; lower training.learning_rate.")
     test = _test(config, corpus, pairs, split.test, fold)
-    metrics = {f"test_{name}": test[name] for name in ("accuracy", "f1", "auc", "precision", "recall")}
+    metrics = {f"test_{name}": value for name, value in test.items()}
     metrics["best_val_f1"] = fold.at("val_f1", fold.best_epoch)
     sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
     history = {name: fold.history[name] for name in PER_EPOCH}

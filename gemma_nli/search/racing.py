@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gemma_nli.base.metrics import Counts
+from gemma_nli.base.metrics.f1 import f1_of
+
 Floats = NDArray[np.float64]
 _TRAINING_NOISE, _ITS_WEIGHT = 0.015, 8.0
 """A first guess of the standard deviation of a fold's F1 difference that comes of training (seeds, batches), which no
@@ -45,7 +48,7 @@ class _Fold:
 @dataclass
 class _Trial:
     f1: dict[int, float] = field(default_factory=dict)
-    counts_P3: dict[int, NDArray[np.int32]] = field(default_factory=dict)
+    counts_P4: dict[int, NDArray[np.int32]] = field(default_factory=dict)
 
 
 class RaceTable:
@@ -102,12 +105,12 @@ class RaceTable:
             return
         named_R = np.asarray(probabilities, dtype=np.float64)[order_R] >= threshold
         real_R = np.asarray(labels).astype(bool)[order_R]
-        of_row_R3 = np.stack([named_R & real_R, named_R & ~real_R, ~named_R & real_R], axis=1)
-        counts_P3 = np.zeros((shared.weights_SP.shape[1], 3), dtype=np.int32)
-        np.add.at(counts_P3, shared.post_R, of_row_R3)
+        of_row_R4 = np.stack([named_R & real_R, named_R, real_R, np.ones_like(real_R)], axis=1)
+        counts_P4 = np.zeros((shared.weights_SP.shape[1], 4), dtype=np.int32)
+        np.add.at(counts_P4, shared.post_R, of_row_R4)
         trial = self._trials.setdefault(trial_key, _Trial())
-        trial.counts_P3[fold] = counts_P3
-        trial.f1[fold] = float(_f1(counts_P3.sum(0).astype(np.float64)))
+        trial.counts_P4[fold] = counts_P4
+        trial.f1[fold] = float(_f1(counts_P4.sum(0).astype(np.float64)))
         self._leaders_S.pop((trial_key, fold), None)
 
     def running_mean(self, trial_key: Hashable) -> float:
@@ -186,7 +189,7 @@ class RaceTable:
 
     def _drawn(self, trial: _Trial, fold: int) -> Floats:
         """(S,) the trial's F1 in each resample of the fold's posts."""
-        return _f1(self._folds[fold].weights_SP @ trial.counts_P3[fold])
+        return _f1(self._folds[fold].weights_SP @ trial.counts_P4[fold])
 
     def _leaders(self, leader: Hashable, fold: int) -> Floats:
         """The same of the leader, computed once while it leads."""
@@ -204,6 +207,5 @@ class RaceTable:
 
 
 def _f1(counts: Floats) -> Floats:
-    """F1 of (..., 3) true positives, false positives, false negatives; 0 where there is nothing to find or name."""
-    below = 2 * counts[..., 0] + counts[..., 1] + counts[..., 2]
-    return np.asarray(np.divide(2 * counts[..., 0], below, out=np.zeros_like(below), where=below > 0))
+    """F1 of (..., 4): called matched rightly, called matched, matched, all."""
+    return f1_of(Counts(*np.moveaxis(counts, -1, 0)))

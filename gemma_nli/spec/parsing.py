@@ -10,12 +10,12 @@ from pydantic import ValidationError
 
 from gemma_nli.base.errors import Problems, SpecError, did_you_mean
 from gemma_nli.base.masking import mask_credentials
+from gemma_nli.base.metrics import MEAN_F1
 from gemma_nli.config import RunConfig, check_key, set_dotted, setting_names, validation_lines
 from gemma_nli.spec.domain import checked_value, shown
 from gemma_nli.spec.space import SearchSpace
 from gemma_nli.spec.spaces import check_comparison, not_plain, parse_comparison, parse_space
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.spec.sweep_sections import F1
 
 
 def parse_sweep(tree: Any, source: str, overrides: Mapping[str, Any]) -> SweepSpec:
@@ -158,7 +158,7 @@ def _check_whole(spec: SweepSpec, problems: Problems) -> None:
         problems.add("space", f"varies nothing, so search.algorithm {spec.search.algorithm} has nothing to draw.")
     if spec.scheduler.kind != "none":
         wanted = [(objective.metric, objective.mode) for objective in spec.objectives]
-        if wanted != [(F1, "max")]:
+        if wanted != [(MEAN_F1, "max")]:
             shown_metrics = ", ".join(f"{metric} {mode}" for metric, mode in wanted)
             what = f"{spec.scheduler.kind} stops trials by their mean F1, but the sweep is decided by {shown_metrics}; "
             problems.add("scheduler.kind", what + "set it to none.")

@@ -17,10 +17,10 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_serializer, field_val
 
 from gemma_nli.base.errors import SpecError
 from gemma_nli.base.masking import mask_tree
+from gemma_nli.base.metrics import MEAN_F1
 from gemma_nli.config import RunConfig, Settings, expanded, home, parse_overrides, read_yaml
 from gemma_nli.spec.space import Cell, SearchSpace
 from gemma_nli.spec.sweep_sections import (
-    F1,
     FinalizeSettings,
     Objective,
     ReportSettings,
@@ -49,7 +49,7 @@ class SweepSpec(Settings):
     search: SearchSettings = SearchSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     resources: Resources = Resources()
-    metric: str = Field(default=F1, description="what decides the best trial")
+    metric: str = Field(default=MEAN_F1, description="what decides the best trial")
     mode: Literal["max", "min"] = Field(default="max", description="whether more or less of the metric is better")
     finalize: FinalizeSettings = FinalizeSettings()
     report: ReportSettings = ReportSettings()

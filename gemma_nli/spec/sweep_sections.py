@@ -8,19 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gemma_nli.base.errors import did_you_mean
+from gemma_nli.base.metrics import deciding_names
 from gemma_nli.config import Settings
 from gemma_nli.config.typed_values import as_text
 
-F1 = "cv_aggregate/mean_f1"
-_AVERAGED = ("f1", "auc", "ap", "accuracy", "precision", "recall")
-_OVER_FOLDS = [f"{how}_{what}" for how in ("mean", "std", "median") for what in _AVERAGED]
-METRICS = (*(f"cv_aggregate/{name}" for name in (*_OVER_FOLDS, "macro_f1", "mean_best_f1")), "model/trained_parameters")
-"""What a sweep can be decided by. `cv_aggregate/mean_best_f1` is the peeking one (docs: optimism)."""
-
 
 def known_metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}")
+    known = deciding_names()
+    if name not in known:
+        raise ValueError(f"unknown metric {name!r}{did_you_mean(name, known)}")
     return name
 
 

@@ -11,9 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gemma_nli.base.metrics import Counts
+from gemma_nli.base.metrics.f1 import f1_of
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.training.metrics import best_threshold, decisions, fold_metrics, sigmoid
+from gemma_nli.training.metrics import best_threshold, fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 Rows = NDArray[np.int64]
@@ -64,7 +66,7 @@ def epoch_score(
     if plan.chosen_by == "last":
         return float(epoch)
     if plan.chosen_by == "best":
-        return float(decisions(logits_V >= 0, pairs.label_N[plan.evaluation])["f1"])
+        return float(f1_of(Counts.of_rows(logits_V >= 0, pairs.label_N[plan.evaluation])))
     assert inner_V is not None, "a fold chosen by its inner split is measured on it each epoch"
     return best_threshold(sigmoid(inner_V), pairs.label_N[plan.selection])[1]
 

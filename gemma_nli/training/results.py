@@ -6,18 +6,27 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gemma_nli.base.metrics import (
+    BEST_F1,
+    MACRO_F1,
+    MEAN_F1,
+    METRICS,
+    OPTIMISM_F1,
+    PREFIX,
+    TRAINED_PARAMETERS,
+    CountedMetric,
+    Counts,
+    aggregate_name,
+)
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.training.metrics import decisions
 
 FINISHED = "finished"
 DIVERGED = "diverged"
-AVERAGED = ("f1", "auc", "ap", "accuracy", "precision", "recall")
 
 
 @dataclass
@@ -53,19 +62,21 @@ class FoldResult:
         return self.history[metric][epoch - 1]
 
     def summary(self) -> dict[str, float]:
-        """`cv_summary/fold_K_*`: what the guide's users look for, the peeking best epoch among it."""
+        """`cv_summary/fold_K_*`: what the guide's users look for, the peeking best epoch among it.
+
+        A metric that was added after the fold was journalled is left out.
+        """
         name = f"cv_summary/fold_{self.fold}"
         if not self.epochs:
             return {}
+        summarized = [m for m, each in METRICS.items() if each.in_fold_summaries and f"val_{m}" in self.history]
+        measured = [metric for metric in summarized if metric in self.metrics]
         return {
-            f"{name}_best_f1": self.at("val_f1", self.best_epoch),
-            f"{name}_best_auc": self.at("val_auc", self.best_epoch),
+            **{f"{name}_best_{metric}": self.at(f"val_{metric}", self.best_epoch) for metric in summarized},
             f"{name}_best_epoch": float(self.best_epoch),
-            f"{name}_last_f1": self.at("val_f1", self.epochs),
-            f"{name}_last_auc": self.at("val_auc", self.epochs),
+            **{f"{name}_last_{metric}": self.at(f"val_{metric}", self.epochs) for metric in summarized},
             f"{name}_selected_epoch": float(self.selected_epoch),
-            f"{name}_selected_f1": self.metrics["f1"],
-            f"{name}_selected_auc": self.metrics["auc"],
+            **{f"{name}_selected_{metric}": self.metrics[metric] for metric in measured},
             f"{name}_threshold": self.threshold,
         }
 
@@ -100,31 +111,34 @@ def aggregate(finished: list[FoldResult], criteria: Mapping[str, Mapping[str, fl
 
     std is the sample standard deviation over folds (n - 1), 0 for one fold: the spread of folds, not an error bar.
     A fold with one class of labels has no AUC; the mean is then over the others, and NaN when there are none.
+    A metric that some fold's journal lacks (it was added to the table later) is left out: its mean would be over
+    other folds than the rest.
     optimism_f1 is what choosing each fold's epoch (and threshold, where one is chosen) on the fold itself would have
     added to mean_f1. mean_best_f1 is the guide's number: the best epoch on the fold itself, at threshold 0.5.
     """
     if not finished:
         return {}
     values: dict[str, float] = {}
-    for name in AVERAGED:
+    for name in METRICS:
+        if not all(name in fold.metrics for fold in finished):
+            continue
         column = np.array([fold.metrics[name] for fold in finished])
         real = column[~np.isnan(column)]
-        values[f"mean_{name}"] = float(real.mean()) if len(real) else math.nan
-        values[f"std_{name}"] = float(real.std(ddof=1)) if len(real) > 1 else 0.0
-        values[f"median_{name}"] = float(np.median(real)) if len(real) else math.nan
-    if any(math.isnan(fold.metrics["auc"]) for fold in finished):
-        one_class = [fold.fold for fold in finished if math.isnan(fold.metrics["auc"])]
+        values[aggregate_name("mean", name)] = float(real.mean()) if len(real) else math.nan
+        values[aggregate_name("std", name)] = float(real.std(ddof=1)) if len(real) > 1 else 0.0
+        values[aggregate_name("median", name)] = float(np.median(real)) if len(real) else math.nan
+    one_class = [fold.fold for fold in finished if math.isnan(fold.metrics["auc"])]
+    if one_class:
         warnings.warn(f"folds {one_class} have validation labels of one class only: their AUC is NaN", stacklevel=3)
     peeked = float(np.mean([fold.metrics["peeked_f1"] for fold in finished]))
     supported = [scores["f1"] for scores in criteria.values() if scores["support"] > 0]
-    values["macro_f1"] = float(np.mean(supported)) if supported else math.nan
-    values["mean_best_f1"] = float(np.mean([fold.at("val_f1", fold.best_epoch) for fold in finished]))
-    values["optimism_f1"] = peeked - values["mean_f1"]
-    values["mean_threshold"] = float(np.mean([fold.threshold for fold in finished]))
-    values["mean_selected_epoch"] = float(np.mean([fold.selected_epoch for fold in finished]))
-    values["folds_finished"] = float(len(finished))
-    trained = float(max(fold.trained_parameters for fold in finished))
-    return {**{f"cv_aggregate/{name}": value for name, value in values.items()}, "model/trained_parameters": trained}
+    values[MACRO_F1] = float(np.mean(supported)) if supported else math.nan
+    values[BEST_F1] = float(np.mean([fold.at("val_f1", fold.best_epoch) for fold in finished]))
+    values[OPTIMISM_F1] = peeked - values[MEAN_F1]
+    values[f"{PREFIX}mean_threshold"] = float(np.mean([fold.threshold for fold in finished]))
+    values[f"{PREFIX}mean_selected_epoch"] = float(np.mean([fold.selected_epoch for fold in finished]))
+    values[f"{PREFIX}folds_finished"] = float(len(finished))
+    return {**values, TRAINED_PARAMETERS: float(max(fold.trained_parameters for fold in finished))}
 
 
 def criterion_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, dict[str, float]]:
@@ -135,14 +149,13 @@ def criterion_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, dic
     labels = np.concatenate([fold.labels for fold in folds])
     chosen = np.concatenate([fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds])
     of_row = pairs.criterion_N[rows]
+    of_decisions = [each for each in METRICS.values() if isinstance(each, CountedMetric) and each.per_criterion]
     scores: dict[str, dict[str, float]] = {}
     for index, criterion in enumerate(pairs.criterion_ids):
         mine = of_row == index
-        at: dict[str, Any] = decisions(chosen[mine], labels[mine]) if mine.any() else {}
+        counts = Counts.of_rows(chosen[mine], labels[mine]) if mine.any() else None
         scores[criterion] = {
-            "f1": float(at["f1"]) if at else math.nan,
-            "precision": float(at["precision"]) if at else math.nan,
-            "recall": float(at["recall"]) if at else math.nan,
+            **{each.name: float(each.of_counts(counts)) if counts else math.nan for each in of_decisions},
             "support": float(labels[mine].sum()),
         }
     return scores

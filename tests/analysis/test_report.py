@@ -138,7 +138,7 @@ def test_the_error_analysis_is_recomputed(reported: Report, records: dict[str, T
         here = pairs.criterion_N[rows] == pairs.criterion_ids.index(item.name)
         assert item.support == labels[here].sum()
         assert item.f1 == pytest.approx(metrics.f1_score(labels[here], chosen[here]))
-        assert item.auc == pytest.approx(metrics.roc_auc_score(labels[here], probabilities[here]))
+        assert item.scores["auc"] == pytest.approx(metrics.roc_auc_score(labels[here], probabilities[here]))
         assert item.low <= item.f1 <= item.high
     for parts in findings.mistakes.slices.values():
         assert sum(part.pairs for part in parts) in (len(labels), int((labels == 0).sum()))

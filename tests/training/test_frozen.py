@@ -12,7 +12,7 @@ from gemma_nli.model.pooling import POOLERS
 from gemma_nli.training.fold import plan_fold
 from gemma_nli.training.frozen.head_inputs import VectorInputs
 from gemma_nli.training.frozen.train_folds import fit_head, train_folds
-from gemma_nli.training.metrics import best_threshold, decisions, fold_metrics, sigmoid
+from gemma_nli.training.metrics import best_threshold, fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, summarize
 from tests.training.frozen_setup import FrozenSetup, assert_same_fold
 
@@ -289,4 +289,4 @@ def test_the_refit_learns_all_its_rows_and_repeats(setup):
         z_N = setup.inputs(config).logits(first, torch.from_numpy(rows)[None])[0].numpy()
     labels_N = setup.pairs.label_N[rows]
     assert best_threshold(sigmoid(z_N), labels_N)[1] > best_threshold(np.zeros(len(rows)), labels_N)[1]
-    assert decisions(z_N >= 0, labels_N)["accuracy"] > 0.5
+    assert fold_metrics(z_N, labels_N, 0.0)["accuracy"] > 0.5

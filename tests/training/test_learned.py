@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gemma_nli.base.metrics.auc import roc_auc
 from gemma_nli.config import RunConfig
 from gemma_nli.training.learned import chance_auc, learning_warning, why_chance
-from gemma_nli.training.metrics import fold_metrics, roc_auc
+from gemma_nli.training.metrics import fold_metrics
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 

@@ -13,16 +13,14 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gemma_nli.training.metrics import average_precision, decisions, roc_auc
+from gemma_nli.base.metrics import METRICS, CountedMetric, Counts, RankedMetric
+from gemma_nli.base.metrics.table import by_score
 
-Metric = Literal["f1", "accuracy", "precision", "recall", "auc", "ap"]
-COUNTED = ("f1", "accuracy", "precision", "recall")
-METRICS = (*COUNTED, "auc", "ap")
 Floats = NDArray[np.float64]
 _CHUNK_CELLS = 4_000_000  # (draw, pair) cells held at a time
 
@@ -79,8 +77,8 @@ class PostBootstrap:
             drawn_SP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repetitions)
             self.folds.append(_Fold(rows_R, post_R, drawn_SP.astype(np.float32), self.labels_N[rows_R]))
 
-    def observed(self, values_N: NDArray[Any], metric: Metric) -> float:
-        """The score as it is: of decisions (N,) for a counted metric, of scores (N,) for auc."""
+    def observed(self, values_N: NDArray[Any], metric: str) -> float:
+        """The score as it is: of decisions (N,) for a metric that counts them, of scores (N,) for one of ranks."""
         return float(np.nanmean([_score(values_N[fold.rows_R], fold.labels_R, metric) for fold in self.folds]))
 
     def widened(self, draws_S: Floats, center: float | Floats) -> Floats:
@@ -91,7 +89,7 @@ class PostBootstrap:
         posts = len(self._of_post)
         return np.asarray(center + (draws_S - center) * np.sqrt(posts / max(posts - len(self.folds), 1)))
 
-    def draws(self, values_N: NDArray[Any], metric: Metric, left_out: bool = False) -> Floats:
+    def draws(self, values_N: NDArray[Any], metric: str, left_out: bool = False) -> Floats:
         """(S,) the score in each draw; `left_out`: of the posts that a draw left out instead."""
         return self.many(values_N[:, None], metric, left_out)[:, 0]
 
@@ -110,16 +108,15 @@ class PostBootstrap:
             held.folds.append(dataclasses.replace(fold, weights_SP=kept_SP))
         return held
 
-    def fractions(self, values_NT: NDArray[Any], metric: Metric, left_out: bool = False) -> list[tuple[Floats, Floats]]:
-        """For each fold the (S, T) counts whose quotient a counted metric is; counts of several draws may be added."""
-        return [_counts(fold, _weights(fold, left_out), values_NT[fold.rows_R], metric) for fold in self.folds]
+    def counts(self, chosen_NT: NDArray[Any], left_out: bool = False) -> list[Counts]:
+        """For each fold the (S, T) counts of decisions; those of several draws may be added."""
+        return [_counts(fold, _weights(fold, left_out), chosen_NT[fold.rows_R]) for fold in self.folds]
 
-    def many(self, values_NT: NDArray[Any], metric: Metric, left_out: bool = False) -> Floats:
+    def many(self, values_NT: NDArray[Any], metric: str, left_out: bool = False) -> Floats:
         """(S, T) the same of several columns; a draw in which every fold lacks a class has no AUC and is NaN."""
         total_ST, used_ST = np.zeros((self.repetitions, values_NT.shape[1])), np.zeros((1, 1))
         for fold in self.folds:
-            measure = _counted if metric in COUNTED else _ranking
-            score_ST = measure(fold, _weights(fold, left_out), values_NT[fold.rows_R], metric)
+            score_ST = _drawn_scores(fold, _weights(fold, left_out), values_NT[fold.rows_R], metric)
             known_ST = ~np.isnan(score_ST)
             total_ST += np.where(known_ST, score_ST, 0.0)
             used_ST = used_ST + known_ST
@@ -130,23 +127,21 @@ def _weights(fold: _Fold, left_out: bool) -> NDArray[np.float32]:
     return (fold.weights_SP == 0).astype(np.float32) if left_out else fold.weights_SP
 
 
-def _score(values_R: NDArray[Any], labels_R: NDArray[np.bool_], metric: Metric) -> float:
-    if metric in COUNTED:
-        return float(decisions(values_R.astype(bool), labels_R.astype(np.int8))[metric])
-    ranking = roc_auc if metric == "auc" else average_precision
-    return float(ranking(np.asarray(values_R, dtype=np.float64)[None], labels_R.astype(np.int8))[0])
+def _score(values_R: NDArray[Any], labels_R: NDArray[np.bool_], metric: str) -> float:
+    return float(METRICS[metric].of_rows(np.asarray(values_R)[None], labels_R.astype(np.int8))[0])
 
 
-def _counted(fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[Any], metric: Metric) -> Floats:
-    """(S, T) 0 where there is nothing to divide by."""
-    top_ST, bottom_ST = _counts(fold, weights_SP, chosen_RT, metric)
-    return np.asarray(np.divide(top_ST, bottom_ST, out=np.zeros_like(top_ST), where=bottom_ST > 0))
+def _drawn_scores(fold: _Fold, weights_SP: NDArray[np.float32], values_RT: NDArray[Any], metric: str) -> Floats:
+    """(S, T) one fold's scores."""
+    measured = METRICS[metric]
+    if isinstance(measured, CountedMetric):
+        return measured.of_counts(_counts(fold, weights_SP, values_RT))
+    assert isinstance(measured, RankedMetric), "the table holds no other kind"
+    return _ranking(fold, weights_SP, values_RT, measured)
 
 
-def _counts(
-    fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[Any], metric: Metric
-) -> tuple[Floats, Floats]:
-    """(S, T) numerator and denominator, from true and false positives a post, summed with the draw's weights."""
+def _counts(fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[Any]) -> Counts:
+    """(S, T) counts of each post, summed with the draw's weights."""
     chosen_RT = chosen_RT.astype(bool)
     posts, labels_R1 = weights_SP.shape[1], fold.labels_R[:, None]
     order_R = np.argsort(fold.post_R, kind="stable")
@@ -157,57 +152,18 @@ def _counts(
         return np.asarray(weights_SP @ of_post, dtype=np.float64)  # whole numbers far below 2^24: exact in float32
 
     hit_ST, named_ST = drawn(chosen_RT & labels_R1), drawn(chosen_RT)
-    real_S1, all_S1 = drawn(labels_R1), drawn(np.ones_like(labels_R1))
-    tops_bottoms = {
-        "f1": (2 * hit_ST, named_ST + real_S1),
-        "precision": (hit_ST, named_ST),
-        "recall": (hit_ST, np.broadcast_to(real_S1, hit_ST.shape)),
-        "accuracy": (all_S1 - real_S1 - named_ST + 2 * hit_ST, np.broadcast_to(all_S1, hit_ST.shape)),
-    }
-    return tops_bottoms[metric]
+    real_ST, every_ST = (np.broadcast_to(drawn(each), hit_ST.shape) for each in (labels_R1, np.ones_like(labels_R1)))
+    return Counts(hit_ST, named_ST, real_ST, every_ST)
 
 
-def _ranking(fold: _Fold, weights_SP: NDArray[np.float32], scores_RT: NDArray[Any], metric: Metric) -> Floats:
-    """(S, T) weighted areas under the ROC curve (ties counted half), or average precisions (ties taken as one step)."""
+def _ranking(fold: _Fold, weights_SP: NDArray[np.float32], scores_RT: NDArray[Any], measured: RankedMetric) -> Floats:
+    """(S, T) scores of weighted pairs, a few draws at a time."""
     draws, columns = len(weights_SP), scores_RT.shape[1]
-    area_ST = np.empty((draws, columns))
+    score_ST = np.empty((draws, columns))
     size = max(1, _CHUNK_CELLS // max(1, len(scores_RT)))
     for begin in range(0, draws, size):
         weights_SR = weights_SP[begin : begin + size][:, fold.post_R]
         for column in range(columns):
-            positive_SG, negative_SG = _by_score(scores_RT[:, column], fold.labels_R, weights_SR)
-            of_column = _weighted_auc if metric == "auc" else _weighted_ap
-            area_ST[begin : begin + size, column] = of_column(positive_SG, negative_SG)
-    return area_ST
-
-
-def _by_score(
-    scores_R: NDArray[Any], labels_R: NDArray[np.bool_], weights_SR: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(S, G) weights of positives and of negatives at each of the G distinct scores, lowest first."""
-    order_R = np.argsort(scores_R, kind="stable")
-    sorted_R, real_R = scores_R[order_R], labels_R[order_R]
-    sorted_SR = weights_SR[:, order_R]
-    if len(sorted_R) == len(np.unique(sorted_R)):
-        return sorted_SR * real_R, sorted_SR * ~real_R
-    starts_G = np.flatnonzero(np.r_[True, sorted_R[1:] != sorted_R[:-1]])
-    positive_SG = np.add.reduceat(sorted_SR * real_R, starts_G, axis=1)
-    return positive_SG, np.add.reduceat(sorted_SR * ~real_R, starts_G, axis=1)
-
-
-def _weighted_auc(positive_SG: NDArray[np.float32], negative_SG: NDArray[np.float32]) -> Floats:
-    """(S,) NaN where a class has no weight."""
-    negatives_SG = negative_SG.cumsum(1, dtype=np.float64)
-    below_SG = negatives_SG - negative_SG / 2
-    area_S, pairs_S = (positive_SG * below_SG).sum(1), positive_SG.sum(1) * negatives_SG[:, -1]
-    return np.asarray(np.divide(area_S, pairs_S, out=np.full(len(area_S), np.nan), where=pairs_S > 0))
-
-
-def _weighted_ap(positive_SG: NDArray[np.float32], negative_SG: NDArray[np.float32]) -> Floats:
-    """(S,) NaN without a positive."""
-    hits_SG = positive_SG[:, ::-1].cumsum(1, dtype=np.float64)
-    named_SG = hits_SG + negative_SG[:, ::-1].cumsum(1, dtype=np.float64)
-    precision_SG = np.divide(hits_SG, named_SG, out=np.zeros_like(hits_SG), where=named_SG > 0)
-    total_S = hits_SG[:, -1]
-    sum_S = (precision_SG * positive_SG[:, ::-1]).sum(1)
-    return np.asarray(np.divide(sum_S, total_S, out=np.full(len(total_S), np.nan), where=total_S > 0))
+            positive_SG, negative_SG = by_score(scores_RT[:, column], fold.labels_R, weights_SR)
+            score_ST[begin : begin + size, column] = measured.of_weights(positive_SG, negative_SG)
+    return score_ST

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.analysis.inference.bootstrap import COUNTED, Metric, PostBootstrap
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
+from gemma_nli.base.metrics import METRICS, CountedMetric, Counts
 
 Floats = NDArray[np.float64]
 REPEATS, PARTS = 10, 10
@@ -24,29 +25,30 @@ REPEATS, PARTS = 10, 10
 class HeldOut:
     """Every trial on the posts inside and outside of each part, ready for any group of trials."""
 
-    def __init__(self, bootstrap: PostBootstrap, values_NT: NDArray[Any], metric: Metric, seed: int = 0) -> None:
-        self.counted = metric in COUNTED
+    def __init__(self, bootstrap: PostBootstrap, values_NT: NDArray[Any], metric: str, seed: int = 0) -> None:
+        self.metric = METRICS[metric]
         self.cut = bootstrap.cut(REPEATS, PARTS, seed)
         chosen_by_ST = self.cut.many(values_NT, metric)
         self.chosen_by_ST = np.where(np.isnan(chosen_by_ST), -np.inf, chosen_by_ST)
-        if self.counted:
-            self.fractions = self.cut.fractions(values_NT, metric, left_out=True)
+        if isinstance(self.metric, CountedMetric):
+            self.counts = self.cut.counts(values_NT, left_out=True)
         else:
             self.measured_ST = self.cut.many(values_NT, metric, left_out=True)
 
     def score_of_best(self, places: Sequence[int]) -> float:
         """The score of the best of `places`, free of the luck of the choice; of a single trial its own score.
 
-        A counted metric is a fraction of counts over all posts of a fold, each from the part that measured it. A
+        A metric of decisions is of counts over all posts of a fold, each from the part that measured it. A
         ranking is made within a part, as scores of two trials have no common scale, and averaged over parts.
         """
         columns = np.asarray(places)
         winner_S = columns[self.chosen_by_ST[:, columns].argmax(1)]
         draws_S = np.arange(len(winner_S))
-        if not self.counted:
+        if not isinstance(self.metric, CountedMetric):
             return float(np.nanmean(self.measured_ST[draws_S, winner_S]))
         scores = []
-        for top_ST, bottom_ST in self.fractions:
-            top_R, bottom_R = (of_ST[draws_S, winner_S].reshape(REPEATS, PARTS).sum(1) for of_ST in (top_ST, bottom_ST))
-            scores.append(np.divide(top_R, bottom_R, out=np.zeros(REPEATS), where=bottom_R > 0))
+        for counts in self.counts:
+            of_ST = (counts.hit, counts.named, counts.real, counts.every)
+            of_R = (each_ST[draws_S, winner_S].reshape(REPEATS, PARTS).sum(1) for each_ST in of_ST)
+            scores.append(self.metric.of_counts(Counts(*of_R)))
         return float(np.mean(scores))

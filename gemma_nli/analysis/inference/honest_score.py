@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.inference.bootstrap import Metric, PostBootstrap
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.held_out import HeldOut
 from gemma_nli.analysis.inference.significance import Difference, difference_of_draws
+from gemma_nli.base.metrics import METRICS, RankedMetric
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
@@ -33,7 +34,7 @@ class HonestScore:
     `stability`: the share of draws in which the same trial won.
     """
 
-    metric: Metric
+    metric: str
     raw: float
     value: float
     low: float
@@ -54,7 +55,7 @@ class Draws:
     `held_out` has the same trials on tenths of the posts.
     """
 
-    metric: Metric
+    metric: str
     inside_ST: Floats
     outside_ST: Floats
     score_T: Floats
@@ -65,7 +66,7 @@ class Draws:
     def of(cls, evidence: Evidence, repetitions: int = REPETITIONS, seed: int = 0) -> Draws:
         """Fewer draws where a ranking metric of very many trials would take minutes."""
         metric = evidence.ranked_by
-        if metric in ("auc", "ap"):
+        if isinstance(METRICS[metric], RankedMetric):
             cells = evidence.probability_TN.size
             repetitions = int(np.clip(repetitions * 3e5 / max(cells, 1), 200, repetitions))
         bootstrap = evidence.bootstrap(repetitions, seed)
@@ -73,9 +74,9 @@ class Draws:
 
     @classmethod
     def from_values(
-        cls, bootstrap: PostBootstrap, values_NT: NDArray[Any], metric: Metric, score_T: Floats, seed: int = 0
+        cls, bootstrap: PostBootstrap, values_NT: NDArray[Any], metric: str, score_T: Floats, seed: int = 0
     ) -> Draws:
-        """Of decisions (N, T) for a counted metric, of scores for a ranking one."""
+        """Of decisions (N, T) for a metric that counts them, of scores for one of ranks."""
         inside_ST, outside_ST = bootstrap.many(values_NT, metric), bootstrap.many(values_NT, metric, left_out=True)
         held_out = HeldOut(bootstrap, values_NT, metric, seed)
         return cls(metric, inside_ST, outside_ST, score_T, bootstrap, held_out)

@@ -17,8 +17,9 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from gemma_nli.analysis.inference.bootstrap import COUNTED, METRICS, Metric, PostBootstrap
-from gemma_nli.training.metrics import roc_auc
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
+from gemma_nli.base.metrics import METRICS, CountedMetric
+from gemma_nli.base.metrics.auc import roc_auc
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def paired_bootstrap(
     labels: ArrayLike,
     predictions_a: ArrayLike,
     predictions_b: ArrayLike,
-    metric: Metric = "f1",
+    metric: str = "f1",
     repetitions: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -78,7 +79,7 @@ def paired_bootstrap(
     Args:
         posts: (N,) the post of each pair.
         labels: (N,) 0 or 1.
-        predictions_a: (N,) decisions (0 or 1) for a counted metric such as f1, scores or probabilities for auc.
+        predictions_a: (N,) decisions (0 or 1) for a metric that counts them (f1), scores for one of ranks (auc).
         level: how often the interval shall hold the true difference.
         folds: (N,) of each pair; given, scores are means over folds and posts are drawn within folds.
     Returns:
@@ -95,7 +96,7 @@ def paired_bootstrap(
     for name, values in zip("ab", both, strict=True):
         if values.shape != bootstrap.labels_N.shape:
             raise ValueError(f"predictions_{name} has shape {values.shape}, labels {bootstrap.labels_N.shape}")
-        if metric in COUNTED and not np.isin(values, (0, 1)).all():
+        if isinstance(METRICS[metric], CountedMetric) and not np.isin(values, (0, 1)).all():
             raise ValueError(f"predictions_{name} must be decisions (0 or 1) for {metric}: apply the threshold first")
     score_a, score_b = (bootstrap.observed(values, metric) for values in both)
     drawn = bootstrap.many(np.stack(both, axis=1), metric)

@@ -179,7 +179,7 @@ def criteria_figure(findings: Findings) -> Figure | None:
                 "array": [item.high - item.f1 for item in items],
                 "arrayminus": [item.f1 - item.low for item in items],
             },
-            customdata=[[item.precision, item.recall] for item in items],
+            customdata=[[item.scores["precision"], item.scores["recall"]] for item in items],
             hovertemplate="%{y}: F1 %{x:.3f}, precision %{customdata[0]:.2f}, recall %{customdata[1]:.2f}"
             "<extra></extra>",
         )

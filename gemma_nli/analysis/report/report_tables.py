@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from gemma_nli.analysis.answer import p_text, short
 from gemma_nli.analysis.findings import Findings
-from gemma_nli.analysis.mistakes import Slice
+from gemma_nli.analysis.mistakes import Slice, sliced_metrics
+from gemma_nli.base.metrics import METRICS
 from gemma_nli.spec.domain import shown
 
 MAX_ROWS = 500
@@ -47,8 +48,8 @@ def leaderboard_table(findings: Findings) -> TableOf:
     keys, several = findings.evidence.varied, len(findings.evidence.names) > 1
     score = findings.metric_name
     header = ["#", *(["sweep"] if several else []), *(short(key) for key in keys), score, "std"]
-    header += ["F1"] if score != "F1" else []
-    header += ["AUC"] if score != "AUC" else []
+    others = [name for name in ("f1", "auc") if name != findings.draws.metric]
+    header += [METRICS[name].label for name in others]
     header += ["behind", "95% at once", "note"]
     lines, marked = [], set()
     for place, row in enumerate(findings.rows[:MAX_ROWS]):
@@ -58,8 +59,7 @@ def leaderboard_table(findings: Findings) -> TableOf:
             numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
             line.append(Words(shown(value), str(value) if numeric else shown(value), numeric))
         line += [number(row.score), number(row.std)]
-        line += [number(row.f1)] if score != "F1" else []
-        line += [number(row.auc)] if score != "AUC" else []
+        line += [number({"f1": row.f1, "auc": row.auc}[name]) for name in others]
         interval = "" if math.isnan(row.low) or row.rank == 1 else f"{row.low:.3f} to {row.high:.3f}"
         line += [
             number(row.behind),
@@ -144,7 +144,8 @@ def effect_table(findings: Findings) -> TableOf:
 
 
 def slice_table(items: tuple[Slice, ...], first: str) -> TableOf:
-    header = (first, "pairs", "positive", "F1", "95% interval", "precision", "recall", "accuracy", "AUC")
+    others = [(name, each.label) for name, each in sliced_metrics().items() if name != "f1"]
+    header = (first, "pairs", "positive", METRICS["f1"].label, "95% interval", *(label for _, label in others))
     rows = [
         (
             word(item.name),
@@ -152,10 +153,7 @@ def slice_table(items: tuple[Slice, ...], first: str) -> TableOf:
             count(item.support),
             number(item.f1),
             word("" if math.isnan(item.low) else f"{item.low:.3f} to {item.high:.3f}"),
-            number(item.precision),
-            number(item.recall),
-            number(item.accuracy),
-            number(item.auc),
+            *(number(item.scores[name]) for name, _ in others),
         )
         for item in items
     ]

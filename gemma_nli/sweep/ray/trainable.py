@@ -14,6 +14,7 @@ import torch
 from ray import tune
 
 from gemma_nli.base.errors import GemmaNliError
+from gemma_nli.base.metrics import MEAN_F1
 from gemma_nli.features import FeatureStore
 from gemma_nli.sweep.ray.shared_features import SharedFeatures, TrialContext
 from gemma_nli.sweep.ray.worker_gate import guard_worker
@@ -81,7 +82,7 @@ class CvTrial(tune.Trainable):
         return {
             "folds_done": len(result.folds),
             "num_folds": self.context.pairs.num_folds,
-            "mean_f1": result.aggregates.get("cv_aggregate/mean_f1", math.nan),
+            "mean_f1": result.aggregates.get(MEAN_F1, math.nan),
             "objective": result.aggregates.get(self.context.objective, math.nan),
             "aggregates": tuple(result.aggregates.items()),
             "failed": False,

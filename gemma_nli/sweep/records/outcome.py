@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from gemma_nli.base.metrics import MEAN_F1
 from gemma_nli.base.outgoing import shown
 from gemma_nli.spec.sweep_sections import Objective
 from gemma_nli.sweep.prepare import Prepared
@@ -21,6 +22,7 @@ from gemma_nli.trial import TrialRecord, read_trials
 
 State = Literal["finished", "pruned", "failed", "waiting"]
 ENDS: tuple[State, ...] = ("finished", "pruned", "failed")
+NAMED = 5
 _AT_A_TIME = 64
 
 
@@ -41,10 +43,14 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All trials of a sweep; `mode` says whether more or less of the metric is better."""
+    """All trials of a sweep; `mode` says whether more or less of the metric is better.
+
+    decided_by: the sweep's metric and its objectives, by name.
+    """
 
     trials: tuple[TrialOutcome, ...]
     mode: str = "max"
+    decided_by: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,7 +87,24 @@ class Outcome:
         return [{"error": why, "trials": len(found), "settings": found[0].settings} for why, found in ordered]
 
     def notes(self) -> list[str]:
-        """What its user should know of the trials: how many did not learn, the best one's reason or one of theirs."""
+        """What its user should know of the trials: which cannot be ranked, how many did not learn."""
+        return [*self._unranked(), *self._unlearned()]
+
+    def _unranked(self) -> Iterator[str]:
+        """Trials whose journals are older than a metric that decides."""
+        measured = [trial for trial in self.trials if trial.state == "finished" and MEAN_F1 in trial.metrics]
+        for metric in self.decided_by:
+            lacking = [trial.key[:8] for trial in measured if metric not in trial.metrics]
+            if lacking:
+                named = ", ".join(lacking[:NAMED]) + (", ..." if len(lacking) > NAMED else "")
+                yield (
+                    f"{len(lacking)} of {len(measured)} finished trials lack {metric} and are not ranked by it: their "
+                    f"journals were written before it was measured (trials {named}). Another `storage` measures them "
+                    "anew."
+                )
+
+    def _unlearned(self) -> list[str]:
+        """How many did not learn, the best one's reason or one of theirs."""
         warned = [trial for trial in self.trials if trial.warning]
         if not warned:
             return []
@@ -117,7 +140,8 @@ def outcome_of(ready: Prepared) -> Outcome:
         for key in keys:
             record = ready.records[key] if ready.is_done(key) else read_now.get(key)
             trials.append(_outcome(key, ready.trials[key].settings, record, ready.spec.metric))
-    return Outcome(tuple(trials), ready.spec.mode)
+    decided_by = dict.fromkeys((ready.spec.metric, *(objective.metric for objective in ready.spec.objectives)))
+    return Outcome(tuple(trials), ready.spec.mode, tuple(decided_by))
 
 
 def ended_of(record: TrialRecord | None) -> tuple[int, int | None]:

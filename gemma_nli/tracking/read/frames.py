@@ -15,8 +15,8 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import TrackingError, did_you_mean
+from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1
 from gemma_nli.config import MlflowConfig
-from gemma_nli.tracking.read.queries import METRIC
 from gemma_nli.tracking.read.run_ids import get_run
 from gemma_nli.tracking.registry.registered_models import registered_versions
 from gemma_nli.tracking.store.mlflow_store import Store, connect_existing, deleted_experiment, resolve_store, talking
@@ -40,7 +40,7 @@ def list_experiments(tracking_uri: str | None = None) -> pd.DataFrame:
         rows = []
         for experiment in pages(client.search_experiments, view_type=ViewType.ACTIVE_ONLY):
             own = list(pages(client.search_runs, experiment_ids=[experiment.experiment_id]))
-            scores = [run.data.metrics[METRIC] for run in own if METRIC in run.data.metrics]
+            scores = [run.data.metrics[MEAN_F1] for run in own if MEAN_F1 in run.data.metrics]
             rows.append(
                 {
                     "experiment": experiment.name,
@@ -85,7 +85,7 @@ def list_runs(
     with talking(store, f"search runs{f' where {where}' if where else ''}"):
         client = connect_existing(store)
         names = experiments_named(client, store, experiment)
-        order = [f"metrics.`{METRIC}` DESC", "attributes.start_time DESC"]
+        order = [f"metrics.`{MEAN_F1}` DESC", "attributes.start_time DESC"]
         found, matching = [], 0
         if names:
             search = pages(client.search_runs, experiment_ids=list(names), filter_string=query, order_by=order)
@@ -208,8 +208,8 @@ def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
         "status": run.info.status,
         "state": tags.get(STATE, run.info.status.lower()),
         "by": _maker(tags),
-        "f1": metrics.get(METRIC, metrics.get("test_f1", math.nan)),
-        "auc": metrics.get("cv_aggregate/mean_auc", metrics.get("test_auc", math.nan)),
+        "f1": metrics.get(MEAN_F1, metrics.get("test_f1", math.nan)),
+        "auc": metrics.get(MEAN_AUC, metrics.get("test_auc", math.nan)),
         "start": _when(run.info.start_time),
     }
     row |= {f"params.{k}": v for k, v in run.data.params.items()}
@@ -274,7 +274,7 @@ def _notes(found: list[Run]) -> Iterator[str]:
         if len(values) > 1:
             yield f"their {name} differ: the figures cannot be compared."
     for run in found:
-        if METRIC not in run.data.metrics and "test_f1" not in run.data.metrics:
+        if MEAN_F1 not in run.data.metrics and "test_f1" not in run.data.metrics:
             state = run.data.tags.get(STATE, run.info.status.lower())
             yield f"run {run.info.run_id} has no aggregates: it is {state}; they come when the last fold has ended."
 

@@ -14,14 +14,15 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.masking import MASK
+from gemma_nli.base.metrics import MEAN_F1, aggregate_name
 from gemma_nli.config import MlflowConfig, RunConfig
 from gemma_nli.tracking.read.recorded import config_of
 from gemma_nli.tracking.store.mlflow_store import Store, connect_existing, deleted_experiment, resolve_store, talking
 from gemma_nli.tracking.write.projection import FOLD_FINGERPRINT, KIND, STATE, SWEEP_ID, TRIAL_KEY, safe_name
 from gemma_nli.tracking.write.runs import search, tags_filter
 
-METRIC = "cv_aggregate/mean_f1"
 FINISHED = "attributes.status = 'FINISHED'"
+NAMED = 5
 SAMPLE = 50  # runs read to learn which metrics exist
 
 
@@ -78,7 +79,7 @@ class _Place:
 
 def best_trial(
     experiment: str,
-    metric: str = METRIC,
+    metric: str = MEAN_F1,
     mode: Literal["max", "min"] = "max",
     tracking_uri: str | None = None,
     sweep_id: str | None = None,
@@ -121,6 +122,11 @@ def best_trial(
         value = best.data.metrics[name]
         if math.isnan(value):
             raise TrackingError(f"experiment '{experiment}': metric '{metric}' is NaN in every finished trial.")
+        if name != MEAN_F1:
+            lacking = [run.info.run_name for run in place.runs(query) if name not in run.data.metrics]
+            if lacking:
+                named = ", ".join(lacking[:NAMED]) + (", ..." if len(lacking) > NAMED else "")
+                notes.append(f"{len(lacking)} finished trials lack {metric} and are not ranked: {named}.")
         config, path = config_of(place.client, best)
         honest = _honest(place.client, best, name)
     return BestTrial(
@@ -146,7 +152,7 @@ def _honest(client: MlflowClient, best: Run, metric: str) -> dict[str, Any] | No
     tags = client.get_run(parent).data.tags if parent else {}
     if tags.get("gemma_nli.honest_trial_key") != best.data.tags.get(TRIAL_KEY):
         return None
-    if metric != safe_name(f"cv_aggregate/mean_{tags['gemma_nli.honest_metric']}"):
+    if metric != safe_name(aggregate_name("mean", tags["gemma_nli.honest_metric"])):
         return None
     numbers = {name: float(tags[f"gemma_nli.honest_{name}"]) for name in ("value", "low", "high")}
     return {**numbers, "candidates": int(tags["gemma_nli.honest_candidates"])}

@@ -21,9 +21,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from safetensors.numpy import load_file
 
-from gemma_nli.analysis.inference.bootstrap import COUNTED, METRICS
 from gemma_nli.analysis.inference.significance import Difference, paired_bootstrap
 from gemma_nli.base.errors import TrackingError, did_you_mean
+from gemma_nli.base.metrics import metric_of
 from gemma_nli.tracking.registry.register import SOURCE_RUN
 from gemma_nli.tracking.store.mlflow_store import Store, connect, talking
 from gemma_nli.tracking.write.from_journal import OUT_OF_FOLD
@@ -129,20 +129,20 @@ def _compare(
         return False, differ, None
     if new.tags.get(FOLD_FINGERPRINT) != old.tags.get(FOLD_FINGERPRINT):
         return False, "measured on other folds: no pair-by-pair comparison", None
-    metric = new.tags[METRIC].removeprefix("cv_aggregate/mean_")
-    if metric not in METRICS:
+    metric = metric_of(new.tags[METRIC])
+    if metric is None:
         return False, f"no paired test for {new.tags[METRIC]}", None
     a, b = _out_of_fold(client, new), _out_of_fold(client, old)
     if a is None or b is None:
         return False, f"version {(new if a is None else old).version} has no out-of-fold predictions in MLflow", None
     if not np.array_equal(a["rows"], b["rows"]) or not np.array_equal(a["labels"], b["labels"]):
         return False, "their evaluation pairs are not the same", None
-    column = "decisions" if metric in COUNTED else "probabilities"
+    column = metric.takes("decisions", "probabilities")
     difference = paired_bootstrap(
-        a["posts"], a["labels"], a[column], b[column], metric, REPETITIONS, level=1 - level, folds=a["folds"]
+        a["posts"], a["labels"], a[column], b[column], metric.name, REPETITIONS, level=1 - level, folds=a["folds"]
     )
     said = (
-        f"{metric} {difference.score_a:.4f} against {difference.score_b:.4f}, difference {difference.value:+.4f} "
+        f"{metric.name} {difference.score_a:.4f} against {difference.score_b:.4f}, difference {difference.value:+.4f} "
         f"({100 * difference.level:g}% interval {difference.low:+.4f} to {difference.high:+.4f}), "
         f"p {difference.p_value:.4f} at level {level:g}, {difference.method} on {len(a['rows'])} pairs"
     )

@@ -1,0 +1,46 @@
+"""Metrics: a file each. Another one is another file, and every room knows it."""
+
+import importlib
+import pkgutil
+
+from gemma_nli.base.metrics.aggregates import (
+    BEST_F1,
+    MACRO_F1,
+    MEAN_AUC,
+    MEAN_F1,
+    OPTIMISM_F1,
+    PREFIX,
+    STD_F1,
+    TRAINED_PARAMETERS,
+    aggregate_name,
+    deciding_names,
+    headline_names,
+    metric_of,
+)
+from gemma_nli.base.metrics.table import METRICS, WAYS, CountedMetric, Counts, Metric, RankedMetric, metric, scores_of
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = [
+    "BEST_F1",
+    "MACRO_F1",
+    "MEAN_AUC",
+    "MEAN_F1",
+    "METRICS",
+    "OPTIMISM_F1",
+    "PREFIX",
+    "STD_F1",
+    "TRAINED_PARAMETERS",
+    "WAYS",
+    "CountedMetric",
+    "Counts",
+    "Metric",
+    "RankedMetric",
+    "aggregate_name",
+    "deciding_names",
+    "headline_names",
+    "metric",
+    "metric_of",
+    "scores_of",
+]
