@@ -20,6 +20,17 @@ def trial(key: str, objective: float, warning: str = "", **more: Any) -> TrialOu
     )
 
 
+def test_trials_whose_journals_lack_the_metric_that_decides_are_named_and_no_candidates():
+    old = TrialOutcome("old", {}, "finished", float("nan"), {"cv_aggregate/mean_f1": 0.9})
+    new = TrialOutcome("new", {}, "finished", 0.5, {"cv_aggregate/mean_f1": 0.6, "cv_aggregate/mean_mine": 0.5})
+    found = Outcome((old, new), decided_by=("cv_aggregate/mean_mine",))
+    assert found.ranked == [new]
+    (note,) = found.notes()
+    assert "1 of 2 finished trials lack cv_aggregate/mean_mine" in note
+    assert "trials old)" in note
+    assert Outcome((old, new), decided_by=("cv_aggregate/mean_f1",)).notes() == []
+
+
 def test_trials_that_did_not_learn_are_counted_and_the_best_ones_reason_is_given_first():
     good, dull, worse = (
         trial("a", 0.7),
