@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import types
 import typing
@@ -11,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
+from gemma_nli.config.parts import dormant_settings
 from gemma_nli.config.sections import (
     ADAPTER_RATE,
     ENCODER_RATE,
@@ -95,11 +97,12 @@ class RunConfig(Settings):
 
         Left out: where things are (data_dir, stores, names), how much is cached, and each setting that the
         others switch off (`model.head_hidden` without an mlp head), so that equal trials have equal keys.
-        The corpus and the encoder's weights enter the key by fingerprint.
+        The corpus and the encoder's weights enter the key by fingerprint. What is dormant follows from the parts that
+        the configuration names: each says which settings it reads.
         """
-        flat = self.flat()
-        kept = {k: v for k, v in flat.items() if k.split(".")[0] in ("data", "model", "training", "device")}
-        return {k: v for k, v in kept.items() if k not in _PLACES and k not in self._dormant()}
+        left_out = _PLACES | dormant_settings(self, _all_settings())
+        sections = ("data", "model", "training", "device")
+        return {k: v for k, v in self.flat().items() if k.split(".")[0] in sections and k not in left_out}
 
     def asked_by(self, other: RunConfig, varied: Collection[str] = ()) -> RunConfig:
         """These numbers as `other` asks for them: what is no part of a trial's key is `other`'s.
@@ -110,22 +113,6 @@ class RunConfig(Settings):
         decided, theirs = self.canonical(), other.flat()
         free = [key for key in self.flat() if key not in decided and key not in varied]
         return self.with_settings({key: theirs[key] for key in free if key in theirs})
-
-    def _dormant(self) -> set[str]:
-        model, training = self.model, self.training
-        dormant = set()
-        if model.pooling_strategy not in ("first_k", "last_k"):
-            dormant.add("model.pooling_k")
-        if model.head != "mlp":
-            dormant.add("model.head_hidden")
-        if training.loss != "focal":
-            dormant.add("training.focal_gamma")
-        if training.epoch_selection == "last":
-            dormant.add("training.patience")
-        if model.freeze_encoder:
-            dormant |= {"training.encoder_learning_rate", "training.gradient_accumulation"}
-            dormant |= {"device.gradient_checkpointing", "device.compile"}
-        return dormant
 
 
 _RATE = "learning_rate"
@@ -163,6 +150,11 @@ def setting_names(model: type[BaseModel] = RunConfig, prefix: str = "") -> dict[
         if section is not None:
             names.update(setting_names(section, f"{prefix}{name}."))
     return names
+
+
+@functools.cache
+def _all_settings() -> dict[str, Any]:
+    return setting_names()
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from gemma_nli.config.parts import EPOCH_SELECTIONS, HEADS, LOSSES, POOLINGS, SCHEDULES, WhereRead
 from gemma_nli.config.typed_values import as_wanted
+
+if TYPE_CHECKING:
+    Pooling: TypeAlias = str
+    Head: TypeAlias = str
+    Loss: TypeAlias = str
+    Schedule: TypeAlias = str
+    Selection: TypeAlias = str
+else:  # the names that are registered
+    Pooling, Head, Loss = (Literal[tuple(parts)] for parts in (POOLINGS, HEADS, LOSSES))
+    Schedule, Selection = (Literal[tuple(parts)] for parts in (SCHEDULES, EPOCH_SELECTIONS))
 
 
 class Settings(BaseModel):
@@ -58,12 +69,14 @@ class ModelConfig(Settings):
     pair_encoding: Literal["joint", "separate"] = Field(
         default="joint", description="joint: one sequence a pair; separate: u, v, |u-v|, u*v of the texts encoded alone"
     )
-    pooling_strategy: Literal["attention", "attention_kv", "cls", "first_k", "last", "last_k", "max", "mean"] = Field(
-        default="mean", description="how token states become one vector"
+    pooling_strategy: Pooling = Field(default="mean", description="how token states become one vector")
+    pooling_k: Annotated[int, WhereRead()] = Field(
+        default=4, ge=1, le=4096, description="k of the poolings that take one: tokens that first_k and last_k average"
     )
-    pooling_k: int = Field(default=4, ge=1, le=4096, description="tokens that first_k and last_k average")
-    head: Literal["linear", "mlp"] = Field(default="linear", description="the classifier on the pooled vector")
-    head_hidden: int = Field(default=256, ge=1, le=65536, description="hidden units of the mlp head")
+    head: Head = Field(default="linear", description="the classifier on the pooled vector")
+    head_hidden: Annotated[int, WhereRead()] = Field(
+        default=256, ge=1, le=65536, description="hidden units of the mlp head"
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before each linear map of the head")
     freeze_encoder: bool = Field(default=True, description="train only the pooling and head, on cached vectors")
     unfreeze_last_n: int | None = Field(
@@ -76,6 +89,15 @@ class ModelConfig(Settings):
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         default="auto", description="attention kernel; auto takes the fastest one the encoder accepts"
     )
+
+    @property
+    def trained(self) -> str:
+        """What is trained of the encoder, as model/adapters.py names it."""
+        if self.freeze_encoder:
+            return "nothing"
+        if self.lora is not None:
+            return "adapters"
+        return "everything" if self.unfreeze_last_n is None else "last_layers"
 
 
 HEAD_RATE, ADAPTER_RATE, ENCODER_RATE = 1e-3, 2e-4, 2e-5
@@ -91,7 +113,7 @@ class TrainingConfig(Settings):
         description="peak AdamW rate; left out (or null) it suits what is trained: 1e-3 for a head on a frozen "
         "encoder, 2e-4 with LoRA, 2e-5 for the encoder's own weights",
     )
-    encoder_learning_rate: float | None = Field(
+    encoder_learning_rate: Annotated[float | None, WhereRead()] = Field(
         default=None,
         gt=0,
         le=1.0,
@@ -104,24 +126,28 @@ class TrainingConfig(Settings):
     warmup_ratio: float = Field(
         default=0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0"
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(default="constant", description="the rate after warmup")
+    schedule: Schedule = Field(default="constant", description="the rate after warmup")
     max_grad_norm: float | None = Field(
         default=1.0, gt=0, description="gradient norm above which gradients are scaled down"
     )
-    gradient_accumulation: int = Field(default=1, ge=1, description="micro-batches a step; batch_size stays the sum")
-    patience: int | None = Field(
+    gradient_accumulation: Annotated[int, WhereRead()] = Field(
+        default=1, ge=1, description="micro-batches a step; batch_size stays the sum"
+    )
+    patience: Annotated[int | None, WhereRead()] = Field(
         default=None,
         ge=1,
         description="epochs without a better F1, by what epoch_selection looks at, before a fold stops; "
         "with `last`, which looks at nothing, it never stops",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of a label given to the other class")
-    loss: Literal["cross_entropy", "weighted", "focal"] = Field(
+    loss: Loss = Field(
         default="cross_entropy", description="weighted: positives weigh negatives/positives of the training pairs"
     )
-    focal_gamma: float = Field(default=2.0, ge=0, le=10, description="how much the focal loss mutes easy pairs")
+    focal_gamma: Annotated[float, WhereRead()] = Field(
+        default=2.0, ge=0, le=10, description="how much the focal loss mutes easy pairs"
+    )
     seed: int = Field(default=42, ge=0, lt=2**32, description="seed of initial weights, batches and dropout")
-    epoch_selection: Literal["inner", "last", "best"] = Field(
+    epoch_selection: Selection = Field(
         default="inner",
         description="the epoch a fold is measured at: by F1 on an inner split of its training posts, the last, "
         "or the best on the very fold (optimistic)",
@@ -143,8 +169,10 @@ class DeviceConfig(Settings):
     mixed_precision: Literal["auto", "bf16", "fp16", "none"] = Field(
         default="auto", description="auto: bf16 on a GPU that supports it, none elsewhere"
     )
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
-    compile: bool = Field(default=False, description="torch.compile an unfrozen encoder")
+    gradient_checkpointing: Annotated[bool, WhereRead()] = Field(
+        default=False, description="recompute activations to save memory"
+    )
+    compile: Annotated[bool, WhereRead()] = Field(default=False, description="torch.compile an unfrozen encoder")
 
 
 class FeaturesConfig(Settings):

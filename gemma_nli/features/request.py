@@ -15,7 +15,7 @@ import torch
 from gemma_nli.base.errors import FeatureError, did_you_mean
 from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.model.encoder import EncoderIdentity, resolve_device, resolve_precision
-from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler
+from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler, uses_k
 
 DIGEST_BYTES = 32
 TEMPLATES = {"joint": "joint/1", "single": "single/1"}
@@ -31,7 +31,7 @@ class FeatureRequest:
     Args:
         premises: posts; with `hypotheses` None each is encoded alone.
         hypotheses: criteria, one a premise: each pair is one sequence.
-        views: pooled vectors, as `view_name` of model/pooling.py names them: `mean`, `first_k:4`.
+        views: pooled vectors, as `view_name` of model/pooling/ names them: `mean`, `first_k:4`.
         with_tokens: whether token states are wanted too (learned poolings).
         precision: the compute dtype, `float32` for one; resolved from `device` when empty.
     """
@@ -116,7 +116,7 @@ class FeatureRequest:
         names: list[str] = []
         for name, kind in POOLERS.items():
             if not kind.learned:
-                names += [f"{name}:{k}" for k in widths] if kind.uses_k else [name]
+                names += [f"{name}:{k}" for k in widths] if uses_k(name) else [name]
         return tuple(names)
 
 
@@ -130,7 +130,7 @@ def split_view(view: str) -> tuple[str, int | None]:
     kinds = {known: kind for known, kind in POOLERS.items() if not kind.learned}
     if name not in kinds:
         raise FeatureError(f"view '{view}': unknown pooling '{name}'{did_you_mean(name, kinds)}")
-    if not kinds[name].uses_k:
+    if not uses_k(name):
         if colon:
             raise FeatureError(f"view '{view}': {name} takes no k; write '{name}'.")
         return name, None

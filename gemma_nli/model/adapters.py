@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gemma_nli.base.errors import EncoderError, did_you_mean
+from gemma_nli.base.parts import Registry
 from gemma_nli.config import LoraConfig, ModelConfig
 from gemma_nli.model.encoder import Encoder
 
@@ -27,6 +29,10 @@ _AUTO_TARGETS = (
 )
 
 
+TRAINED: Registry[Callable[[Encoder, ModelConfig, int], None]] = Registry("what is trained")
+trains = TRAINED.part
+
+
 def trainable_encoder(encoder: Encoder, model: ModelConfig, seed: int = 0) -> Encoder:
     """Mark, in place, what of the encoder the settings train; adapters are put in, drawn from `seed`.
 
@@ -37,19 +43,58 @@ def trainable_encoder(encoder: Encoder, model: ModelConfig, seed: int = 0) -> En
         EncoderError: target modules or layers that the encoder does not have, or adapters are there already.
     """
     encoder.requires_grad_(False)
-    if model.freeze_encoder:
-        return encoder
-    if model.lora is not None:
-        _add_lora(encoder, model.lora, seed)
-    elif model.unfreeze_last_n is not None:
-        for module in _last_layers(encoder.model, model.unfreeze_last_n):
-            module.requires_grad_(True)
-    else:
-        encoder.requires_grad_(True)
+    TRAINED[model.trained](encoder, model, seed)
     for name, parameter in encoder.named_parameters():
         if ".pooler." in name:  # BERT's own pooler: no token state depends on it
             parameter.requires_grad_(False)
     return encoder
+
+
+@trains("nothing", reads=())
+def _nothing(encoder: Encoder, model: ModelConfig, seed: int) -> None:
+    """A frozen encoder."""
+
+
+@trains(
+    "everything",
+    reads=(
+        "training.encoder_learning_rate",
+        "training.gradient_accumulation",
+        "device.gradient_checkpointing",
+        "device.compile",
+    ),
+)
+def _everything(encoder: Encoder, model: ModelConfig, seed: int) -> None:
+    encoder.requires_grad_(True)
+
+
+@trains(
+    "last_layers",
+    reads=(
+        "training.encoder_learning_rate",
+        "training.gradient_accumulation",
+        "device.gradient_checkpointing",
+        "device.compile",
+    ),
+)
+def _some_layers(encoder: Encoder, model: ModelConfig, seed: int) -> None:
+    assert model.unfreeze_last_n is not None
+    for module in _last_layers(encoder.model, model.unfreeze_last_n):
+        module.requires_grad_(True)
+
+
+@trains(
+    "adapters",
+    reads=(
+        "training.encoder_learning_rate",
+        "training.gradient_accumulation",
+        "device.gradient_checkpointing",
+        "device.compile",
+    ),
+)
+def _adapters(encoder: Encoder, model: ModelConfig, seed: int) -> None:
+    assert model.lora is not None
+    _add_lora(encoder, model.lora, seed)
 
 
 def _add_lora(encoder: Encoder, lora: LoraConfig, seed: int) -> None:

@@ -6,15 +6,13 @@ Shapes: E epochs, V evaluation rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.base.metrics import Counts
-from gemma_nli.base.metrics.f1 import f1_of
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.training.epoch_selections import EPOCH_SELECTIONS, EpochSelection
 from gemma_nli.training.metrics import best_threshold, fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
@@ -32,8 +30,12 @@ class FoldPlan:
     fit: Rows
     selection: Rows
     evaluation: Rows
-    chosen_by: Literal["inner", "last", "best"]
+    chosen_by: str
     detail: str = ""
+
+    @property
+    def choice(self) -> EpochSelection:
+        return EPOCH_SELECTIONS[self.chosen_by]()
 
 
 def plan_fold(config: RunConfig, pairs: PairTable, fold: int) -> FoldPlan:
@@ -44,12 +46,12 @@ def plan_fold(config: RunConfig, pairs: PairTable, fold: int) -> FoldPlan:
     """
     ratio, evaluation = config.data.negative_ratio, pairs.evaluation_rows(fold)
     chosen_by, detail = config.training.epoch_selection, ""
-    if chosen_by == "inner":
+    if EPOCH_SELECTIONS[chosen_by].inner:
         fit, selection = pairs.inner_split(fold, ratio)
         sides = {"training": pairs.label_N[fit], "selection": pairs.label_N[selection]}
         lacking = [f"{name} pairs" for name, labels in sides.items() if len(np.unique(labels)) < 2]
         if not lacking:
-            return FoldPlan(fold, fit, selection, evaluation, "inner")
+            return FoldPlan(fold, fit, selection, evaluation, chosen_by)
         chosen_by = "last"
         detail = f"the inner split's {' and '.join(lacking)} lack a class: measured at the last epoch, threshold 0.5"
     return FoldPlan(fold, pairs.training_rows(fold, ratio), np.zeros(0, dtype=np.int64), evaluation, chosen_by, detail)
@@ -62,13 +64,9 @@ def epoch_score(
     logits_V: NDArray[np.floating],
     inner_V: NDArray[np.floating] | None,
 ) -> float:
-    """What a fold's epochs are chosen by; with `last` nothing chooses: each epoch beats the one before."""
-    if plan.chosen_by == "last":
-        return float(epoch)
-    if plan.chosen_by == "best":
-        return float(f1_of(Counts.of_rows(logits_V >= 0, pairs.label_N[plan.evaluation])))
-    assert inner_V is not None, "a fold chosen by its inner split is measured on it each epoch"
-    return best_threshold(sigmoid(inner_V), pairs.label_N[plan.selection])[1]
+    """What a fold's epochs are chosen by."""
+    label_N = pairs.label_N
+    return plan.choice.score(epoch, logits_V, label_N[plan.evaluation], inner_V, label_N[plan.selection])
 
 
 def measure(
@@ -92,9 +90,9 @@ def measure(
         detail = f"the loss was no number in epoch {ran + 1}; lower training.learning_rate"
         blank = np.zeros(0, dtype=np.float32)
         return FoldResult(plan.fold, DIVERGED, history, 0, 0, 0.5, rows, blank, labels[:0], {}, detail=detail)
-    selected = ran if plan.chosen_by == "last" else best_score_epoch
+    selected = best_score_epoch if plan.choice.chooses else ran
     threshold = 0.5
-    tuning_EV = inner_EV if plan.chosen_by == "inner" else None
+    tuning_EV = inner_EV if plan.choice.inner else None
     if tuning_EV is not None:
         threshold = best_threshold(sigmoid(tuning_EV[selected - 1]), pairs.label_N[plan.selection])[0]
     probabilities = sigmoid(logits_EV[selected - 1]).astype(np.float32)

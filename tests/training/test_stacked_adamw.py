@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gemma_nli.training.frozen.stacked_adamw import StackedAdamW, rate_factors
+from gemma_nli.training.frozen.stacked_adamw import StackedAdamW
+from gemma_nli.training.rate_schedules import rate_factors
 
 MODELS, STEPS = 3, 12
 

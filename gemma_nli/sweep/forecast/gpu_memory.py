@@ -10,6 +10,7 @@ from pathlib import Path
 from gemma_nli.config import ModelConfig, RunConfig
 from gemma_nli.model.loading.identity import encoder_folder, weight_files
 from gemma_nli.model.loading.network import read_header, sizes
+from gemma_nli.model.pooling import POOLERS
 
 GIB = 2**30
 CONTEXT_GIB = 0.6
@@ -55,7 +56,7 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     half = config.device.mixed_precision in ("auto", "bf16", "fp16")
     if model.freeze_encoder:
         vectors = config.training.batch_size * config.data.num_folds * shape.hidden * 4 * 8
-        tokens = vectors * model.max_length if model.pooling_strategy.startswith("attention") else 0
+        tokens = vectors * model.max_length if POOLERS[model.pooling_strategy].learned else 0
         return MemoryEstimate(0.05, 0.0, 0.0, (vectors + tokens) / GIB)
     trained = _trained_parameters(model, shape)
     own_weights = shape.parameters * (2 if half and model.lora else 4)

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from gemma_nli.config import TrainingConfig
-from gemma_nli.training.frozen.stacked_adamw import BETA1, BETA2, EPSILON, rate_factors
+from gemma_nli.training.frozen.stacked_adamw import BETA1, BETA2, EPSILON
+from gemma_nli.training.rate_schedules import rate_factors
 
 _FUSED = ("cuda", "cpu", "mps")
 

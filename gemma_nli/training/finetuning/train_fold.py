@@ -20,6 +20,7 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.model.classifier import PairClassifier
+from gemma_nli.training.epoch_selections import patience_of
 from gemma_nli.training.finetuning.encoder_cache import (
     SharedEncoder,
     release_shared_encoder,
@@ -171,7 +172,7 @@ class _EpochRecord:
             self.status = DIVERGED
             return None
         self.logits.append(run.logits(self.plan.evaluation))
-        if self.plan.chosen_by == "inner":
+        if self.plan.choice.inner:
             self.inner_logits.append(run.logits(self.plan.selection))
         if not all(np.isfinite(z[-1]).all() for z in (self.logits, self.inner_logits) if z):
             self.status = DIVERGED
@@ -181,27 +182,27 @@ class _EpochRecord:
         metrics |= {name: float(value_E[0]) for name, value_E in curves(self.logits[-1][None], labels).items()}
         inner_V = self.inner_logits[-1] if self.inner_logits else None
         score = epoch_score(self.pairs, self.plan, epoch, self.logits[-1], inner_V)
-        if self.plan.chosen_by == "inner":
+        if self.plan.choice.inner:
             metrics["inner_f1"] = score
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
         if score > self.best_score:
             self.best_score, self.best_epoch = score, epoch
-            if self.plan.chosen_by != "last":
+            if self.plan.choice.chooses:
                 run.keep_weights(self.kept)
         return metrics
 
     def out_of_patience(self, epoch: int) -> bool:
-        patience = self.config.training.patience
+        patience = patience_of(self.config.training)
         return patience is not None and epoch - self.best_epoch >= patience
 
     def result(self, run: _Run) -> FoldResult:
         ran = len(self.history["train_loss"])
         z_EV, inner_EV = np.array(self.logits[:ran]), np.array(self.inner_logits[:ran])
-        inner = inner_EV if self.plan.chosen_by == "inner" else None
+        inner = inner_EV if self.plan.choice.inner else None
         result = measure(self.pairs, self.plan, self.history, z_EV, inner, self.best_epoch, self.status)
         if self.status == FINISHED:
-            if self.plan.chosen_by == "last":
+            if not self.plan.choice.chooses:
                 run.keep_weights(self.kept)
             result.state = self.kept
         return result

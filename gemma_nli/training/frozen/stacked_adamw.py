@@ -7,25 +7,10 @@ whatever the number of models; the tests hold it equal to torch.optim.AdamW mode
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-
-
-def rate_factors(steps: int, warmup_ratio: float, schedule: str) -> Tensor:
-    """(steps,) factor of the peak rate at each step: a rise over the warmup, then constant, linear or cosine to 0."""
-    warmup = math.ceil(steps * warmup_ratio)
-    factors = []
-    for step in range(steps):
-        if step < warmup:
-            factors.append((step + 1) / (warmup + 1))
-            continue
-        left = 1 - (step - warmup) / max(1, steps - warmup)
-        factors.append({"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}[schedule])
-    return torch.tensor(factors, dtype=torch.float64)
 
 
 class StackedAdamW:

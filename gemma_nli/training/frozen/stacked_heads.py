@@ -16,8 +16,9 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.fold import Rows, positive_weight
 from gemma_nli.training.frozen.fold_batches import FoldBatches, FoldDropout
 from gemma_nli.training.frozen.head_inputs import HeadInputs, StackedClassifier
-from gemma_nli.training.frozen.stacked_adamw import StackedAdamW, rate_factors
+from gemma_nli.training.frozen.stacked_adamw import StackedAdamW
 from gemma_nli.training.losses import pair_losses
+from gemma_nli.training.rate_schedules import rate_factors
 
 
 class HeadStack:

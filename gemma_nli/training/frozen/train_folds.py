@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.training.epoch_selections import patience_of
 from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_fold
 from gemma_nli.training.frozen.head_inputs import HeadInputs, StackedClassifier
 from gemma_nli.training.frozen.stacked_heads import EvaluationSet, HeadStack
@@ -62,9 +63,9 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
     plans = [plan_fold(config, pairs, fold) for fold in folds]
     stack = HeadStack(config, pairs, folds, [plan.fit for plan in plans], inputs)
     evaluation = EvaluationSet([plan.evaluation for plan in plans], inputs.device)
-    inner = any(plan.chosen_by == "inner" for plan in plans)
+    inner = any(plan.choice.inner for plan in plans)
     selection = EvaluationSet([plan.selection for plan in plans], inputs.device) if inner else None
-    stopping = _EarlyStopping(len(folds), config.training.patience)
+    stopping = _EarlyStopping(len(folds), patience_of(config.training))
     values_KP = stack.optimizer.values_KP
     kept_KP = values_KP.clone()
     record = _EpochRecord(pairs, plans)
@@ -115,7 +116,7 @@ class _EpochRecord:
         history = {"train_loss": [float(loss[index]) for loss in self.train_loss[:ran]]}
         history |= {name: values.tolist() for name, values in curves(z_EV, self.pairs.label_N[plan.evaluation]).items()}
         inner_EV = None
-        if plan.chosen_by == "inner":
+        if plan.choice.inner:
             history["inner_f1"] = [float(score[index]) for score in self.scores[:ran]]
             inner_EV = self._epochs(self.inner_logits, index, ran)
         status = DIVERGED if stopping.diverged[index] else FINISHED
