@@ -46,7 +46,7 @@ def simulate_sweep(spec: SweepSpec, skill: Skill, epochs: int = 4, seed: int = 0
             ]
             history = {"train_loss": list(np.linspace(0.7, 0.3, epochs))}
             history |= {name: v.tolist() for name, v in curves(logits[0], pairs.label_N[plan.evaluation]).items()}
-            inner = logits[1] if plan.chosen_by == "inner" else None
+            inner = logits[1] if plan.choice.inner else None
             folds.append(measure(pairs, plan, history, logits[0], inner, epochs, "finished"))
         journal = TrialJournal(storage, key)
         journal.start(cell.config, pairs.fingerprint, encoder, pairs.num_folds)

@@ -67,16 +67,16 @@ FAULTS = (
     ),
     Fault(
         "patience is left out of the key where it decides the epoch",
-        "config/run.py",
-        'training.epoch_selection == "last"',
-        'training.epoch_selection == "best"',
+        "training/epoch_selections.py",
+        '@epoch_selection("inner", reads=("training.patience",))',
+        '@epoch_selection("inner", reads=())',
         CONFIG,
     ),
     Fault(
         "the precision is no part of a trial's key",
         "config/run.py",
-        'in ("data", "model", "training", "device")',
-        'in ("data", "model", "training")',
+        'sections = ("data", "model", "training", "device")',
+        'sections = ("data", "model", "training")',
         CONFIG,
     ),
     Fault(

@@ -91,18 +91,22 @@ FAULTS = (
         "tests/corpus/test_folds.py",
     ),
     Fault(
-        "padding wins the maximum", "model/pooling.py", "torch.finfo(h_BTH.dtype).min).amax(-2)", "0).amax(-2)", POOLING
+        "padding wins the maximum",
+        "model/pooling/max.py",
+        "torch.finfo(h_BTH.dtype).min).amax(-2)",
+        "0).amax(-2)",
+        POOLING,
     ),
     Fault(
         "first_k takes one token less",
-        "model/pooling.py",
+        "model/pooling/averages.py",
         "(mask_BT.cumsum(-1) <= self.k)",
         "(mask_BT.cumsum(-1) < self.k)",
         POOLING,
     ),
     Fault(
         "post and criterion are compared with a sign",
-        "model/heads.py",
+        "model/heads/classifier_head.py",
         "(u_BH - v_BH).abs()",
         "(u_BH - v_BH)",
         "tests/model/test_heads.py",

@@ -63,14 +63,14 @@ FAULTS = (
     ),
     Fault(
         "smoothed labels move towards no",
-        "training/losses.py",
+        "training/losses/pair_loss.py",
         " + 0.5 * training.label_smoothing",
         "",
         "tests/training/test_losses.py",
     ),
     Fault(
         "focal loss mutes the hard pairs",
-        "training/losses.py",
+        "training/losses/focal.py",
         "F.logsigmoid(-towards_KB)",
         "F.logsigmoid(towards_KB)",
         "tests/training/test_losses.py",
@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault(
         "the first step of the warmup does nothing",
-        "training/frozen/stacked_adamw.py",
+        "training/rate_schedules.py",
         "(step + 1) / (warmup + 1)",
         "step / (warmup + 1)",
         f"{ADAMW} {STEPS}",
