@@ -8,6 +8,7 @@ table goes into docs/encoders.md. `--quick` takes twelve families and leaves the
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections import Counter
@@ -17,13 +18,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.family_check import COLUMNS, CPU, Row, check, quiet
+from benchmarks.family_check import COLUMNS, CPU, Row, check
 from benchmarks.outcome import Mark, Outcome
 from benchmarks.tiny_encoders import FAMILIES, write_encoder
 from benchmarks.workplace import ROOT, Workplace
 from gemma_nli.config import ModelConfig
 from gemma_nli.model.demo_weights import minilm_folder
 from gemma_nli.model.encoder import load_encoder
+from gemma_nli.model.loading.network import quietly
 from gemma_nli.model.probing.encoding_manner import find_manner
 
 PAGE = ROOT / "docs" / "encoders.md"
@@ -36,7 +38,7 @@ QUICK = (
 def run(place: Workplace) -> Outcome:
     torch.set_num_threads(1)  # models this small are slower on two
     families = QUICK if place.quick else tuple(FAMILIES)
-    with quiet():
+    with quietly(logging.CRITICAL):
         rows = [check(family, write_encoder(place.work / family, family)) for family in families]
         seconds = _probe_seconds()
     console = Console(width=150, highlight=False)

@@ -6,9 +6,7 @@ An answer within 1e-5 of the largest value is equal; a GemmaNliError of one line
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -195,19 +193,3 @@ _QUESTIONS: dict[str, Callable[[Path], str]] = {
     "bidirectional": _bidirectional,
 }
 assert tuple(_QUESTIONS) == COLUMNS
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Transformers' bars and reports go elsewhere than the table."""
-    from transformers.utils import logging as hf_logging
-
-    had_bars, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
-    hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if had_bars:
-            hf_logging.enable_progress_bar()

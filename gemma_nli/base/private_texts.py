@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from gemma_nli.corpus.redsm5 import Corpus
+from typing import Any, Protocol
 
 RUN = 5  # words in a row that give a text away; a shorter text counts as a whole, a very short one not at all
 _LEFT_OUT = "[a line with post text, left out]"
@@ -54,7 +51,17 @@ _read: dict[str, PrivateTexts] = {}
 _reading = threading.Lock()
 
 
-def remember_corpus(name: str, corpus: Corpus) -> None:
+class AnnotatedPosts(Protocol):
+    """What of a corpus is private: its posts by id, and annotations that quote and explain them."""
+
+    @property
+    def posts(self) -> Mapping[str, str]: ...
+
+    @property
+    def annotations(self) -> Iterable[Any]: ...
+
+
+def remember_corpus(name: str, corpus: AnnotatedPosts) -> None:
     """From now on no message that passes `without_private` quotes this corpus; `name` says whose place it takes."""
     _remember(name, PrivateTexts(lambda: texts_of(corpus)))
 
@@ -79,12 +86,12 @@ def without_private(message: str) -> str:
     return message
 
 
-def without_posts(message: str, corpus: Corpus) -> str:
+def without_posts(message: str, corpus: AnnotatedPosts) -> str:
     """`message` without the lines that quote a post, a sentence or an explanation of the corpus."""
     return PrivateTexts(lambda: texts_of(corpus)).left_out(message)
 
 
-def texts_of(corpus: Corpus) -> Iterator[str]:
+def texts_of(corpus: AnnotatedPosts) -> Iterator[str]:
     yield from corpus.posts.values()
     for annotation in corpus.annotations:
         yield annotation.sentence_text

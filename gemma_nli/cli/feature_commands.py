@@ -18,7 +18,7 @@ Storage = Annotated[str | None, typer.Option(help="a sweep's storage folder; els
 @features.command("list")
 def features_list(storage: Storage = None, as_json: AsJson = False) -> None:
     """What the store holds, by encoder."""
-    from gemma_nli.console.feature_table import show_features
+    from gemma_nli.cli.feature_table import show_features
 
     entries = _store(storage).entries()
     print_json(as_json, [_entry(entry) for entry in entries])

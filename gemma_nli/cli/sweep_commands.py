@@ -104,8 +104,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic corpus and run a real sweep over it with a small pretrained encoder."""
-    from gemma_nli.cli.demo_sweep import demo_spec
     from gemma_nli.config import home
+    from gemma_nli.sweep.demo_sweep import demo_spec
 
     _run_and_report(demo_spec(folder or home() / "demo"), as_json)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -300,13 +301,13 @@ def read_config(name: str, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Without transformers' bars and its report of unused and missing weights, which is judged here."""
+def quietly(level: int = logging.ERROR) -> Iterator[None]:
+    """Without transformers' bars and what it logs below `level`: unused and missing weights are judged here."""
     from transformers.utils import logging as hf_logging
 
     had_bars, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity_error()
+    hf_logging.set_verbosity(level)
     try:
         yield
     finally:

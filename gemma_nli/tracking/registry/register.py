@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.tracking.registry.model_folder import save_model_folder
 from gemma_nli.tracking.store.mlflow_store import talking
-from gemma_nli.tracking.write.projection import FOLD_FINGERPRINT, TRIAL_KEY
+from gemma_nli.tracking.write.projection import FOLD_FINGERPRINT, TASK_TAG, TRIAL_KEY
 from gemma_nli.tracking.write.runs import quoted, tag_texts
 from gemma_nli.tracking.write.tracker import MlflowTracker
 
@@ -156,7 +156,7 @@ def _upload(
 
 def _open_model(client: MlflowClient, name: str) -> None:
     try:
-        client.create_registered_model(name, {"task": "nli_binary_classification"})
+        client.create_registered_model(name, TASK_TAG)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -21,6 +21,7 @@ STANDALONE = "standalone"  # the sweep id of a run of `gemma-nli train`
 TRIAL_KEY = "gemma_nli.trial_key"
 KIND = "gemma_nli.kind"  # sweep | trial | single (an ExperimentTracker's)
 STATE = "gemma_nli.state"
+TASK_TAG = {"task": "nli_binary_classification"}
 FOLD_FINGERPRINT = "gemma_nli.fold_fingerprint"
 DELIVERED = "gemma_nli.delivered"  # digest of the projection that this run shows in full
 CREATED = "gemma_nli.created_ms"

@@ -31,7 +31,7 @@ from gemma_nli.tracking.write.runs import (
     upload_changed,
 )
 
-TASK = {"task": "nli_binary_classification", "mlflow.source.name": "gemma-nli", "mlflow.source.type": "LOCAL"}
+TASK = {**shape.TASK_TAG, "mlflow.source.name": "gemma-nli", "mlflow.source.type": "LOCAL"}
 _REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")  # what a deleted run answers
 
 

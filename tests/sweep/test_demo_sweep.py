@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gemma_nli.cli.demo_sweep import demo_spec
+from gemma_nli.sweep.demo_sweep import demo_spec
 from tests.commands import run_command
 
 
