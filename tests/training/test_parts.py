@@ -17,7 +17,7 @@ from gemma_nli.model.pooling import POOLERS
 from gemma_nli.training.epoch_selections import EPOCH_SELECTIONS
 from gemma_nli.training.losses import LOSSES
 from gemma_nli.training.rate_schedules import SCHEDULES
-from tests.training.frozen_bench import Bench, assert_same_fold
+from tests.training.frozen_setup import FrozenSetup, assert_same_fold
 from tests.training.small_trials import LORA
 
 REGISTRIES = {
@@ -54,15 +54,15 @@ def choosing(kind: str, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_bert, tmp_path_factory) -> Bench:
+def setup(tiny_bert, tmp_path_factory) -> FrozenSetup:
     torch.set_num_threads(1)
-    bench = Bench.make(tmp_path_factory.mktemp("parts"), tiny_bert, synthetic_corpus(30, seed=3))
-    bench.base = bench.base.with_settings({"training.num_epochs": 3, "training.warmup_ratio": 0.2})
-    return bench
+    setup = FrozenSetup.make(tmp_path_factory.mktemp("parts"), tiny_bert, synthetic_corpus(30, seed=3))
+    setup.base = setup.base.with_settings({"training.num_epochs": 3, "training.warmup_ratio": 0.2})
+    return setup
 
 
-def train(bench: Bench, settings: dict[str, Any]):
-    return bench.train([1], **{name.replace(".", "__"): value for name, value in settings.items()})[0]
+def train(setup: FrozenSetup, settings: dict[str, Any]):
+    return setup.train([1], **{name.replace(".", "__"): value for name, value in settings.items()})[0]
 
 
 def marked() -> set[str]:
@@ -94,13 +94,13 @@ def test_a_part_keeps_in_the_key_what_it_reads_and_lets_the_rest_go(kind, name):
 
 
 @pytest.mark.parametrize(("kind", "name"), IN_FROZEN)
-def test_what_leaves_the_key_leaves_every_number_alone(bench, kind, name):
+def test_what_leaves_the_key_leaves_every_number_alone(setup, kind, name):
     settings = choosing(kind, name)
-    kept = bench.base.with_settings(settings).canonical().keys()
+    kept = setup.base.with_settings(settings).canonical().keys()
     others = {setting: value for setting, value in OTHER_VALUES.items() if setting not in kept}
     changed = {**settings, **others}
-    assert bench.base.with_settings(changed).canonical() == bench.base.with_settings(settings).canonical()
-    assert_same_fold(train(bench, settings), train(bench, changed))
+    assert setup.base.with_settings(changed).canonical() == setup.base.with_settings(settings).canonical()
+    assert_same_fold(train(setup, settings), train(setup, changed))
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_what_leaves_the_key_leaves_every_number_alone(bench, kind, name):
         if setting != "training.patience"  # it ends a fold early or changes nothing, as the scores fall
     ],
 )
-def test_what_a_part_declares_changes_its_numbers(bench, kind, name, setting):
+def test_what_a_part_declares_changes_its_numbers(setup, kind, name, setting):
     settings = choosing(kind, name)
-    one, other = train(bench, settings), train(bench, {**settings, setting: OTHER_VALUES[setting]})
+    one, other = train(setup, settings), train(setup, {**settings, setting: OTHER_VALUES[setting]})
     assert not np.array_equal(one.probabilities, other.probabilities)
 
 
