@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 .PHONY: mlflow-ui mlflow-ui-custom mlflow-list mlflow-runs mlflow-models mlflow-clean mlflow-backup mlflow-restore
 NLI := $(BIN)/gemma-nli
 
-help:  ## what there is
+help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
 install: $(READY)  ## set up .venv with everything
@@ -35,7 +35,7 @@ browser: $(READY)  ## the report and MLflow's pages in a real browser (chromium 
 test-cluster: $(READY)  ## the tests on several Ray nodes, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -q -m cluster
 
-chaos: $(READY)  ## kill drivers, workers and servers, damage files; a table of what was lost
+chaos: $(READY)  ## kill drivers, workers and servers, damage files; prints a table of losses
 	$(BIN)/python -m benchmarks.chaos
 
 chaos-short: $(READY)  ## a few of each, all in one sweep
@@ -55,7 +55,7 @@ lint: $(READY)  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-audit: $(READY)  ## known holes in what we depend on, and in what we wrote
+audit: $(READY)  ## known vulnerabilities in dependencies and in this code
 	$(BIN)/bandit -q -r gemma_nli -c pyproject.toml
 	@$(BIN)/pip-audit --skip-editable --progress-spinner off > .audit.txt 2>&1; status=$$?; \
 	grep -v 'could not be audited' .audit.txt; skipped=$$(grep -c 'could not be audited' .audit.txt); \
@@ -93,13 +93,13 @@ mlflow-runs: $(READY)  ## runs, best F1 first
 mlflow-models: $(READY)  ## registered models
 	$(NLI) models $(ARGS)
 
-mlflow-clean: $(READY)  ## delete runs for good; asks
+mlflow-clean: $(READY)  ## delete runs permanently; asks first
 	$(NLI) clean $(ARGS)
 
 mlflow-backup: $(READY)  ## one archive of database and artifacts, here or as FILE=
 	$(NLI) backup $(FILE) $(ARGS)
 
-mlflow-restore: $(READY)  ## bring FILE= back
+mlflow-restore: $(READY)  ## restore FILE=
 	$(if $(FILE),,$(error which archive? make mlflow-restore FILE=mlflow-backup.tar.gz))$(NLI) restore $(FILE) $(ARGS)
 
 lowest: pyproject.toml  ## a part of the tests on the lowest versions that pyproject.toml allows, in .venv-lowest

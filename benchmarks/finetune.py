@@ -4,7 +4,7 @@
         [--frozen-max-length 128] [--json results.json]
 
 The frozen side is MiniLM's mean-pooled joint vectors under a linear head, at the best settings that a sweep over them
-found by mean AUC (rate 2e-3, 3 training negatives a positive, batches of 64, 20 epochs). It may see longer texts. The
+found by mean AUC (rate 2e-3, 3 training negatives per positive, batches of 64, 20 epochs). It may see longer texts. The
 trained sides have 3 epochs. All are measured on the same evaluation pairs (1 negative a positive), at the epoch and
 threshold that an inner split of the training posts chose.
 """

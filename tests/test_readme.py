@@ -34,9 +34,9 @@ def test_our_commands_work_in_their_order(tmp_path, tiny_bert, monkeypatch, caps
     small += ["resources.max_concurrent=1"]
     for command in OURS:
         words = [word for word in shlex.split(command)[1:] if not word.startswith(("storage=", "resources.gpu="))]
-        if words[0] == "sweep":
+        if words[0] in ("sweep", "train"):
             kept = [word for word in words if word.split("=")[0] not in {key.split("=")[0] for key in small}]
-            words = [*kept, *small]
+            words = [*kept, *(small if words[0] == "sweep" else small[:-1])]
         status = run_command(*words)
         assert status == 0, f"{command}: {capsys.readouterr().err}"
 
@@ -47,6 +47,19 @@ def test_a_reader_is_told_how_to_have_the_command_after_make_demo():
     assert "`source .venv/bin/activate` puts `gemma-nli` on the PATH" in before
     ending = before.partition("\nNext:\n")[2].partition("```")[0].strip().splitlines()
     assert [line.split()[:2] for line in ending] == [[".venv/bin/gemma-nli", word] for word in ("best", "resume", "ui")]
+
+
+def test_the_first_screen_says_who_it_is_for_and_what_they_get_before_how():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = text.partition("\n## ")[0]
+    assert first.index("For researchers") < first.index("What you get:")
+    assert "$ " not in first
+    assert first.count("\n") < 24
+
+
+def test_a_small_encoder_on_ones_own_data_takes_five_lines():
+    part = (ROOT / "README.md").read_text(encoding="utf-8").split("## MiniLM on your data")[1].partition("\n## ")[0]
+    assert len(re.findall(r"^\$ gemma-nli ", part, flags=re.M)) == 5
 
 
 def test_the_files_named_are_there():

@@ -96,7 +96,7 @@ def test_criteria_of_many_megabytes_keep_the_lines_of_their_faults(tmp_path):
 
 def test_a_settings_file_of_many_megabytes_is_refused_by_its_size(tmp_path):
     (tmp_path / "s.yaml").write_text("a: [" + "1, " * 2_000_000 + "1]")
-    with pytest.raises(ConfigError, match="bytes; a file of settings has at most"):
+    with pytest.raises(ConfigError, match="bytes; a settings file may have at most"):
         read_yaml(tmp_path / "s.yaml")
 
 

@@ -110,7 +110,7 @@ def test_metrics_not_there(sqlite_uri, capsys):
     client.create_run("0", tags={"gemma_nli.kind": "trial", "gemma_nli.state": "running"})
     assert run_command("runs", "--tracking-uri", sqlite_uri) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "N/A: 1 runs without aggregates (running); they come when the last fold has ended." in out
+    assert "N/A: 1 runs without aggregates (running); they appear when the last fold has ended." in out
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_gated_or_absent_model_on_the_hub(listening, train_with_hub):
     assert "HF_TOKEN" in message
     assert "model.name=/path/to/folder" in message
     message = train_with_hub("google/absent-2b", listening)
-    assert "the hub has no model google/absent-2b, or none that HF_TOKEN may see" in message
+    assert "the hub has no model google/absent-2b, or HF_TOKEN has no access to it" in message
 
 
 def test_no_network(train_with_hub):

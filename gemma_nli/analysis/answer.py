@@ -33,7 +33,7 @@ from gemma_nli.base.metrics import METRICS
 from gemma_nli.spec.domain import shown
 
 ROPE = 0.01
-"""A difference of a point of F1 (or AUC) is of no practical weight."""
+"""Differences of up to one point of F1 (or AUC) have no practical weight."""
 MANY = 12
 
 
@@ -52,7 +52,7 @@ class Variant:
 class Contrast:
     """The leading arm against another, each at its best.
 
-    `tuned` counts in that the best was chosen; the others compare the two chosen trials as they are: `fixed`
+    `tuned` takes into account that the best was chosen; the others compare the two chosen trials as they are: `fixed`
     over posts, `folds` and `belief` over trainings, `accuracy` by McNemar, `auc` by DeLong.
     """
 
@@ -85,7 +85,7 @@ class Answer:
 
 
 def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall: HonestScore) -> Answer:
-    """What the sweep says about its compared settings; without any, about the setting that mattered most.
+    """What the sweep says about its compared settings; without any, about the setting with the largest effect.
 
     Values are ranked by their honest scores, the first is contrasted with each other one, and the p-values of these
     contrasts are adjusted together.
@@ -192,7 +192,7 @@ def _first_sentence(
         beaten = _listed([contrast.other for contrast in contrasts if contrast.shown])
         level = next(contrast for contrast in contrasts if not contrast.shown)
         return (
-            f"{leader.name} is the best {setting} and beats {beaten}, but cannot be told from {level.other}: "
+            f"{leader.name} is the best {setting} and beats {beaten}, but is not shown to beat {level.other}: "
             f"the difference is {points(level.tuned, score)}{budget}."
         )
     return (
@@ -212,15 +212,16 @@ def _evidence_sentence(contrasts: tuple[Contrast, ...], verdict: str, score: str
     chance = max(most, key=lambda name: most[name])
     adjusted = "Holm-adjusted p" if len(contrasts) > 1 else "p"
     return (
-        f"How sure: {adjusted} {p_text(nearest.p_adjusted)} over posts, and over trainings a chance of "
-        f"{most[chance]:.0%} {chance} {ROPE:g} {score}; "
+        f"How sure: over posts, {adjusted} {p_text(nearest.p_adjusted)}; over trainings, the chance "
+        f"{chance} {ROPE:g} {score} is {most[chance]:.0%}. "
     )
 
 
 def _honest_sentence(evidence: Evidence, overall: HonestScore, score: str) -> str:
     return (
-        f"the best trial ({evidence_text(evidence, evidence.winner)}) is honestly worth {overall.value:.3f} {score} "
-        f"({overall.low:.3f} to {overall.high:.3f}), where its own score says {overall.raw:.3f}."
+        f"The best trial ({evidence_text(evidence, evidence.winner)}) scores {overall.value:.3f} {score} on posts that "
+        f"did not choose it ({overall.level:.0%} interval {overall.low:.3f} to {overall.high:.3f}); its "
+        f"cross-validated score is {overall.raw:.3f}."
     )
 
 
@@ -234,10 +235,12 @@ def short(key: str) -> str:
     return key.rsplit(".", 1)[-1]
 
 
-def points(difference: Difference, score: str) -> str:
-    """`0.031 F1 (95% interval 0.012 to 0.050)`."""
-    low, high = f"{difference.low:.3f}", f"{difference.high:.3f}"
-    return f"{difference.value:.3f} {score} ({difference.level:.0%} interval {low} to {high})"
+def points(difference: Difference, score: str, behind: bool = False) -> str:
+    """`0.031 F1 (95% interval 0.012 to 0.050)`; `behind` says it of b - a."""
+    value, low, high = difference.value, difference.low, difference.high
+    if behind:
+        value, low, high = -value, -high, -low
+    return f"{value:.3f} {score} ({difference.level:.0%} interval {low:.3f} to {high:.3f})"
 
 
 def p_text(p: float) -> str:

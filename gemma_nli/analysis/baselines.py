@@ -1,4 +1,4 @@
-"""What costs nothing: baselines on the same folds and pairs, their thresholds chosen as the trials' are.
+"""Baselines on the same folds and pairs, which cost almost nothing; their thresholds are chosen as the trials' are.
 
 Letters: N evaluation pairs, P posts.
 """
@@ -44,7 +44,7 @@ class Baseline:
         return values_N
 
     def score(self, evidence: Evidence, metric: str) -> float:
-        """Mean over folds, as a trial's."""
+        """Mean over folds, as for a trial."""
         values_N, measured = self.values(metric), METRICS[metric]
         folds = range(1, evidence.pairs.num_folds + 1)
         at = [evidence.fold_N == fold for fold in folds]
@@ -59,7 +59,7 @@ def always_positive(evidence: Evidence) -> Baseline:
 
 
 def tfidf(evidence: Evidence) -> Baseline:
-    """TF-IDF of words and word pairs that two posts have, one logistic regression a criterion, fitted on each fold's
+    """TF-IDF of words and word pairs that two posts have, one logistic regression per criterion, fitted on each fold's
     training pairs.
 
     A criterion without both classes among them gets its share of positives.
@@ -84,11 +84,11 @@ def tfidf(evidence: Evidence) -> Baseline:
         return lambda rows: np.asarray(score_PC[pairs.post_N[rows], pairs.criterion_N[rows]])
 
     decided, scored = _over_folds(evidence, config, fit)
-    return Baseline("TF-IDF", "words of the post, a logistic regression a criterion", decided, scored)
+    return Baseline("TF-IDF", "words of the post, a logistic regression per criterion", decided, scored)
 
 
 def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
-    """Cosine of the encoder's mean-pooled vectors of post and criterion, a threshold being all that is learned.
+    """Cosine of the encoder's mean-pooled vectors of post and criterion, with only a threshold learned.
 
     Args:
         encode: compute vectors that the store lacks; without, None where it lacks some or the encoder is not here.
@@ -146,6 +146,6 @@ def _over_folds(
 
 
 def measure_baselines(evidence: Evidence, encode: bool = False) -> list[Baseline]:
-    """All that can be measured here, the simplest first."""
+    """Every baseline that can be computed here, the simplest first."""
     found = [always_positive(evidence), tfidf(evidence), cosine(evidence, encode)]
     return [baseline for baseline in found if baseline is not None]

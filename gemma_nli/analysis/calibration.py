@@ -1,4 +1,4 @@
-"""Whether a probability means what it says, and what one temperature, learned on other folds, mends.
+"""Whether a probability means what it says, and how much one temperature, learned on other folds, improves it.
 
 Letters: N pairs, B bins.
 """

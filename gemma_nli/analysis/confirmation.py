@@ -33,7 +33,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Leaders in the sweep's order. `first_ahead`: the first less the second over all folds of all repeats."""
+    """Leaders in the sweep's order. `first_ahead`: the first minus the second over all folds of all repeats."""
 
     leaders: tuple[Confirmed, ...]
     repeats: int

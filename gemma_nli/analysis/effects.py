@@ -40,7 +40,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Effect:
-    """`spread`: best level's marginal mean less the worst level's; `matters`: that it is not nothing, by Holm."""
+    """`spread`: best level's marginal mean minus the worst level's; `matters`: whether that differs from 0, by Holm."""
 
     key: str
     levels: tuple[Level, ...]
@@ -56,7 +56,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Interaction:
-    """How far the cell means of two settings lie from the sum of their effects; `size` has the noise taken off."""
+    """How far the cell means of two settings lie from the sum of their effects; `size` has the noise subtracted."""
 
     keys: tuple[str, str]
     size: float
@@ -66,7 +66,7 @@ class Interaction:
 
 
 def main_effects(evidence: Evidence, draws: Draws) -> list[Effect]:
-    """One a setting that took at least two values, the most important first."""
+    """One per setting that took at least two values, the most important first."""
     importance = importances(evidence)
     found: list[tuple[str, list[Level], Difference]] = []
     for key in evidence.varied:
@@ -218,7 +218,7 @@ def interactions(evidence: Evidence, draws: Draws) -> list[Interaction]:
 
 
 def _beyond_sum(mean_SIJ: Floats) -> Floats:
-    """What is left of cell means when row and column effects are taken off."""
+    """What is left of cell means when row and column effects are subtracted."""
     rows, columns = mean_SIJ.mean(2, keepdims=True), mean_SIJ.mean(1, keepdims=True)
     return np.asarray(mean_SIJ - rows - columns + mean_SIJ.mean((1, 2), keepdims=True))
 

@@ -59,7 +59,7 @@ class Trial:
 
 @dataclass
 class Evidence:
-    """All that the analysis looks at. Several sweeps on one set of pairs are one evidence."""
+    """Everything that the analysis uses. Several sweeps on one set of pairs count as one."""
 
     names: list[str]
     questions: list[str]
@@ -101,7 +101,7 @@ class Evidence:
 
     @cached_property
     def group_N(self) -> NDArray[np.int32]:
-        """What is independent of what: a post with all its pairs, and with its copies' where it has any."""
+        """The independent units: a post with all its pairs, and with those of its copies if it has any."""
         return np.asarray(self.pairs.group_N[self.rows_N])
 
     @cached_property
@@ -132,7 +132,7 @@ class Evidence:
         return values_TN
 
     def unlearned(self) -> dict[int, str]:
-        """Rows of the trials with a fold that did not learn, and why (of the first such fold)."""
+        """Rows of the trials with a fold that did not learn, and why (for the first such fold)."""
         auc_TK, found = self.fold_scores("auc"), dict[int, str]()
         for place in range(len(auc_TK)):
             for fold in range(1, self.pairs.num_folds + 1):
@@ -156,7 +156,7 @@ class Evidence:
 
     @cached_property
     def winner(self) -> int:
-        """The row of the best trial; of equals the first by key, as on the board."""
+        """The row of the best trial; ties go to the first by key, as on the board."""
         scores_T = self.scores()
         return min(range(len(scores_T)), key=lambda t: (-scores_T[t], self.complete[t].key))
 
@@ -261,10 +261,10 @@ def _trial(
 
 
 def merge(parts: list[Evidence]) -> Evidence:
-    """One evidence of several sweeps; what differs between any two of their trials is what varies.
+    """The evidence of several sweeps together; what differs between any two of their trials is what varies.
 
     Raises:
-        ReportError: their corpora, evaluation pairs or metrics differ: their scores are not one measurement.
+        ReportError: their corpora, evaluation pairs or metrics differ, so their scores cannot be compared.
     """
     first = parts[0]
     for other in parts[1:]:

@@ -1,4 +1,4 @@
-"""Everything a report says, found once: page and markdown only write it down."""
+"""Everything a report says, computed once: page and markdown only write it down."""
 
 from __future__ import annotations
 
@@ -154,28 +154,29 @@ def _warnings(
     mistakes: Mistakes,
     confirmation: Confirmation | None,
 ) -> list[str]:
-    """What a reader should know before believing the answer, the gravest first."""
+    """What a reader should know before believing the answer, the most serious first."""
     score = METRICS[overall.metric].label
     lines = [*corpus_notes(evidence.corpus, evidence.pairs), *_unlearned(evidence)]
     for baseline in baselines:
-        if not baseline.ahead.low > 0:
-            lines.append(
-                f"The winner does not beat the baseline {baseline.name} beyond doubt: its lead is "
-                f"{points(baseline.ahead, score)}."
-            )
+        if baseline.ahead.high < 0:
+            behind = points(baseline.ahead, score, behind=True)
+            lines.append(f"The {baseline.name} baseline beats the best trial by {behind}.")
+        elif not baseline.ahead.low > 0:
+            lead = points(baseline.ahead, score)
+            lines.append(f"The best trial is not shown to beat the {baseline.name} baseline: its lead is {lead}.")
     if confirmation is not None and not confirmation.order_held:
         lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.summary}.")
     if metric_of(evidence.spec.metric) is None or evidence.spec.mode == "min":
         lines.append(
-            f"The sweep is decided by {evidence.spec.metric} ({evidence.spec.mode}), which cannot be measured again "
-            f"on resampled posts; this report ranks by the highest mean {score}."
+            f"The sweep is decided by {evidence.spec.metric} ({evidence.spec.mode}), which cannot be recomputed on "
+            f"resampled posts; this report ranks by the highest mean {score}."
         )
     if evidence.spec.base.training.epoch_selection == "best":
-        lines.append("training.epoch_selection is best: each fold's epoch was chosen on the pairs that measure it.")
+        lines.append("training.epoch_selection is best: each fold's epoch was chosen on the pairs it is measured on.")
     if overall.optimism > 0.01:
         lines.append(
-            f"Winner's curse: of {overall.candidates} trials the best scores {overall.raw:.3f}, of which "
-            f"{overall.optimism:.3f} is luck of the choice."
+            f"Winner's curse: the best of {overall.candidates} trials scores {overall.raw:.3f}, of which "
+            f"{overall.optimism:.3f} comes from choosing the best."
         )
     sizes = {len(variant.places) for variant in answer.variants}
     if len(sizes) > 1:
@@ -184,10 +185,10 @@ def _warnings(
     for effect in effects:
         name = effect.key
         if effect.edge is not None:
-            lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; try further.")
+            lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; extend the range.")
         elif not effect.matters:
-            summary = f"{points(effect.spread, score)} between its best and its worst value"
-            lines.append(f"{name} never mattered here, as far as can be told: {summary}.")
+            found = f"{points(effect.spread, score)} between its best and its worst value"
+            lines.append(f"No effect of {name} shown: {found}; up to {effect.spread.high:.3f} {score} is possible.")
     lost = [trial for trial in evidence.trials if trial.place is None]
     if lost:
         fates = Counter(trial.fate for trial in lost)
@@ -195,14 +196,14 @@ def _warnings(
         lines.append(f"Not every trial could be compared: {counts}.")
     rare = [item.name for item in mistakes.criteria if item.support < RARE * evidence.pairs.num_folds / 5]
     if rare:
-        lines.append(f"Criteria with hardly a positive pair, whose F1 says little: {', '.join(rare)}.")
+        lines.append(f"Criteria with very few positive pairs, whose F1 says little: {', '.join(rare)}.")
     return lines
 
 
 def _unlearned(evidence: Evidence) -> list[str]:
     found = evidence.unlearned()
     if evidence.winner in found:
-        return [f"The best trial did not learn in every fold ({found[evidence.winner]}): its F1 says nothing there."]
+        return [f"The best trial did not learn in every fold ({found[evidence.winner]}): its F1 means nothing there."]
     if found:
         first = next(iter(found.values()))
         return [f"{len(found)} of {len(evidence.complete)} trials did not learn in every fold (one of them, {first})."]
@@ -218,7 +219,7 @@ def _provenance(evidence: Evidence, record: TrialRecord) -> dict[str, str]:
         "fold fingerprint": evidence.pairs.fingerprint,
         "encoder fingerprint": record.encoder_fingerprint,
         "evaluation": f"{len(evidence.rows_N)} pairs of {len(np.unique(evidence.post_N))} posts in "
-        f"{evidence.pairs.num_folds} folds, negatives a positive: {ratio}",
+        f"{evidence.pairs.num_folds} folds, negatives per positive: {ratio}",
         "independent unit": _unit(evidence),
         "python": platform.python_version(),
     }
@@ -249,7 +250,7 @@ def _commands(evidence: Evidence) -> tuple[str, ...]:
 
 
 def facts_of(findings: Findings) -> dict[str, Any]:
-    """The answer as `--json` and MLflow's tags tell it."""
+    """The answer as `--json` and MLflow's tags give it."""
     honest = findings.honest
     return {
         "winner": findings.winner_key,

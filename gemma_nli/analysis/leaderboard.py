@@ -1,4 +1,4 @@
-"""Every trial in order, and which of them cannot be told from the winner.
+"""Every trial in order, and which of them cannot be distinguished from the winner.
 
 Letters: T trials, S draws.
 """
@@ -41,7 +41,7 @@ def leaderboard(evidence: Evidence, draws: Draws) -> list[Row]:
     """All trials, complete ones first by score; the rest as far as they came.
 
     The intervals hold for all comparisons with the winner at once (their widths come of the largest standardized
-    difference in each draw), so that a long table finds no differences by its length.
+    difference in each draw), so that a long table does not produce differences by its length alone.
 
     Source: Hothorn, Bretz and Westfall 2008, "Simultaneous Inference in General Parametric Models" (max-t), with the
     bootstrap's draws in place of a normal distribution.

@@ -1,4 +1,4 @@
-"""Where the winner errs: criteria, slices of posts and pairs, and its most certain mistakes, by pair id.
+"""Where the winner errs: criteria, slices of posts and pairs, and its most confident mistakes, by pair id.
 
 Letters: N evaluation pairs.
 """
@@ -46,7 +46,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A pair on which the winner was sure and wrong. `text` only where data.log_text allows it."""
+    """A pair on which the winner was confident and wrong. `text` only where data.log_text allows it."""
 
     pair_id: str
     label: int
@@ -169,7 +169,7 @@ def truncated(evidence: Evidence, config: RunConfig) -> NDArray[np.bool_] | None
 
 
 def _most_confident(evidence: Evidence, place: int, config: RunConfig) -> tuple[Mistake, ...]:
-    """Half of them false positives, half false negatives, where there are so many of each."""
+    """Half of them false positives, half false negatives, where there are enough of each."""
     probability_N, label_N = evidence.probability_TN[place], evidence.label_N
     wrong_N = evidence.decision_TN[place] != (label_N == 1)
     fold_threshold_N = evidence.threshold_TK[place][evidence.fold_N - 1]

@@ -1,4 +1,4 @@
-"""Commands in messages: each works in a shell as it is printed, whether or not its environment was activated."""
+"""Commands in messages: each works in a shell as printed, whether or not its environment was activated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 MODULES = {"gemma-nli": "gemma_nli"}
-"""Programs whose module has another name; the others are run by their own."""
+"""Programs whose module has another name than they have."""
 
 
 def command_line(program: str, *words: object) -> str:
     """`program words`, quoted for a shell.
 
-    A program of this environment that the PATH does not lead to (.venv/bin/gemma-nli after `make demo`) is named by
-    its path: from the working folder where it lies under it, else from the root.
+    A program of this environment that is not on the PATH (.venv/bin/gemma-nli after `make demo`) is given by
+    its path: relative to the working folder if it is inside it, else absolute.
 
     >>> command_line("gemma-nli", "best", "--experiment", "my sweep")
     "gemma-nli best --experiment 'my sweep'"
@@ -25,7 +25,7 @@ def command_line(program: str, *words: object) -> str:
 
 
 def install_line(*requirements: str) -> str:
-    """What installs packages or extras into this environment, not into the one that `pip` happens to be of."""
+    """The command that installs packages or extras into this environment, whichever one `pip` belongs to."""
     return f"{shlex.quote(_shortest(Path(sys.executable)))} -m pip install {shlex.join(requirements)}"
 
 
@@ -41,6 +41,6 @@ def _program(name: str) -> list[str]:
 def _shortest(path: Path) -> str:
     try:
         inside = path.relative_to(Path.cwd())
-    except (ValueError, OSError):  # elsewhere, or the working folder is gone
+    except (ValueError, OSError):  # elsewhere, or the working folder no longer exists
         return str(path)
     return str(inside) if len(inside.parts) > 1 else f"./{inside}"

@@ -1,18 +1,18 @@
-"""The exception tree, and the lines that tell a user how to mend a mistake.
+"""The exception tree, and the lines that tell a user how to fix a mistake.
 
-GemmaNliError            a mistake of the user's, or of the world: printed without a traceback, exit status 2
+GemmaNliError            an error that a user can fix: printed without a traceback, exit status 2
 ├── ConfigError          a setting, an override or a config file
 ├── SpecError            a sweep file or a search space
 ├── CorpusError          post, annotation and criterion files
 ├── EncoderError         an encoder or tokenizer that cannot be loaded or used as asked
 ├── FeatureError         the feature store's folder
 ├── JournalError         a trial's record on disk
-├── TrainingError        a trial that cannot go on (no memory for one pair, no training pairs)
+├── TrainingError        a trial that cannot continue (no memory for one pair, no training pairs)
 ├── ReportError          evidence that cannot be reported on: nothing finished, or sweeps that cannot be compared
 ├── TrackingError        MLflow: an unknown experiment, an unreachable store
-├── StorageError         a bucket that is not there, or that cannot be used
-└── SweepError           a sweep that cannot start or go on
-    └── SweepBusyError   another process holds this sweep
+├── StorageError         a bucket that does not exist or cannot be used
+└── SweepError           a sweep that cannot start or continue
+    └── SweepBusyError   another process is running this sweep
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 NEAREST = 5
-"""Names that are told to one who wrote another: a hundred of them would hide what is wrong."""
+"""How many known names are listed for an unknown one: a hundred of them would hide what is wrong."""
 
 
 class GemmaNliError(Exception):
-    """Root of all errors that a user can mend."""
+    """Root of all errors that a user can fix."""
 
 
 class ConfigError(GemmaNliError):
@@ -54,7 +54,7 @@ class JournalError(GemmaNliError):
 
 
 class TrainingError(GemmaNliError):
-    """A trial cannot go on."""
+    """A trial cannot continue."""
 
 
 class ReportError(GemmaNliError):
@@ -70,18 +70,18 @@ class StorageError(GemmaNliError):
 
 
 class SweepError(GemmaNliError):
-    """A sweep cannot start or go on."""
+    """A sweep cannot start or continue."""
 
 
 class SweepBusyError(SweepError):
-    """Another process holds this sweep."""
+    """Another process is running this sweep."""
 
 
 SHOWN_PROBLEMS, SEARCHED_NAMES = 100, 5_000
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'last'?`, or where none is that near the known names, of many the nearest five; or nothing."""
+    """`; did you mean 'last'?`, or, if none is that near, the known names (of many, the nearest five), or nothing."""
     names = sorted(set(known))
     if len(names) > SEARCHED_NAMES:  # comparing takes a millisecond per ten of them
         return f"; {len(names):,} names are known."
@@ -95,14 +95,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _distance(name: str, other: str) -> float:
-    """0 for equal names; of dotted ones the last parts count as well, so that `batch` is near `training.batch_size`."""
+    """0 for equal names; for dotted ones the last parts count as well, so that `batch` is near
+    `training.batch_size`.
+    """
     pairs = ((name, other), (name.rpartition(".")[2], other.rpartition(".")[2]))
     return 1 - max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 @dataclass
 class Problems:
-    """Everything wrong with one file, told at once.
+    """Everything wrong with one file, reported at once.
 
     >>> problems = Problems("sweeps/x.yaml")
     >>> problems.add("search.seed", "must be a whole number, got 'a'.")

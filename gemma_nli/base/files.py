@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a reader, or a machine that dies, sees the old file or the new one.
+    """Replace `path` by `data` atomically: readers, and a machine after a crash, see the old file or the new one.
 
     Raises:
         OSError: disk full, folder read-only; nothing is left behind.
@@ -27,7 +27,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were created or replaced in `folder` survive a power cut."""
+    """Make names that were created or replaced in `folder` survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Credentials never leave the process in words: what every log, file, run, message and error passes through.
+"""Credentials never leave the process in text: every log, file, run, message and error passes through here.
 
 Masked are the `user:password@` or `token@` of a URL, secret keys of its query or fragment (`?password=`, `&sig=`), the
 path of a chat's webhook, `keyword=value` strings as libpq and ODBC have them, authorization headers, tokens of a known
-form, and the values of this process's secret environment variables. In doubt a text loses more than its secret.
+form, and the values of this process's secret environment variables. In doubt more than the secret is masked.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _SECRET_NAME = re.compile(
 )
 _ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "GEMMA_NLI_NOTIFY")
 SHORTEST = 6
-"""Characters from which an environment variable's value is looked for; shorter ones stand in ordinary words."""
+"""Length from which an environment variable's value is looked for; shorter ones occur in ordinary words."""
 
 
 def mask_credentials(text: str) -> str:
@@ -76,7 +76,7 @@ def mask_credentials(text: str) -> str:
 
 
 def mask_address(value: str) -> str:
-    """The same of a value that is one address (or is none), in which a blank does not end it."""
+    """The same for a value that is one whole address (or none at all), in which a blank does not end it."""
     start = _START.match(value)
     if start is None or "\n" in value:
         return mask_credentials(value)
@@ -93,7 +93,7 @@ def _masked(rest: str) -> str:
 
 
 def mask_tree(value: Any) -> Any:
-    """The same of every text in a JSON value."""
+    """The same for every text in a JSON value."""
     if isinstance(value, dict):
         return {name: mask_tree(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -123,7 +123,7 @@ def _without_userinfo(text: str) -> str:
 
 
 def _closing(rest: str, mark: str) -> int | None:
-    """Where the quote or bracket that stands before an address ends it."""
+    """Where the quote or bracket that precedes an address ends it."""
     if not mark or mark not in "\"'<`":
         return None
     found = re.search(re.escape(">" if mark == "<" else mark) + _CLOSES, rest)

@@ -1,7 +1,8 @@
-"""The gate through which every text leaves the process: to a terminal, a log, a file of Ray's, MLflow.
+"""The gate through which every text leaves the process: to a terminal, a log, one of Ray's files, MLflow.
 
-Credentials are masked, lines that quote a post are left out, and characters that a terminal would obey are written
-out. `guard_process` sends through it what Python and libraries print by themselves: tracebacks, warnings, log records.
+Credentials are masked, lines that quote a post are left out, and control characters are written as
+escapes. `guard_process` sends through it what Python and libraries print on their own: tracebacks, warnings, log
+records.
 """
 
 from __future__ import annotations
@@ -29,37 +30,38 @@ _OBEYED = re.compile(
 
 
 class Crashed(Exception):
-    """An exception that was no mistake of the user's, as far as it may be shown: its traceback is in its text."""
+    """An exception that was not the user's mistake, with private text removed: its traceback is in its text."""
 
 
 def shown(text: str) -> str:
-    """What may be shown of a text; its line breaks and tabs stay."""
+    """The text with secrets, post text and control characters removed; line breaks and tabs stay."""
     return visible(without_private(mask_credentials(text)))
 
 
 def one_line(value: object) -> str:
-    """What may be shown of a value on one line: a name with a line break in it must not look like two rows."""
+    """The same for a value on one line: a name with a line break in it must not look like two rows."""
     return visible(mask_credentials(str(value))).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def visible(text: str) -> str:
-    """`text` with every character that a terminal would obey written as its escape."""
+    """`text` with every control character written as its escape."""
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape", "backslashreplace").decode(), text)
 
 
 def shown_error(error: BaseException) -> str:
-    """`ValueError: what`, as far as it may be shown."""
+    """`ValueError: what`, with private text removed."""
     return shown(f"{type(error).__name__}: {error}")
 
 
 def shown_traceback(error: BaseException) -> str:
-    """The traceback with causes and notes, as far as it may be shown; no values of variables are in it."""
+    """The traceback with causes and notes, private text removed; it contains no values of variables."""
     return shown("".join(traceback.format_exception(error)))
 
 
 @contextmanager
 def leaving() -> Iterator[None]:
-    """What is raised inside goes on as far as it may be shown: Ray, a server or a notebook print what they are given.
+    """Exceptions raised inside are passed on with private text removed: Ray, a server or a notebook print what they
+    get.
 
     Raises:
         GemmaNliError: of the same class as the one raised inside.
@@ -76,7 +78,7 @@ def leaving() -> Iterator[None]:
 
 
 def guard_process() -> None:
-    """Send through the gate what is printed without us: uncaught exceptions, warnings and every log record."""
+    """Send through the gate what is printed without our doing: uncaught exceptions, warnings and every log record."""
     if getattr(logging.getLogRecordFactory(), "passes_gate", False):
         return
     sys.excepthook = _print_uncaught
@@ -100,10 +102,10 @@ def _print_uncaught(kind: type[BaseException], error: BaseException | None, trac
 
 
 def _passed(record: logging.LogRecord) -> logging.LogRecord:
-    """The record with message and traceback as they may be shown; one that is fine keeps its arguments."""
+    """The record with private text removed from message and traceback; a harmless one keeps its arguments."""
     try:
         message = record.getMessage()
-    except (TypeError, ValueError):  # a library's own mistake, of which logging would print the arguments as they are
+    except (TypeError, ValueError):  # a library's own mistake, for which logging would print the arguments as they are
         message = ""
         record.msg, record.args = shown(f"{record.msg} {record.args}"), None
     allowed = shown(message)

@@ -9,10 +9,10 @@ from gemma_nli.base.errors import ConfigError
 
 
 def home() -> Path:
-    """Where stores live when nothing else is said: $GEMMA_NLI_HOME, else ~/.gemma_nli.
+    """Where stores are kept by default: $GEMMA_NLI_HOME, else ~/.gemma_nli.
 
     Raises:
-        ConfigError: neither is there, as in a container whose user has no entry in its passwd file.
+        ConfigError: neither exists, as in a container whose user has no entry in its passwd file.
     """
     return Path(os.environ.get("GEMMA_NLI_HOME") or expanded("~/.gemma_nli")).absolute()
 
@@ -23,6 +23,6 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"{path}: there is no such home directory here; set $GEMMA_NLI_HOME to a folder for what is kept, "
-            "and write other paths out."
+            f"{path}: there is no such home directory here; set $GEMMA_NLI_HOME to a folder for stored data, and "
+            "write other paths in full."
         ) from None

@@ -1,4 +1,4 @@
-"""Post text taken out of what an exception says: a library that fails may quote the very text it failed on.
+"""Post text removed from exceptions: a library that fails may quote the very text it failed on.
 
 What this process has read of posts is remembered here, so that one gate (`gemma_nli.base.outgoing`) can look for it in
 whatever leaves the process.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-RUN = 5  # words in a row that give a text away; a shorter text counts as a whole, a very short one not at all
+RUN = 5  # consecutive words that give a text away; a shorter text counts as a whole, a very short one not at all
 _LEFT_OUT = "[a line with post text, left out]"
 _ESCAPES = re.compile(r"\\(?:[nrtvf]|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
@@ -23,7 +23,7 @@ class PrivateTexts:
     def __init__(self, texts: Callable[[], Iterator[str]]) -> None:
         """
         Args:
-            texts: gives them; asked when a message is first looked at, so that remembering them costs nothing.
+            texts: gives them; called when a message is first checked, so that remembering them costs nothing.
         """
         self._texts = texts
 
@@ -33,7 +33,7 @@ class PrivateTexts:
         return frozenset(hash(run) for text in self._texts() for run in _whole_or_runs(_words(text)))
 
     def left_out(self, message: str) -> str:
-        """`message` without the lines that quote one of the texts; a quotation may go over several lines."""
+        """`message` without the lines that quote one of the texts; a quotation may span several lines."""
         lines = message.splitlines()
         words = [(word, place) for place, line in enumerate(lines) for word in _words(line)]
         quoting: set[int] = set()
@@ -67,7 +67,7 @@ def remember_corpus(name: str, corpus: AnnotatedPosts) -> None:
 
 
 def remember_texts(name: str, texts: Sequence[str]) -> None:
-    """The same of texts that are no corpus: rows of a file that is being scored, texts that are being encoded."""
+    """The same for texts that are not a corpus: rows of a file that is being scored, texts that are being encoded."""
     _remember(name, PrivateTexts(lambda: iter(texts)))
 
 
@@ -120,6 +120,6 @@ def _whole_or_runs(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _gives_away(words: list[str]) -> bool:
-    """Whether a text of fewer words would be known again: `5 runs` and `0 0` stand in messages of any program."""
+    """Whether a text of fewer words is distinctive: `5 runs` and `0 0` occur in messages of any program."""
     in_letters = any(word.isalpha() and len(word) > 2 for word in words)
     return in_letters and (len(words) > 2 or sum(map(len, words)) >= 10)

@@ -1,6 +1,6 @@
 """The command `gemma-nli`: argv in, exit status out, no logic of its own.
 
-Exit status: 0 all went well; 1 some trials failed; 2 a mistake in what was asked (one message, no traceback);
+Exit status: 0 all went well; 1 some trials failed; 2 a mistake in the request (one message, no traceback);
 130 interrupted.
 """
 
@@ -39,18 +39,20 @@ __all__ = [
     "trials",
 ]
 QUIET = {"TRANSFORMERS_VERBOSITY": "error", "RAY_LOG_TO_STDERR": "0", "MLFLOW_LOGGING_LEVEL": "ERROR"}
-"""Libraries that talk on their own: what matters of it is told by us."""
+"""Libraries that print on their own: we report what matters ourselves."""
 SPARED_COLLECTIONS = 50_000
-"""New objects between two looks for garbage. At Python's 700 a sixth of the time in which torch, Ray and MLflow are
-imported goes into looking."""
+"""New objects between two garbage collections. At Python's default of 700, a sixth of the time to import torch, Ray and
+MLflow goes into collecting."""
 PACKAGES = ("mlflow", "ray", "torch", "transformers", "optuna")
-"""Dependencies that a half-made environment may lack; others are our own mistakes, and keep their traceback."""
+"""Dependencies that an incomplete environment may lack; other missing modules are our own mistakes, and keep their
+traceback.
+"""
 
 
 def main() -> None:
     """Run the command; a GemmaNliError is its message on stderr and exit status 2.
 
-    Any other exception is a traceback as far as it may be shown, and exit status 1.
+    Any other exception prints its traceback, private text removed, and gives exit status 1.
     """
     prepare_streams()
     guard_process()
@@ -65,7 +67,7 @@ def main() -> None:
         sys.stderr.write(f"{shown(str(error))}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from here\n")
+        sys.stderr.write("stopped; run the same command again to continue from here\n")
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - shown, as far as it may be
         package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
@@ -73,8 +75,8 @@ def main() -> None:
             sys.stderr.write(shown_traceback(error))
             sys.exit(1)
         sys.stderr.write(
-            f"{package} is not installed in {sys.prefix}; {install_line(package)} (or install this package anew)\n"
+            f"{package} is not installed in {sys.prefix}; {install_line(package)} (or reinstall this package)\n"
         )
         sys.exit(2)
     finally:
-        gc.freeze()  # the process ends: a last search through all of torch would take a second
+        gc.freeze()  # the process ends: a last garbage collection through all of torch would take a second

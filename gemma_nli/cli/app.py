@@ -8,22 +8,23 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from gemma_nli.base.errors import ConfigError
 from gemma_nli.base.masking import mask_tree
 from gemma_nli.base.outgoing import shown
 from gemma_nli.base.version import __version__
+from gemma_nli.cli.command_groups import CommandGroup
 
 if TYPE_CHECKING:
     from gemma_nli.storage import Place
 
 
-class _Commands(TyperGroup):
-    """The command line; what it says of a word that it cannot use passes the gate, as any other message."""
+class _Commands(CommandGroup):
+    """The command line; its usage errors pass the gate, like any other message."""
 
     def make_context(self, *words: Any, **named: Any) -> Any:
         with _usage_shown():
@@ -39,7 +40,7 @@ def _usage_shown() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if hasattr(error, "format_message"):  # one of click's, which quotes the word as it was typed
+        if hasattr(error, "format_message"):  # an error of click's, which quotes the word as typed
             error.message = shown(str(error.message))  # type: ignore[attr-defined]
         raise
 
@@ -54,11 +55,12 @@ app = typer.Typer(
     epilog="An override is key=value: a setting (training.batch_size=16) or a sweep file's key (search.num_trials=50).",
 )
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="settings to change", show_default=False)
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="settings to change", show_default=False)
 ]
+SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="a sweep file", show_default=False)]
 Tags = Annotated[
     list[str] | None,
-    typer.Option("--tag", metavar="K=V", help="a tag of the run, as researcher=ann; note=... describes it"),
+    typer.Option("--tag", metavar="K=V", help="a tag of the run, such as researcher=ann; note=... describes it"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 
@@ -90,19 +92,19 @@ def print_json(as_json: bool, value: Any, text: str | None = None) -> None:
 
 
 def say(text: str, err: bool = False, end: str = "\n") -> None:
-    """Print a line or lines, as far as they may be shown."""
+    """Print text, with private text and control characters removed."""
     typer.echo(shown(text) + end, err=err, nl=False)
 
 
 def parse_tags(words: list[str] | None) -> dict[str, str]:
-    """`--tag k=v` words to tags; raises ConfigError where one is none."""
+    """`--tag k=v` words to tags; raises ConfigError for one that is not a tag."""
     from gemma_nli.spec.sweep_sections import checked_tags
 
     tags: dict[str, str] = {}
     for word in words or []:
         name, equals, value = word.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"--tag: '{word}' is no tag; write k=v, as in --tag researcher=ann.")
+            raise ConfigError(f"--tag: invalid tag '{word}': expected key=value, as in --tag researcher=ann.")
         tags[name.strip()] = value
     try:
         return checked_tags(tags)
@@ -111,7 +113,7 @@ def parse_tags(words: list[str] | None) -> dict[str, str]:
 
 
 def storage_place(storage: str | None) -> Place | None:
-    """What `--storage` names; raises ConfigError where it is no address."""
+    """What `--storage` names; raises ConfigError if it is not a valid address."""
     from gemma_nli.storage import place_of
 
     try:

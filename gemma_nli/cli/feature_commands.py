@@ -9,15 +9,18 @@ import typer
 
 from gemma_nli.base.errors import ConfigError
 from gemma_nli.cli.app import AsJson, app, print_json, storage_place
+from gemma_nli.cli.command_groups import CommandGroup
 
-features = typer.Typer(no_args_is_help=True, help="List, verify and prune the store of encoded texts.")
+features = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="List, verify and prune the store of encoded texts."
+)
 app.add_typer(features, name="features")
-Storage = Annotated[str | None, typer.Option(help="a sweep's storage folder; else the default one")]
+Storage = Annotated[str | None, typer.Option(help="a sweep's storage folder; by default the default storage")]
 
 
 @features.command("list")
 def features_list(storage: Storage = None, as_json: AsJson = False) -> None:
-    """What the store holds, by encoder."""
+    """List what the store holds, by encoder."""
     from gemma_nli.cli.feature_table import show_features
 
     entries = _store(storage).entries()
@@ -29,30 +32,33 @@ def features_list(storage: Storage = None, as_json: AsJson = False) -> None:
 @features.command("verify")
 def features_verify(
     storage: Storage = None,
-    repair: Annotated[bool, typer.Option(help="remove what is damaged; it is computed again when needed")] = False,
+    repair: Annotated[bool, typer.Option(help="remove damaged files; they are recomputed when needed")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read every file of the store and compare it with its checksum."""
     damaged = _store(storage).verify(repair=repair)
     lines = [f"{item.key}/{item.file}: {item.problem}{' (removed)' if item.repaired else ''}" for item in damaged]
     print_json(
-        as_json, {"damaged": [_entry(item) for item in damaged]}, "\n".join(lines) or "every file is as it was written"
+        as_json, {"damaged": [_entry(item) for item in damaged]}, "\n".join(lines) or "every file matches its checksum"
     )
     raise typer.Exit(1 if damaged and not repair else 0)
 
 
 @features.command("prune")
 def features_prune(
-    keys: Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="keys, as `list` shows them")] = None,
-    older_than_days: Annotated[float | None, typer.Option(min=0, help="keys not used for so long")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="keys, as `list` shows them")] = None,
+    older_than_days: Annotated[float | None, typer.Option(min=0, help="keys not used for this many days")] = None,
     everything: Annotated[bool, typer.Option("--all", help="every key")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and remove nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be removed, and remove nothing")] = False,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove encoded texts that are no longer needed; a sweep that needs them encodes them again."""
+    """Remove encoded texts that are no longer needed.
+
+    A sweep that needs them again encodes them again.
+    """
     if not keys and older_than_days is None and not everything:
-        raise ConfigError("features prune: name keys, --older-than-days or --all.")
+        raise ConfigError("features prune: give keys, --older-than-days or --all.")
     seconds = None if older_than_days is None else older_than_days * 86400
     pruned = _store(storage).prune(keys or (), seconds, everything, dry_run)
     lines = []

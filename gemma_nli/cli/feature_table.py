@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_features(entries: Sequence[StoreEntry]) -> None:
-    """A key a row, the least recently used first."""
+    """One row per key, the least recently used first."""
     console = Terminal()
     table = Sheet("key", "encoder", "texts", "tokens", "MiB", "last used", right={"texts", "tokens", "MiB"})
     for entry in entries:

@@ -11,13 +11,13 @@ import typer
 
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import ConfigError
-from gemma_nli.cli.app import AsJson, Overrides, app, print_json, say
+from gemma_nli.cli.app import AsJson, Overrides, SweepFile, app, print_json, say
 
 if TYPE_CHECKING:
     from gemma_nli.sweep.cluster.jobs import Jobs
 
 Address = Annotated[
-    str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="the cluster's dashboard, as in http://127.0.0.1:8265")
+    str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="the cluster's dashboard, such as http://127.0.0.1:8265")
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="a job's id, as `jobs` shows it")]
 CHECK_SECONDS = 600.0
@@ -26,17 +26,24 @@ HERE = "http://127.0.0.1:8265"
 
 @app.command()
 def submit(
-    file: Path,
+    file: SweepFile,
     overrides: Overrides = None,
     address: Address = HERE,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="show its log until it ends")] = False,
-    working_dir: Annotated[Path, typer.Option(help="folder that travels with the job")] = Path("."),
-    exclude: Annotated[list[str] | None, typer.Option(help="what of it stays here, as .gitignore would say")] = None,
-    env: Annotated[list[str] | None, typer.Option(metavar="NAME[=VALUE]", help="variable of the job")] = None,
-    check: Annotated[bool, typer.Option(help="ask every node first for what the sweep needs")] = True,
+    working_dir: Annotated[Path, typer.Option(help="folder that is uploaded with the job")] = Path("."),
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="patterns to leave out of it, in .gitignore's syntax")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=VALUE]", help="environment variable of the job")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="first check that every node has what the sweep needs")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Queue a sweep on a cluster, once its nodes are known to have what it needs."""
+    """Check that a cluster has what a sweep needs, then queue it.
+
+    Everything missing is reported in one sentence each, and nothing is queued then.
+    """
     jobs = _jobs(address)
     job = jobs.submit(
         file, overrides or [], working_dir, _variables(env or []), exclude or [], 600.0 if check else None
@@ -50,7 +57,7 @@ def submit(
 
 @app.command("jobs")
 def list_jobs(address: Address = HERE, as_json: AsJson = False) -> None:
-    """The cluster's jobs, the newest first."""
+    """List the cluster's jobs, newest first."""
     from gemma_nli.console.job_table import show_jobs
 
     found = _jobs(address).list()
@@ -63,9 +70,11 @@ def list_jobs(address: Address = HERE, as_json: AsJson = False) -> None:
 def logs(
     job: JobId,
     address: Address = HERE,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="until it ends; then its exit status")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="follow it until it ends, then exit with its status")
+    ] = False,
 ) -> None:
-    """What a job has printed."""
+    """Show what a job has printed."""
     jobs = _jobs(address)
     if follow:
         _follow(jobs, job, address)
@@ -74,15 +83,21 @@ def logs(
 
 @app.command()
 def stop(job: JobId, address: Address = HERE) -> None:
-    """End a job; submitted again, its sweep goes on where it was."""
+    """Stop a job.
+
+    Submitted again, its sweep continues where it stopped.
+    """
     ended = _jobs(address).stop(job)
     say(f"{ended.id} {ended.status.lower()}")
     raise typer.Exit(0 if ended.over else 1)
 
 
 @app.command()
-def check(file: Path, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Ask the cluster that this machine is the head of whether every node has what a sweep needs."""
+def check(file: SweepFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check that every node has what a sweep needs (on the head).
+
+    Run it on the head of the cluster; `submit` does this by itself.
+    """
     from gemma_nli.spec.spec import load_sweep
     from gemma_nli.sweep.cluster.preflight import check_cluster
 
@@ -103,7 +118,7 @@ def _follow(jobs: Jobs, job: str, address: str) -> None:
         for chunk in jobs.follow(job):
             say(chunk, end="")
     except KeyboardInterrupt:
-        say(f"\nthe job goes on; end it with: {_line('stop', job, address)}", err=True)
+        say(f"\nthe job is still running; stop it with: {_line('stop', job, address)}", err=True)
         raise typer.Exit(130) from None
     ended = jobs.wait(job, 30)
     say(f"{ended.id} {ended.status.lower()}", err=True)
@@ -111,7 +126,7 @@ def _follow(jobs: Jobs, job: str, address: str) -> None:
 
 
 def _line(*words: str) -> str:
-    """A command about a job; the last word is the cluster's address, named where a shell would not find it itself."""
+    """A command about a job; it ends with the cluster's address if a shell would not find that by itself."""
     *rest, address = words
     known = address == os.environ.get("RAY_API_SERVER_ADDRESS", HERE)
     return command_line("gemma-nli", *rest, *(() if known else ("--address", address)))
@@ -123,6 +138,6 @@ def _variables(words: list[str]) -> dict[str, str]:
     for word in words:
         name, equals, value = word.partition("=")
         if not name or (not equals and name not in os.environ):
-            raise ConfigError(f"--env {word}: write NAME=VALUE, or a NAME that is set here.")
+            raise ConfigError(f"--env {word}: write NAME=VALUE, or the NAME of a variable that is set here.")
         found[name] = value if equals else os.environ[name]
     return found

@@ -1,4 +1,4 @@
-"""`gemma-nli predict`: a model at work on a file."""
+"""`gemma-nli predict`: score a file with a model."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ def predict(
     output: Annotated[
         Path, typer.Option(help="the same rows with probability and label (per criterion, for posts alone)")
     ],
-    batch_rows: Annotated[int, typer.Option(min=1, help="rows in memory at a time")] = 2000,
+    batch_rows: Annotated[int, typer.Option(min=1, help="rows held in memory at a time")] = 2000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    replace: Annotated[bool, typer.Option("--replace", help="write over a file that is there")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="overwrite an existing file")] = False,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a CSV file with a model; without a hypothesis column, every criterion for each post."""
+    """Score a CSV file of pairs, or of posts, with a model.
+
+    Without a hypothesis column, each post is scored on every criterion.
+    """
     from gemma_nli.console.training_progress import RowProgress
     from gemma_nli.local.predict import check_target, count_rows, predict_file
     from gemma_nli.tracking.registry.registered_models import load_scorer
 
     check_target(output, replace)
-    total = count_rows(source)  # refuses a bad file before a model is fetched
+    total = count_rows(source)  # refuses a bad file before the model is downloaded
     scorer = load_scorer(model, tracking_uri, device)
     with RowProgress(total, enabled=not as_json) as progress:
         done = predict_file(scorer, source, output, batch_rows, progress.rows_done, replace)

@@ -1,4 +1,4 @@
-"""What this process and those that it starts need of the machine: streams that write everything, a home, a user."""
+"""What this process and its children need from the machine: streams that can write everything, a home, a user."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from gemma_nli.config import home
 
 
 def prepare_streams() -> None:
-    """Let stdout and stderr, here and in every process started from here, write `\\xe9` for what they have no code of.
+    """Let stdout and stderr, here and in every process started from here, write `\\xe9` for characters they cannot
+    encode.
 
-    The encoding itself stays the one that the terminal or `$PYTHONIOENCODING` asks for.
+    The encoding itself stays the terminal's or `$PYTHONIOENCODING`'s.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -24,7 +25,8 @@ def prepare_streams() -> None:
 
 
 def stand_in_for_home() -> None:
-    """Where a user has no home and no entry in the passwd file, give libraries $GEMMA_NLI_HOME and a name instead.
+    """For a user without a home and without an entry in the passwd file, give libraries $GEMMA_NLI_HOME and a name
+    instead.
 
     Ray, torch and MLflow ask for both; MLflow cannot even be imported without a home.
 

@@ -9,16 +9,18 @@ import typer
 from gemma_nli.cli.app import AsJson, app, print_json, say
 from gemma_nli.cli.store_commands import Uri
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="a registered model, as `gemma-nli models` lists them")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a registered model, as listed by `gemma-nli models`")]
 
 
 @app.command()
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one model, with its decisions")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="show one model, with its promotion decisions")
+    ] = None,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
-    """List registered models: versions, aliases, stages, metric, sweep."""
+    """List registered models, or one with its promotion decisions."""
     from gemma_nli.console.store_tables import records, show_models
     from gemma_nli.tracking.read.frames import list_models as table_of
     from gemma_nli.tracking.registry.registered_models import registered_versions
@@ -41,7 +43,10 @@ def promote(
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a version a role: its alias and, for those who load by it, its stage."""
+    """Give a version a role: production, staging or champion.
+
+    Moves the alias and, for those who load by stage, the stage.
+    """
     from gemma_nli.config import MlflowConfig
     from gemma_nli.tracking.registry.promotion import check_role
     from gemma_nli.tracking.registry.promotion import promote as give
@@ -60,7 +65,10 @@ def demote(
     role: Annotated[str, typer.Option("--from", help="production, staging or champion")],
     tracking_uri: Uri = None,
 ) -> None:
-    """Take a role off the version that holds it, so that a model of another corpus or metric can have it."""
+    """Take a role away from the version that holds it.
+
+    Then a model of another corpus or metric can have it.
+    """
     from gemma_nli.config import MlflowConfig
     from gemma_nli.tracking.registry.promotion import check_role
     from gemma_nli.tracking.registry.promotion import demote as take

@@ -1,4 +1,4 @@
-"""`gemma-nli report`: what a sweep, or several over one corpus, say."""
+"""`gemma-nli report`: what a sweep, or several over one corpus, show."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from gemma_nli.cli.app import AsJson, app, print_json
 
 @app.command()
 def report(
-    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP...", help="names or ids of sweeps over one corpus")],
-    out: Annotated[Path | None, typer.Option(help="folder to write to; else the sweep's own")] = None,
+    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP", help="names or ids of sweeps over one corpus")],
+    out: Annotated[Path | None, typer.Option(help="folder to write to; by default the sweep's own")] = None,
     encode: Annotated[
-        bool, typer.Option("--encode", help="encode what the cosine baseline lacks (a pass over the posts)")
+        bool, typer.Option("--encode", help="compute missing vectors for the cosine baseline (one pass over the posts)")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html and report.md: the answer, how sure it is, and all that speaks against it."""
+    """Write the report of a sweep, or of several over one corpus.
+
+    report.html and report.md have the answer, how certain it is, and the warnings.
+    """
     from gemma_nli.sweep.records.make_report import report_sweeps, send_report
 
     found = report_sweeps(sweeps, out, encode)

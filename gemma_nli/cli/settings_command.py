@@ -11,11 +11,11 @@ from gemma_nli.cli.app import AsJson, app, print_json, say
 
 @app.command()
 def settings(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="a setting, or a section as training")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="the page docs/settings.md")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="a setting, or a section such as training")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the page docs/settings.md")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show every setting: type, default, bounds, meaning."""
+    """Show settings: type, default, bounds, meaning."""
     from gemma_nli.console.settings_list import show_settings
     from gemma_nli.spec.every_setting import find_settings, settings_page
 

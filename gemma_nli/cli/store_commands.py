@@ -16,12 +16,12 @@ Csv = Annotated[bool, typer.Option("--csv", help="print CSV with every param, me
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="where to listen")] = 5000,
-    host: Annotated[str, typer.Option(help="address to listen on; loopback unless you say otherwise")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 5000,
+    host: Annotated[str, typer.Option(help="address to listen on; loopback by default")] = "127.0.0.1",
     address: Annotated[bool, typer.Option("--address", help="print the store's address and start nothing")] = False,
     tracking_uri: Uri = None,
 ) -> None:
-    """Open MLflow's pages over the store that our commands write to."""
+    """Open MLflow's web pages on the store of these commands."""
     from gemma_nli.tracking.store.ui import address_of, serve_ui
 
     if address:
@@ -44,12 +44,14 @@ def experiments(tracking_uri: Uri = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def runs(
-    experiment: Annotated[str | None, typer.Option(help="MLflow experiment; else all")] = None,
-    where: Annotated[str | None, typer.Option(help="a filter, as \"params.model.pooling_strategy = 'mean'\"")] = None,
+    experiment: Annotated[str | None, typer.Option(help="MLflow experiment; by default all")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="a filter, such as \"params.model.pooling_strategy = 'mean'\"")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="2026-11-01, or an age: 12h, 7d, 2w")] = None,
     kind: Annotated[str, typer.Option(help="trial, sweep or all (other programs' runs too)")] = "trial",
-    limit: Annotated[int, typer.Option(min=1, help="the most rows")] = 50,
-    everything: Annotated[bool, typer.Option("--all", help="every row, without a limit")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="most rows to show")] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="show every row")] = False,
     as_csv: Csv = False,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
@@ -76,12 +78,12 @@ def runs(
 
 @app.command()
 def compare(
-    run_ids: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="runs, as `gemma-nli runs` lists them")],
-    everything: Annotated[bool, typer.Option("--all", help="every metric, not only the ones to look at first")] = False,
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN", help="runs, as listed by `gemma-nli runs`")],
+    everything: Annotated[bool, typer.Option("--all", help="show every metric, not only the main ones")] = False,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put runs side by side: params that differ, metrics, fold by fold."""
+    """Compare runs: params that differ, metrics, fold by fold."""
     from gemma_nli.console.store_tables import show_comparison
     from gemma_nli.tracking.read.frames import compare_runs
 
@@ -96,11 +98,14 @@ def compare(
 
 @app.command()
 def clean(
-    experiment: Annotated[str | None, typer.Option(help="one experiment; else all of the store")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    experiment: Annotated[str | None, typer.Option(help="one experiment; by default the whole store")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
     tracking_uri: Uri = None,
 ) -> None:
-    """Delete runs and their files for good; says what first, and asks. What a registered model rests on stays."""
+    """Delete runs and their files permanently, after asking.
+
+    Shows first what would be deleted. Runs behind registered models are kept.
+    """
     from gemma_nli.console.store_tables import clean_lines
     from gemma_nli.tracking.store.clean_and_export import clean as remove
     from gemma_nli.tracking.store.clean_and_export import plan_clean
@@ -118,14 +123,17 @@ def clean(
 
 @app.command()
 def backup(
-    file: Annotated[Path | None, typer.Argument(help="the archive; else mlflow-backup-DATE.tar.gz here")] = None,
+    file: Annotated[Path | None, typer.Argument(help="the archive; by default ./mlflow-backup-DATE.tar.gz")] = None,
     without: Annotated[
-        str | None, typer.Option(help="leave out what can be made again: weights, exports, models (comma-separated)")
+        str | None, typer.Option(help="leave out what can be recreated: weights, exports, models (comma-separated)")
     ] = None,
     tracking_uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write database and artifacts of a SQLite store, in use or not, to one archive; files of equal content once."""
+    """Back up a SQLite store, even one in use, to one archive.
+
+    The archive has the database and all artifacts; identical files are stored once.
+    """
     from gemma_nli.tracking.archives.backup import backup as pack
 
     archive = pack(file, tracking_uri, [name.strip() for name in without.split(",")] if without else ())
@@ -139,11 +147,11 @@ def backup(
 
 @app.command()
 def restore(
-    file: Annotated[Path, typer.Argument(help="an archive that `backup` wrote")],
-    replace: Annotated[bool, typer.Option("--replace", help="move a store that is there aside")] = False,
+    file: Annotated[Path, typer.Argument(help="an archive written by `backup`")],
+    replace: Annotated[bool, typer.Option("--replace", help="move an existing store aside")] = False,
     tracking_uri: Uri = None,
 ) -> None:
-    """Bring a backup back, equal to what it was taken from."""
+    """Restore a backup, identical to the original store."""
     from gemma_nli.config import sqlite_address
     from gemma_nli.tracking.archives.restore import restore_archive
 
@@ -158,7 +166,7 @@ def restore(
 @app.command()
 def export(
     experiment: Annotated[str, typer.Argument(help="MLflow experiment")],
-    to: Annotated[Path | None, typer.Option(help="folder; else export-EXPERIMENT here")] = None,
+    to: Annotated[Path | None, typer.Option(help="folder; by default ./export-EXPERIMENT")] = None,
     tracking_uri: Uri = None,
 ) -> None:
     """Write an experiment's runs as JSON, CSV and artifact files."""

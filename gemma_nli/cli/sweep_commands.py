@@ -7,26 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
-from gemma_nli.cli.app import AsJson, Overrides, Tags, app, parse_tags, print_json, say
+from gemma_nli.cli.app import AsJson, Overrides, SweepFile, Tags, app, parse_tags, print_json, say
 
 Notify = Annotated[
     str | None,
     typer.Option(
-        "--notify", metavar="URL", envvar="GEMMA_NLI_NOTIFY", help="webhook to tell of the end or the failure"
+        "--notify", metavar="URL", envvar="GEMMA_NLI_NOTIFY", help="webhook to notify when the sweep ends or fails"
     ),
 ]
 
 
 @app.command()
 def sweep(
-    file: Path,
+    file: SweepFile,
     overrides: Overrides = None,
     notify: Notify = None,
-    plan: Annotated[bool, typer.Option("--plan", help="say what would run, and run nothing")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="show what would run, and run nothing")] = False,
     tag: Tags = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep file; run it again to go on, or to see what is there."""
+    """Run a sweep file, or continue it.
+
+    The same command runs only what has not run yet, and shows the results of a finished sweep.
+    """
     from gemma_nli.spec.spec import SweepSpec, load_sweep
 
     spec = load_sweep(file, overrides or [])
@@ -45,14 +48,17 @@ def sweep(
 
 @app.command("plan")
 def plan_command(
-    file: Path,
+    file: SweepFile,
     overrides: Overrides = None,
     price: Annotated[
-        float | None, typer.Option(min=0, help="of a GPU's hour, or of the machine's where it has none")
+        float | None, typer.Option(min=0, help="price per GPU-hour, or per machine-hour without GPUs")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure for a minute or two, then say how long a sweep will take and what it will cost."""
+    """Estimate a sweep's time and cost from short measurements.
+
+    Measures on this machine for a minute or two; nothing of it is kept.
+    """
     from gemma_nli.console.command_results import show_forecast, show_plan
     from gemma_nli.console.sweep_progress import Steps
     from gemma_nli.spec.spec import load_sweep
@@ -76,7 +82,7 @@ def resume(
     notify: Notify = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a sweep from any folder."""
+    """Continue a sweep, from any folder."""
     from gemma_nli.sweep.resume import stored_spec
 
     _run_and_report(stored_spec(name), as_json, notify)
@@ -86,12 +92,12 @@ def resume(
 def flush(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")], as_json: AsJson = False
 ) -> None:
-    """Send MLflow what it could not be given while it was away."""
+    """Send MLflow what it missed while it was unreachable."""
     from gemma_nli.sweep.resume import flush_sweep
 
     sent, waiting = flush_sweep(name)
     print_json(
-        as_json, {"sent": sent, "waiting": waiting}, f"{sent} trials are up to date in MLflow, {waiting} still wait"
+        as_json, {"sent": sent, "waiting": waiting}, f"{sent} trials are up to date in MLflow, {waiting} still waiting"
     )
     raise typer.Exit(1 if waiting else 0)
 
@@ -99,11 +105,14 @@ def flush(
 @app.command()
 def demo(
     folder: Annotated[
-        Path | None, typer.Option(help="where to write corpus and sweep; else under $GEMMA_NLI_HOME")
+        Path | None, typer.Option(help="where to write corpus and sweep; by default under $GEMMA_NLI_HOME")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a synthetic corpus and run a real sweep over it with a small pretrained encoder."""
+    """Run a real sweep on synthetic data, in about a minute.
+
+    12 configurations of a small pretrained encoder (MiniLM) over a synthetic corpus; no GPU and no download needed.
+    """
     from gemma_nli.config import home
     from gemma_nli.sweep.demo_sweep import demo_spec
 

@@ -19,19 +19,22 @@ RunName = Annotated[str | None, typer.Option("--name", help="the run's name in M
 @app.command()
 def train(
     config: Annotated[
-        Path | None, typer.Option("--config", help="a config.yaml, as `best` and every run have it")
+        Path | None, typer.Option("--config", help="a config.yaml, as printed by `best` and stored with every run")
     ] = None,
     overrides: Overrides = None,
-    output: Annotated[Path | None, typer.Option(help="folder of the run's journal; else $GEMMA_NLI_HOME/runs")] = None,
-    storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="folder of the run's journal; by default $GEMMA_NLI_HOME/runs")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="a sweep's storage, to reuse its encoded texts")] = None,
     tag: Tags = None,
     name: RunName = None,
-    again: Annotated[bool, typer.Option("--again", help="train anew what was trained before")] = False,
+    again: Annotated[bool, typer.Option("--again", help="train again even if the run is already finished")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cross-validate one configuration here, without Ray, and record it in MLflow.
+    """Cross-validate one configuration on this machine.
 
-    experiment=NAME takes a configuration that ships with the package; gives a trial's numbers again.
+    Needs no Ray; the run is recorded in MLflow. experiment=NAME takes a configuration that ships with the package.
+    The numbers equal those of a sweep's trial.
     """
     from gemma_nli.local.train import run_here
 
@@ -67,7 +70,7 @@ def _configuration(config: Path | None, overrides: list[str] | None) -> RunConfi
 
     name, changes = split_experiment(overrides or [])
     if name is not None and config is not None:
-        raise ConfigError(f"experiment={name} and --config {config}: give one of them.")
+        raise ConfigError(f"experiment={name} and --config {config}: give only one of them.")
     if name is None:
         return load_config(config, changes)
     run = build_config(experiment_tree(name), name)
@@ -82,12 +85,12 @@ def train_simple(
     mlflow: Annotated[bool, typer.Option("--mlflow", help="record the run in MLflow")] = False,
     wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="record it in this W&B project")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="a config.yaml")] = None,
-    storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
+    storage: Annotated[str | None, typer.Option(help="a sweep's storage, to reuse its encoded texts")] = None,
     tag: Tags = None,
     name: RunName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train once on one train/validation/test split by post, instead of a cross-validation."""
+    """Train once on a train/validation/test split by post."""
     from gemma_nli.local.train_simple import run_simple
 
     given = {"data.data_dir": str(data_dir) if data_dir else None, "training.num_epochs": epochs}
@@ -104,13 +107,16 @@ def train_simple(
 
 @app.command()
 def reproduce(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="a run, as `gemma-nli runs` lists them")],
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="a run, as listed by `gemma-nli runs`")],
     overrides: Overrides = None,
-    storage: Annotated[str | None, typer.Option(help="a sweep's storage, for its encoded texts")] = None,
+    storage: Annotated[str | None, typer.Option(help="a sweep's storage, to reuse its encoded texts")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store, if not the default one")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recorded run anew from what MLflow has of it, and compare the numbers. Exit status 1 if they differ."""
+    """Train a recorded run again and compare the numbers.
+
+    The configuration comes from MLflow alone. Exit status 1 if the numbers differ.
+    """
     from gemma_nli.config import parse_overrides
     from gemma_nli.console.training_progress import FoldProgress
     from gemma_nli.local.reproduce import reproduce as run_again
@@ -139,7 +145,7 @@ def best(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store, if not the default one")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask MLflow which trial is best, and how to run it again."""
+    """Show the best trial, and the command that runs it again."""
     from gemma_nli.tracking.read.queries import best_trial
 
     if mode not in ("max", "min"):

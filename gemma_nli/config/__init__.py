@@ -1,4 +1,6 @@
-"""Settings: what a run can be told (sections.py), fitted together (run.py), read from files and words (reading.py)."""
+"""Settings: what a run can be configured with (sections.py), fitted together (run.py), read from files and words
+(reading.py).
+"""
 
 from gemma_nli.base.paths import expanded, home
 from gemma_nli.config.databases import (

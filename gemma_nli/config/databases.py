@@ -1,8 +1,8 @@
-"""A database's address: of a file and back, with the driver that we bring; and whether two addresses name one database.
+"""A database's address: from a file and back, with our driver; and whether two addresses name the same database.
 
 A file's address is read by SQLAlchemy (which decodes percent forms and ends the path at `?`), by Optuna (which fills
-braces) and by MLflow (which makes the folder of what stands behind `sqlite:///`, undecoded). So it is made and read
-here alone.
+braces) and by MLflow (which makes the folder of what stands behind `sqlite:///`, undecoded). So it is written and read
+only here.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from urllib.parse import parse_qsl, quote, unquote
 from gemma_nli.base.errors import ConfigError
 from gemma_nli.base.paths import expanded
 
-_MEANT = re.compile(r"[%?#{}'\"\\\x00-\x1f\x7f]")  # what one of the readers would take for something else than a letter
+_MEANT = re.compile(r"[%?#{}'\"\\\x00-\x1f\x7f]")  # characters that one of the readers would interpret
 _SQLITE_OPTIONS = ("uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KINDS = {"postgres": "postgresql", "mariadb": "mysql"}
 
 
 def quoted_path(path: Path | str) -> str:
-    """A path as part of an address: what an address would read as more than a letter stands in percent form."""
+    """A path as part of an address: characters with a meaning in addresses are percent-encoded."""
     return _MEANT.sub(lambda found: quote(found.group(), safe=""), str(path))
 
 
 def sqlite_address(path: Path | str, query: str = "") -> str:
-    """The address of a SQLite file, whatever its folders are called.
+    """The address of a SQLite file, whatever its folders' names.
 
-    MLflow would make an empty folder of a quoted name; with the driver named it does not.
+    MLflow would create an empty folder for a quoted name; with the driver named it does not.
     """
     quoted = quoted_path(path)
     return f"sqlite{'' if quoted == str(path) else '+pysqlite'}:///{quoted}{f'?{query}' if query else ''}"
@@ -57,12 +57,12 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def read_sqlite(file: Path, seconds: float = 60.0) -> sqlite3.Connection:
-    """A SQLite file to be read: no byte of it is written, unless a killed writer left a journal.
+    """A SQLite file to be read: nothing is written to it, unless a killed writer left a journal.
 
-    What that writer had half written is then taken back, as it must be before anything can be read.
+    That writer's unfinished transaction is then rolled back, as it must be before anything can be read.
 
     Raises:
-        sqlite3.Error: it cannot be read; `seconds` is how long another's lock is waited for.
+        sqlite3.Error: it cannot be read; `seconds` is how long to wait for another's lock.
     """
     for mode in ("ro", "rw"):
         database = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=seconds)
@@ -73,7 +73,7 @@ def read_sqlite(file: Path, seconds: float = 60.0) -> sqlite3.Connection:
             database.close()
             if mode == "rw" or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
                 raise
-    raise AssertionError("the second way returns or raises")
+    raise AssertionError("the second attempt returns or raises")
 
 
 def database_uri(uri: str) -> str:
@@ -102,13 +102,13 @@ def database_uri(uri: str) -> str:
 
 @dataclass(frozen=True)
 class _Server:
-    """Where a database on a server is: what two spellings of it have in common."""
+    """Where a database on a server is, the same for all spellings of it."""
 
     kind: str
     hosts: frozenset[str]  # "" is this machine
     port: int
     name: str
-    options: str  # PostgreSQL's, where a search_path keeps two apart
+    options: str  # PostgreSQL's, where a search_path separates two
 
 
 def same_database(one: str, other: str) -> bool:

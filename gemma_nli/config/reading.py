@@ -1,4 +1,4 @@
-"""YAML files and `key=value` words into plain values and a RunConfig; nothing is taken twice or guessed."""
+"""YAML files and `key=value` words into plain values and a RunConfig; duplicates and guesses are refused."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MOST_BYTES = 4 * 2**20
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice: plain YAML would keep the last one silently.
+    """SafeLoader that refuses a key given twice: plain YAML would silently keep the last one.
 
     Merge keys (`<<`) are refused too: what a file says should stand where it applies, and they can nest without bound.
     """
 
     @classmethod
     def is_plain_value(cls, word: str) -> bool:
-        """Whether a word by itself is a number, true, false or null."""
+        """Whether a word on its own is a number, true, false or null."""
         patterns = (*cls.yaml_implicit_resolvers.get(word[:1], []), *cls.yaml_implicit_resolvers.get(None, []))
         return any(pattern.match(word) for _, pattern in patterns)
 
@@ -91,11 +91,11 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML file's value; raises ConfigError where it is missing, not UTF-8 or not YAML."""
+    """A YAML file's value; raises ConfigError if it is missing, not UTF-8 or not YAML."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(
-                f"{path}: has {path.stat().st_size:,} bytes; a file of settings has at most {MOST_BYTES:,}. "
+                f"{path}: has {path.stat().st_size:,} bytes; a settings file may have at most {MOST_BYTES:,}. "
                 "Give fewer values, or search a range of them (uniform, loguniform, int) by random or optuna."
             )
         text = path.read_text(encoding="utf-8")
@@ -110,10 +110,10 @@ def read_yaml(path: Path) -> Any:
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """`key=value` words to a dotted mapping; values are YAML (`[1, 2]`, `true`, `null`, text).
 
-    A value without brackets or quotes is one word, blanks, `#` and `:` included; a tag's stays as it was typed.
+    A value without brackets or quotes is one word, blanks, `#` and `:` included; a tag's value stays as typed.
 
     Raises:
-        ConfigError: a word without `=`, an empty key, a value that is no YAML.
+        ConfigError: a word without `=`, an empty key, a value that is not YAML.
     """
     problems = Problems("command line")
     parsed: dict[str, Any] = {}

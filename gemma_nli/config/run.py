@@ -59,7 +59,9 @@ class RunConfig(Settings):
         return self
 
     def _set_default_rate(self) -> None:
-        """A learning rate that nobody gave becomes the one that suits what is trained, and stays known as such."""
+        """A learning rate that was not given becomes the one that suits what is trained, and is remembered as a
+        default.
+        """
         rate = HEAD_RATE if self.model.freeze_encoder else ADAPTER_RATE if self.model.lora else ENCODER_RATE
         if _RATE not in self.training.model_fields_set and self.training.learning_rate != rate:
             with_rate = self.training.model_copy(update={_RATE: rate})
@@ -67,8 +69,8 @@ class RunConfig(Settings):
             self.__dict__["training"] = with_rate  # the model is frozen for others, not while it is built
 
     def given(self, *sections: str) -> dict[str, Any]:
-        """Settings as a nested tree of JSON values (of all sections, or of some), but for a learning rate that nobody
-        gave: it would stay when what is trained is changed."""
+        """Settings as a nested tree of JSON values (of all sections, or of some), except a learning rate that was not
+        given: it would stay when what is trained is changed."""
         tree = self.model_dump(mode="json", include=set(sections) or None)
         if "training" in tree and _RATE not in self.training.model_fields_set:
             del tree["training"][_RATE]
@@ -93,10 +95,10 @@ class RunConfig(Settings):
         return flatten(self.model_dump(mode="json"))
 
     def canonical(self) -> dict[str, Any]:
-        """The settings that decide a trial's numbers, dormant ones left out, for the trial's key.
+        """The settings that decide a trial's numbers, inactive ones left out, for the trial's key.
 
-        Left out: where things are (data_dir, stores, names), how much is cached, and each setting that the
-        others switch off (`model.head_hidden` without an mlp head), so that equal trials have equal keys.
+        Left out: where things are (data_dir, stores, names), how much is cached, and each setting
+        that others deactivate (`model.head_hidden` without an mlp head), so that equal trials have equal keys.
         The corpus and the encoder's weights enter the key by fingerprint. What is dormant follows from the parts that
         the configuration names: each says which settings it reads.
         """
@@ -105,7 +107,7 @@ class RunConfig(Settings):
         return {k: v for k, v in self.flat().items() if k.split(".")[0] in sections and k not in left_out}
 
     def asked_by(self, other: RunConfig, varied: Collection[str] = ()) -> RunConfig:
-        """These numbers as `other` asks for them: what is no part of a trial's key is `other`'s.
+        """The same numbers as `other` asks for them: what is not part of a trial's key is `other`'s.
 
         Args:
             varied: settings that stay as they are here, whether they are part of the key or not.
@@ -131,7 +133,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set `a.b.c` in nested dicts, making (or replacing a None by) the levels between."""
+    """Set `a.b.c` in nested dicts, creating (or replacing None by) the levels between."""
     *parents, leaf = key.split(".")
     for parent in parents:
         if not isinstance(tree.get(parent), dict):
@@ -218,7 +220,7 @@ def build_config(tree: Mapping[str, Any], source: str, prefix: str = "") -> RunC
 
 
 def _shown(value: Any) -> str:
-    """A refused value for a message, cut: a YAML file of a few lines can alias its way to one of gigabytes."""
+    """A refused value for a message, shortened: a YAML file of a few lines can alias its way to one of gigabytes."""
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxlist, brief.maxdict = 2, 4, 4
     brief.maxstring = brief.maxother = brief.maxlong = 80
@@ -226,7 +228,7 @@ def _shown(value: Any) -> str:
 
 
 def validation_lines(error: ValidationError, model: type[BaseModel] | None = None) -> list[tuple[str, str]]:
-    """Pydantic's findings in our words: (dotted name, what is wrong), unknown names with the nearest one."""
+    """Pydantic's errors in our words: (dotted name, what is wrong), unknown names with the nearest one."""
     lines: dict[str, str] = {}
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"] if not _is_branch(str(part)))
@@ -254,7 +256,7 @@ def validation_lines(error: ValidationError, model: type[BaseModel] | None = Non
 
 
 def _is_branch(part: str) -> bool:
-    """Whether pydantic named a branch of a union (`float`, `literal['all']`), which is no setting's name."""
+    """Whether pydantic named a branch of a union (`float`, `literal['all']`), which is not a setting's name."""
     return part in ("float", "int", "str", "LoraConfig") or "[" in part or part.startswith("tuple")
 
 

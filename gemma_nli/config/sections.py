@@ -1,4 +1,4 @@
-"""Every setting of a run, a section a class: type, bounds, unit, meaning, one home."""
+"""Every setting of a run, one class per section: type, bounds, unit, meaning, in one place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_typed(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML 1.1's readings, and pydantic's of true as 1, are not taken for a setting."""
+        """YAML 1.1's interpretations, and pydantic's of true as 1, are not accepted for a setting."""
         return as_wanted(value, cls.model_fields[info.field_name or ""].annotation)
 
 
@@ -34,10 +34,10 @@ class DataConfig(Settings):
     data_dir: str = Field(default="data", description="folder of the post, annotation and criterion files")
     num_folds: int = Field(default=5, ge=2, le=100, description="folds of the cross-validation, grouped by post")
     fold_seed: int = Field(default=42, ge=0, description="seed of the folds and of the order of negatives")
-    negative_ratio: float = Field(default=1.0, gt=0, le=1000, description="training negatives a positive")
+    negative_ratio: float = Field(default=1.0, gt=0, le=1000, description="training negatives per positive")
     eval_negative_ratio: float | Literal["all"] = Field(
         default=1.0,
-        description="evaluation negatives a positive, or `all` for the true prevalence; the same for each trial",
+        description="evaluation negatives per positive, or `all` for the true prevalence; the same for every trial",
     )
     log_text: bool = Field(default=False, description="whether post text may appear in artifacts (posts are private)")
 
@@ -64,10 +64,11 @@ class ModelConfig(Settings):
     )
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     max_length: int = Field(
-        default=512, ge=8, le=131072, description="tokens a text or pair keeps; the post is cut first"
+        default=512, ge=8, le=131072, description="maximum tokens per text or pair; the post is truncated first"
     )
     pair_encoding: Literal["joint", "separate"] = Field(
-        default="joint", description="joint: one sequence a pair; separate: u, v, |u-v|, u*v of the texts encoded alone"
+        default="joint",
+        description="joint: one sequence per pair; separate: u, v, |u-v|, u*v of the texts encoded alone",
     )
     pooling_strategy: Pooling = Field(default="mean", description="how token states become one vector")
     pooling_k: Annotated[int, WhereRead()] = Field(
@@ -84,7 +85,7 @@ class ModelConfig(Settings):
     )
     lora: LoraConfig | None = Field(default=None, description="train adapters in place of the encoder's own weights")
     attention: Literal["auto", "causal", "bidirectional"] = Field(
-        default="auto", description="which tokens a token sees; auto is as the encoder was made"
+        default="auto", description="which tokens a token attends to; auto is what the encoder was trained with"
     )
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         default="auto", description="attention kernel; auto takes the fastest one the encoder accepts"
@@ -105,52 +106,53 @@ HEAD_RATE, ADAPTER_RATE, ENCODER_RATE = 1e-3, 2e-4, 2e-5
 
 
 class TrainingConfig(Settings):
-    batch_size: int = Field(default=16, ge=1, le=65536, description="pairs an optimizer step")
+    batch_size: int = Field(default=16, ge=1, le=65536, description="pairs per optimizer step")
     learning_rate: float = Field(
         default=HEAD_RATE,
         gt=0,
         le=1.0,
-        description="peak AdamW rate; left out (or null) it suits what is trained: 1e-3 for a head on a frozen "
-        "encoder, 2e-4 with LoRA, 2e-5 for the encoder's own weights",
+        description="peak AdamW learning rate; if left out (or null) it suits what is trained: 1e-3 for a head on a "
+        "frozen encoder, 2e-4 with LoRA, 2e-5 for the encoder's own weights",
     )
     encoder_learning_rate: Annotated[float | None, WhereRead()] = Field(
         default=None,
         gt=0,
         le=1.0,
-        description="peak AdamW rate of an unfrozen encoder, when it differs from the head's",
+        description="peak AdamW learning rate of an unfrozen encoder, if different from the head's",
     )
     num_epochs: int = Field(default=20, gt=0, le=10000, description="passes over a fold's training pairs")
     weight_decay: float = Field(
-        default=0.01, ge=0, le=10, description="AdamW decay of matrices; biases and norms have none"
+        default=0.01, ge=0, le=10, description="AdamW weight decay of matrices; biases and norms have none"
     )
     warmup_ratio: float = Field(
-        default=0.0, ge=0, lt=1, description="share of all steps in which the rate rises from 0"
+        default=0.0, ge=0, lt=1, description="share of all steps over which the learning rate rises from 0"
     )
-    schedule: Schedule = Field(default="constant", description="the rate after warmup")
+    schedule: Schedule = Field(default="constant", description="the learning rate after warmup")
     max_grad_norm: float | None = Field(
         default=1.0, gt=0, description="gradient norm above which gradients are scaled down"
     )
     gradient_accumulation: Annotated[int, WhereRead()] = Field(
-        default=1, ge=1, description="micro-batches a step; batch_size stays the sum"
+        default=1, ge=1, description="micro-batches per optimizer step; batch_size stays their sum"
     )
     patience: Annotated[int | None, WhereRead()] = Field(
         default=None,
         ge=1,
-        description="epochs without a better F1, by what epoch_selection looks at, before a fold stops; "
-        "with `last`, which looks at nothing, it never stops",
+        description="epochs without a better F1, on the pairs that epoch_selection uses, before a fold "
+        "stops; with `last`, which uses none, it never stops",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of a label given to the other class")
     loss: Loss = Field(
-        default="cross_entropy", description="weighted: positives weigh negatives/positives of the training pairs"
+        default="cross_entropy",
+        description="weighted: positives weigh the training pairs' ratio of negatives to positives",
     )
     focal_gamma: Annotated[float, WhereRead()] = Field(
-        default=2.0, ge=0, le=10, description="how much the focal loss mutes easy pairs"
+        default=2.0, ge=0, le=10, description="how much the focal loss reduces the weight of easy pairs"
     )
     seed: int = Field(default=42, ge=0, lt=2**32, description="seed of initial weights, batches and dropout")
     epoch_selection: Selection = Field(
         default="inner",
         description="the epoch a fold is measured at: by F1 on an inner split of its training posts, the last, "
-        "or the best on the very fold (optimistic)",
+        "or the best on the fold itself (optimistic)",
     )
 
     @model_validator(mode="before")
@@ -164,7 +166,7 @@ class TrainingConfig(Settings):
 
 class DeviceConfig(Settings):
     device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU where one is"
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto takes a GPU if there is one"
     )
     mixed_precision: Literal["auto", "bf16", "fp16", "none"] = Field(
         default="auto", description="auto: bf16 on a GPU that supports it, none elsewhere"
@@ -177,7 +179,7 @@ class DeviceConfig(Settings):
 
 class FeaturesConfig(Settings):
     token_budget_gib: float = Field(default=4.0, ge=0, description="GiB of token states kept for learned poolings")
-    batch_tokens: int = Field(default=4096, ge=64, description="tokens an encoding batch holds, padding included")
+    batch_tokens: int = Field(default=4096, ge=64, description="tokens per encoding batch, padding included")
     prefix_reuse: bool = Field(
         default=True, description="causal joint pairs: encode a post once and continue with criteria"
     )
@@ -187,10 +189,10 @@ class MlflowConfig(Settings):
     enabled: bool = Field(default=True, description="record runs in MLflow")
     tracking_uri: str | None = Field(
         default=None,
-        description="MLflow store; without it $MLFLOW_TRACKING_URI, else SQLite under $GEMMA_NLI_HOME/mlflow",
+        description="MLflow store; by default $MLFLOW_TRACKING_URI, else SQLite under $GEMMA_NLI_HOME/mlflow",
     )
     experiment_name: str | None = Field(
-        default=None, min_length=1, description="MLflow experiment; else output.experiment_name"
+        default=None, min_length=1, description="MLflow experiment; by default output.experiment_name"
     )
     artifact_location: str | None = Field(default=None, description="artifact root of a new experiment")
     system_metrics_seconds: float | None = Field(
@@ -209,15 +211,15 @@ class OutputConfig(Settings):
         min_length=1,
         max_length=200,
         pattern=r"^[^\x00-\x1f\x7f]+$",
-        description="the run's name in MLflow, else one made of its settings; a sweep's trials add their key to it",
+        description="the run's name in MLflow, by default made from its settings; a sweep's trials append their key",
     )
     fold_weights_gib: float = Field(
         default=0.5,
         ge=0,
-        description="GiB of trained adapters or encoder that a trial keeps, all folds together; past it the best "
-        "fold's alone",
+        description="GiB of trained adapters or encoder that a trial keeps, all folds together; beyond it only the "
+        "best fold's",
     )
 
     def fold_bytes(self, num_folds: int) -> float:
-        """What one of `num_folds` folds may keep."""
+        """How much one of `num_folds` folds may keep."""
         return self.fold_weights_gib * 2**30 / num_folds

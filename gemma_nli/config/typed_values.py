@@ -1,4 +1,4 @@
-"""Words as they were typed: which plain YAML words are numbers, and what a word is where text or a number is wanted.
+"""Words as typed: which plain YAML words are numbers, and what a word means where text or a number is wanted.
 
 YAML 1.1, which PyYAML reads, takes `010` for 8, `12:30` for 750, `1_000` for 1000, `no` for false and 2024-01-01 for a
 date. Here a number is written in plain digits, as in YAML 1.2 and JSON, and every other word is text.
@@ -24,7 +24,7 @@ FLOAT_SIGNS = "-+.0123456789"
 
 
 class TypedFloat(float):
-    """A number that knows how it was typed: `1.10` is a version as well, where text is wanted."""
+    """A number that remembers how it was typed: `1.10` may also be a version, where text is wanted."""
 
     typed: str
 
@@ -49,7 +49,7 @@ def as_text(value: Any) -> Any:
 
 @functools.cache
 def kinds(annotation: Any) -> frozenset[Any]:
-    """The plain types among what a setting may be: str, int, float, bool, of a tuple `tuple`."""
+    """The plain types among those of a setting: str, int, float, bool, and `tuple` for a tuple."""
     if typing.get_origin(annotation) is typing.Annotated:
         return kinds(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) is tuple:
@@ -62,7 +62,7 @@ def as_wanted(value: Any, annotation: Any) -> Any:
     """A value as a setting of this type takes it.
 
     Raises:
-        ValueError: a yes or no for a number, a number for a yes or no, a number that is not in plain digits.
+        ValueError: a boolean for a number, a number for a boolean, a number that is not in plain digits.
     """
     wanted = kinds(annotation)
     if wanted & {int, float}:
@@ -85,7 +85,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _meant(text: str) -> str:
-    """What such a word may have meant: as YAML 1.1 reads it, and in tens."""
+    """What such a word may have meant: as YAML 1.1 reads it, and in decimal."""
     readings = []
     try:
         tens = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", text.replace("_", ""))
@@ -97,5 +97,5 @@ def _meant(text: str) -> str:
         if isinstance(old, (int, float)) and str(old) not in readings:
             readings.append(str(old))
     except (yaml.YAMLError, ValueError):
-        pass  # nothing that YAML 1.1 could read either
+        pass  # YAML 1.1 could not read it either
     return f"; write {' or '.join(readings)}" if readings else ""

@@ -1,4 +1,4 @@
-"""What a command ends with: the leaderboard and what is next, a plan, the best trial, one cross-validation."""
+"""What a command prints at its end: the leaderboard and next steps, a plan, the best trial, one cross-validation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REASONS = 5
 
 
 def show_result(result: SweepResult, spec: SweepSpec) -> None:
-    """Leaderboard, registered model, notes and the next three commands."""
+    """Leaderboard, registered model, notes and three next commands."""
     console = Terminal()
     if spec.question:
         console.say(spec.question, "italic")
@@ -44,7 +44,7 @@ def show_result(result: SweepResult, spec: SweepSpec) -> None:
     if result.registered:
         name, version = result.registered["name"], result.registered["version"]
         alias = result.registered["alias"]
-        has = f"alias {alias}" if alias else f"without the alias {spec.finalize.alias}, which it had and lost"
+        has = f"alias {alias}" if alias else f"without the alias {spec.finalize.alias}, which has since moved"
         console.say(f"registered {name} version {version}, {has}")
         if result.registered["torch"] != "pt2":
             console.say_all(f"note: mlflow.pytorch: {result.registered['torch']}", "yellow")
@@ -64,27 +64,27 @@ def show_result(result: SweepResult, spec: SweepSpec) -> None:
 
 
 def waiting_of(result: SweepResult) -> list[str]:
-    """What is left undone, as in `17 of 20 waiting`; empty where nothing is."""
+    """What is left undone, as in `17 of 20 waiting`; empty if nothing is."""
     left = [f"{result.waiting} of {result.cells} waiting"] if result.waiting else []
     again = {state: count for state, count in (result.confirming or {}).items() if count}
     return left + ([f"confirming: {', '.join(f'{n} {state}' for state, n in again.items())}"] if again else [])
 
 
 def failure_lines(result: SweepResult, spec: SweepSpec) -> list[str]:
-    """Why trials failed, a line for each different reason, and where the whole of it is."""
+    """Why trials failed, one line per reason, and where the full traceback is."""
     lines = []
     for failure in result.failures:
         settings = ", ".join(f"{key.split('.')[-1]} {shown(value)}" for key, value in failure["settings"].items())
         which = f" ({settings})" if settings else ""
-        count = f"{failure['trials']} trials failed, as one" if failure["trials"] > 1 else "1 trial failed"
+        count = f"{failure['trials']} trials failed, such as one" if failure["trials"] > 1 else "1 trial failed"
         lines.append(f"{count}{which}: {failure['error']}")
     more = [f"... and {len(lines) - REASONS} more reasons"] if len(lines) > REASONS else []
-    whole = ["each failed trial's run in MLflow has its whole traceback"] if lines and spec.base.mlflow.enabled else []
+    whole = ["each failed trial's run in MLflow has its full traceback"] if lines and spec.base.mlflow.enabled else []
     return lines[:REASONS] + more + whole
 
 
 def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepResult) -> Sheet:
-    """The best ten, with the settings the sweep varied; F1 says the evaluation ratio it was measured at."""
+    """The best ten, with the settings the sweep varied, and the evaluation ratio of F1."""
     ratio = spec.base.data.eval_negative_ratio
     title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
     main = short(spec.metric)
@@ -99,8 +99,8 @@ def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepRe
 
 
 def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
-    """What to type next: each line works as it stands, in the folder where it is printed."""
-    kept = mask_address(spec.search.storage or "") == (spec.search.storage or "")  # no sweep keeps a password
+    """What to type next: each line works as printed, in the folder where it is printed."""
+    kept = mask_address(spec.search.storage or "") == (spec.search.storage or "")  # sweeps do not store passwords
     again = [command_line("gemma-nli", "resume", result.name)] if kept else []
     if not spec.base.mlflow.enabled:
         return [*again, command_line("gemma-nli", "report", result.name)]
@@ -112,7 +112,7 @@ def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
 
 
 def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
-    """The answer, what speaks against it, and where the rest is."""
+    """The answer, its warnings, and where the rest is."""
     console = Terminal()
     console.say()
     for place, sentence in enumerate(report["answer"]):
@@ -125,7 +125,7 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
 
 
 def show_plan(plan: dict[str, Any]) -> None:
-    """The plan of `sweep --plan`, a fact a line."""
+    """The plan of `sweep --plan`, one fact per line."""
     console = Terminal()
     todo = f"{plan['to_run']} to run, {plan['done']} done"
     if plan["chosen_by"] == "optuna":
@@ -169,7 +169,7 @@ def _range_text(domain: dict[str, Any]) -> str:
 
 
 def show_forecast(forecast: Forecast, price: float | None) -> None:
-    """Time, GPU-hours and cost, as measured on this machine."""
+    """Time, GPU-hours and cost, measured on this machine."""
     console = Terminal()
     table = Sheet()
     parts = ("start", "encode", "tune", "refit")
@@ -179,7 +179,7 @@ def show_forecast(forecast: Forecast, price: float | None) -> None:
     table.add("work", f"{forecast.gpu_hours:.2f} GPU-hours, {forecast.cpu_hours:.2f} CPU-hours")
     if price is not None:
         each = f"{forecast.gpus:g} GPUs" if forecast.gpus else "one machine"
-        table.add("cost", f"{forecast.cost(price):.2f} at {price:g} an hour for {each}")
+        table.add("cost", f"{forecast.cost(price):.2f} at {price:g} per hour for {each}")
     console.print(table)
     for note in forecast.notes:
         console.say_all(f"note: {note}", "yellow")
@@ -203,7 +203,7 @@ def show_best(best: BestTrial) -> None:
 
 
 def show_run(run: LocalRun) -> None:
-    """A single run: its folds, where it is recorded, what to know."""
+    """A single run: its folds, where it is recorded, notes."""
     console = Terminal()
     show_cv(run.result)
     if run.record.error:
@@ -226,11 +226,11 @@ def show_simple(result: SimpleResult, run_id: str | None) -> None:
         console.say(f"{name:15s} {value:.4f}")
     sizes = ", ".join(f"{count} {name}" for name, count in result.pairs.items())
     console.say(f"{sizes} pairs, split by post")
-    console.say(f"MLflow run {run_id}" if run_id else "recorded nowhere; --mlflow records it")
+    console.say(f"MLflow run {run_id}" if run_id else "not recorded; use --mlflow to record it")
 
 
 def show_reproduction(reproduction: Reproduction) -> None:
-    """Aggregates, folds' summaries and whatever differs, side by side."""
+    """Aggregates, fold summaries and everything that differs, side by side."""
     console = Terminal()
     right = {"recorded", "now", "difference"}
     table = Sheet(
@@ -256,14 +256,14 @@ def show_reproduction(reproduction: Reproduction) -> None:
             else f"not all within {reproduction.tolerance:g}"
         )
         console.say(
-            f"{len(reproduction.moved)} moved, {farthest.metric} farthest, by {farthest.difference:+.1e}: {verdict}"
+            f"{len(reproduction.moved)} differ, {farthest.metric} most, by {farthest.difference:+.1e}: {verdict}"
         )
     for note in reproduction.notes:
         console.say_all(f"note: {note}", "yellow")
 
 
 def show_cv(result: CvResult) -> None:
-    """A fold a row, then the aggregates."""
+    """One row per fold, then the aggregates."""
     console = Terminal()
     measured = [name for name, each in METRICS.items() if each.headline]
     columns = ("fold", "epoch", *(METRICS[name].label for name in measured), "pairs")

@@ -1,4 +1,4 @@
-"""How a value is said in a terminal."""
+"""How a value is written in a terminal."""
 
 from __future__ import annotations
 

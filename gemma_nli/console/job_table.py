@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_jobs(jobs: Sequence[Job]) -> None:
-    """A job a line: id, sweep, status, when it began (UTC), how long it has run or ran."""
+    """One line per job: id, sweep, status, start (UTC), running time."""
     console = Terminal()
     if not jobs:
         console.say("no jobs")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show_settings(settings: Sequence[Setting]) -> None:
-    """A setting per paragraph: name and default, then its meaning, its type and its bounds."""
+    """One paragraph per setting: name and default, then its meaning, its type and its bounds."""
     console = Terminal()
     for setting in settings:
         console.print(Text.assemble(line(setting.name, "bold"), line(f" = {setting.default}")))

@@ -39,18 +39,18 @@ def show_experiments(table: pd.DataFrame) -> None:
     if len(table):
         Terminal().print(shown)
     else:
-        Terminal().say("no experiment yet")
+        Terminal().say("no experiments yet")
 
 
 def show_runs(table: pd.DataFrame) -> None:
-    """A run a row; N/A is explained below: a run gets its aggregates when its last fold has ended."""
+    """One row per run; N/A is explained below: a run gets its aggregates when its last fold has ended."""
     console = Terminal()
     if not len(table):
         console.say("no run matches")
         return
     shown = Sheet("run", "name", "experiment", "state", "by", "F1", "AUC", "start", right={"F1", "AUC"})
     for number in (0, 4):
-        shown.columns[number].no_wrap = True  # an id is copied, and so is not folded
+        shown.columns[number].no_wrap = True  # an id is copied, so it is not wrapped
     sweep_runs = _sweep_runs(table)
     for row in table.itertuples():
         sweep_run = sweep_runs.get(str(row.run_id))
@@ -62,22 +62,22 @@ def show_runs(table: pd.DataFrame) -> None:
     if len(lacking):
         states = ", ".join(sorted(set(lacking["state"])))
         console.say(
-            f"{NOT_THERE}: {len(lacking)} runs without aggregates ({states}); they come when the last fold has ended."
+            f"{NOT_THERE}: {len(lacking)} runs without aggregates ({states}); they appear when the last fold has ended."
         )
     if sweep_runs:
-        console.say("=RUN: `train` of the configuration of that sweep's trial: no second result")
+        console.say("=RUN: `train` of the same configuration as that sweep's trial; the same result")
     cut = cut_line(table)
     if cut:
         console.say(cut)
-    console.say("full ids: --csv or --json; eight characters do wherever a run is asked for", "dim")
+    console.say("full ids: --csv or --json; the first eight characters are enough in other commands", "dim")
 
 
 def cut_line(table: pd.DataFrame) -> str | None:
-    """What a list that was cut leaves out; None where it is whole."""
+    """What a shortened list leaves out; None if it is complete."""
     matching = table.attrs.get("matching", len(table))
     if matching == len(table):
         return None
-    return f"{len(table)} of {f'{matching:,}' if matching is not None else 'many more'} shown; --all shows every one"
+    return f"{len(table)} of {f'{matching:,}' if matching is not None else 'many more'} shown; --all shows them all"
 
 
 def _sweep_runs(table: pd.DataFrame) -> dict[str, str]:
@@ -95,7 +95,7 @@ def _sweep_runs(table: pd.DataFrame) -> dict[str, str]:
 def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
     console = Terminal()
     if not len(table):
-        console.say("no model is registered yet; a sweep registers its best trial")
+        console.say("no models are registered yet; a sweep registers its best trial")
         return
     shown = Sheet("model", "version", "aliases", "stage", "metric", "value", "sweep", right={"version", "value"})
     for row in table.itertuples():
@@ -111,7 +111,7 @@ def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
 
 
 def show_comparison(found: Comparison, everything: bool = False) -> None:
-    """The figures one looks for first, then the folds'; the other metrics where they are asked for."""
+    """The main figures first, then the folds'; other metrics on request."""
     console = Terminal()
     tests = [f"test_{name}" for name in METRICS]
     first = [name for name in (*headline_names(), *tests, "best_val_f1") if name in found.metrics.index]
@@ -145,11 +145,11 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
 
 
 def clean_lines(plan: CleanPlan) -> Iterator[str]:
-    """What a clean would remove, a line a fact."""
+    """What a clean would remove, one fact per line."""
     names = one_line(", ".join(plan.experiments.values())) or "no experiment"
     yield f"{plan.store.shown}: {len(plan.runs)} runs of {names}, {plan.megabytes:.1f} MB of files"
     for run_id, model in plan.kept.items():
-        yield f"kept: run {run_id}, which registered model {one_line(model)} rests on"
+        yield f"kept: run {run_id}, which registered model {one_line(model)} depends on"
 
 
 def _number(value: Any) -> str:

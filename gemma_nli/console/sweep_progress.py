@@ -1,7 +1,7 @@
-"""What is seen while a sweep works: phase, trials done, best so far, time left.
+"""What is shown while a sweep runs: phase, trials done, best so far, time left.
 
-On a terminal a live display; in a job's log, a pipe or a file: lines, one a phase and then one every so often, each
-whole in itself, with where the sweep can be watched.
+On a terminal a live display; in a job's log, a pipe or a file: lines, one per phase and then one every so often, each
+complete in itself, with where the sweep can be watched.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 _PHASES = {
     "starting": "opening the sweep",
     "waiting": "waiting for a node that can hold a trial",
-    "encoding": "encoding texts, once each",
+    "encoding": "encoding each text once",
     "tuning": "running trials",
-    "confirming": "running the leaders again on fresh folds and seeds",
+    "confirming": "running the leaders again on new folds and seeds",
     "reporting": "writing the report",
-    "finalizing": "fitting the best on all pairs and registering it",
+    "finalizing": "fitting the best trial on all pairs and registering it",
     "recording": "bringing MLflow up to date",
 }
 FIRST_SECONDS, LAST_SECONDS, GROWTH = 15.0, 300.0, 1.5
-"""Lines come 15 s after a phase began, then ever later, at most 5 minutes apart: some 70 in a first day's 5 hours."""
+"""Lines come 15 s after a phase began, then at growing intervals of at most 5 minutes: some 70 in 5 hours."""
 
 
 class Progress:
-    """A live display on stderr; on no terminal, lines."""
+    """A live display on stderr; lines if that is not a terminal."""
 
     def __init__(
         self, enabled: bool = True, console: Console | None = None, first_seconds: float = FIRST_SECONDS
@@ -72,7 +72,9 @@ class Progress:
         self._lines.close()
 
     def _show_links(self) -> None:
-        """Each address once, above the display and uncut: it is copied, and a display is no wider than the terminal."""
+        """Each address once, above the display and never shortened: it is copied, and a display is no wider than the
+        terminal.
+        """
         assert self.progress is not None
         for name in self.progress.links.keys() - self._shown:
             self._shown.add(name)
@@ -132,8 +134,8 @@ class _Lines:
 
 
 class Steps:
-    """The steps of something that takes a minute or two, on stderr: a line as each begins, and on a terminal a sign
-    of life meanwhile."""
+    """The steps of something that takes a minute or two, on stderr: a line as each begins, and on a
+    terminal a spinner."""
 
     def __init__(self, doing: str, enabled: bool = True, console: Console | None = None) -> None:
         self.doing, self.enabled = doing, enabled

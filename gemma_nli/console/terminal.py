@@ -1,4 +1,4 @@
-"""The one place where words become what a terminal shows: nothing that came from outside is read as markup.
+"""The one place where text becomes what a terminal shows: nothing that came from outside is read as markup.
 
 Names of experiments, runs, sweeps and tags, params, files and errors come from other programs and people. Square
 brackets in them are brackets, escapes and direction marks are written out, and a line break starts no second row.
@@ -17,7 +17,7 @@ from gemma_nli.base.outgoing import one_line, shown
 
 
 def line(text: object, style: str = "") -> Text:
-    """A text on one line; what is in it is shown as it is, and obeyed never."""
+    """A text on one line; its content is shown as it is and never interpreted."""
     return Text(one_line(text), style=style)
 
 
@@ -28,24 +28,24 @@ class Terminal(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def say(self, text: object = "", style: str = "", whole: bool = False) -> None:
-        """Print one line, broken between words where it is too long.
+        """Print one line, wrapped between words if it is too long.
 
         Args:
-            whole: never broken or cut by us: a command or an address, which is copied.
+            whole: never wrapped or shortened: a command or an address, which is copied.
         """
         self.print(line(text, style), soft_wrap=whole, overflow="ignore" if whole else "fold")
 
     def say_all(self, text: str, style: str = "") -> None:
-        """The same of a text that has lines of its own, as an error's list of problems; none of them is broken."""
+        """The same for a text with lines of its own, such as an error's list of problems; none of them is wrapped."""
         self.print(Text(shown(text), style=style), soft_wrap=True)
 
 
 class Sheet(Table):
-    """A table without frames whose cells are shown as they are; nothing in it is cut, a long cell is folded.
+    """A table without frames whose cells are shown as they are; long cells are wrapped, never shortened.
 
     Args:
         columns: their names; none for a table without a header.
-        right: those that are set to the right.
+        right: those that are right-aligned.
     """
 
     def __init__(self, *columns: object, right: frozenset[str] | set[str] = frozenset(), title: object = None) -> None:
@@ -62,14 +62,14 @@ class Sheet(Table):
             self.add_column(line(name), overflow="fold", justify="right" if name in right else "left")
 
     def add(self, *cells: object) -> None:
-        """A row; cells that are not there yet get a column."""
+        """A row; new cells get a column."""
         while len(self.columns) < len(cells):
             self.add_column(overflow="fold")
         self.add_row(*(line(cell) for cell in cells))
 
 
 def bars(console: Console, live: bool, transient: bool) -> Progress:
-    """Bars that show how far something is, where `live`."""
+    """Progress bars, if `live`."""
     description: Any = TextColumn("{task.description}", markup=False)
     columns = (description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, disable=not live, transient=transient)

@@ -1,4 +1,4 @@
-"""What is seen while one configuration trains: folds done, and the epochs of an encoder that is trained."""
+"""What is shown while one configuration trains: folds done, and the epochs of an encoder that is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gemma_nli.training.results import FoldResult
 
 
 class _Bar:
-    """A live bar on stderr, where that is a terminal, as long as the `with` block lasts."""
+    """A live bar on stderr, if that is a terminal, for the duration of the `with` block."""
 
     def __init__(self, task: str, total: int | None, enabled: bool, transient: bool) -> None:
         self.console, self.enabled = Terminal(stderr=True), enabled
@@ -30,7 +30,7 @@ class _Bar:
 
 
 class FoldProgress(_Bar, IgnoreEvents):
-    """A live line on stderr; on no terminal, a line a fold."""
+    """A live line on stderr; one line per fold if that is not a terminal."""
 
     def __init__(self, enabled: bool = True) -> None:
         super().__init__("folds", None, enabled, transient=True)
@@ -51,7 +51,7 @@ class FoldProgress(_Bar, IgnoreEvents):
 
 
 class RowProgress(_Bar):
-    """Rows done of a file, on stderr; silent on no terminal."""
+    """Rows of a file done, on stderr; silent if that is not a terminal."""
 
     def __init__(self, total: int, enabled: bool = True) -> None:
         super().__init__("rows", total, enabled, transient=False)

@@ -1,17 +1,19 @@
-"""Which posts are one another's copies: reposts under another id, with another case or spacing, or a few words changed.
+"""Which posts are copies of one another: reposts under another id, with different case or spacing, or a few words
+changed.
 
-A copy in training tells a model the answer of its twin in validation, and two copies are not two independent posts. So
+A copy in training gives a model the answer for its copy in validation, and two copies are not two independent posts. So
 posts of one group stay together in folds and inner splits, and are drawn together by the bootstrap.
 
 - Equal: the same letters, digits and pictures in the same order, after Unicode's NFKC; case, space and punctuation
-  aside. A post of punctuation alone is compared as it stands.
-- Near: posts of 10 words or more that share 0.6 of their sets of three words in a row (Jaccard similarity), and posts
+  aside. A post of punctuation alone is compared as it is.
+- Near: posts of 10 words or more that share 0.6 of their sets of three consecutive words (Jaccard similarity), and
+posts
   of 5 to 29 words that share 0.8 of their words. One word changed in the middle of a text leaves 0.6 of its triples
   from 14 words on, and 0.8 of its words from 9 on.
 - A copy of a copy is in the group.
 
-Candidates come of a MinHash index, so that time grows with the words and not with the pairs of posts; each is then
-counted. At its limit of similarity the index misses one pair in 80, a tenth above it one in 7,000.
+Candidates come from a MinHash index, so that time grows with the words and not with the pairs of posts; each is then
+checked. At the similarity limit the index misses one pair in 80; 0.1 above it, one in 7,000.
 
 Source: Broder 1997, "On the Resemblance and Containment of Documents"; Leskovec, Rajaraman and Ullman 2014, "Mining of
 Massive Datasets", section 3.4 (banding).
@@ -32,7 +34,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Nearness:
-    """Texts of `least` to `most` words are near when they share `share` of their sets of `shingle` words in a row."""
+    """Texts of `least` to `most` words are near when they share `share` of their sets of `shingle` consecutive
+    words.
+    """
 
     shingle: int
     least: int
@@ -43,7 +47,7 @@ class Nearness:
 
 
 NEAR = (Nearness(3, 10, math.inf, 0.6, 32, 4), Nearness(1, 5, 29, 0.8, 24, 8))
-_COMPARED_IN_A_BUCKET = 8  # each text with so many before it: a bucket of thousands stays linear
+_COMPARED_IN_A_BUCKET = 8  # each text with this many before it: a bucket of thousands stays linear
 _MIXERS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 Hashes = NDArray[np.uint64]
 
@@ -51,7 +55,7 @@ Hashes = NDArray[np.uint64]
 def groups_of_copies(ids: Sequence[str], texts: Sequence[str]) -> NDArray[np.int32]:
     """(P,) for each post the place of its group's first post by id; a post without a copy is its own group.
 
-    The groups hang on ids and texts, not on the order of the rows.
+    The groups depend on ids and texts, not on the order of the rows.
     """
     order = sorted(range(len(ids)), key=ids.__getitem__)
     groups = _Groups(len(ids))
@@ -75,7 +79,7 @@ def groups_of_copies(ids: Sequence[str], texts: Sequence[str]) -> NDArray[np.int
 
 
 class _Kept(dict[int, str]):
-    """A translation of characters: letters, marks, digits and pictures stay, all else becomes a space."""
+    """A translation of characters: letters, marks, digits and pictures are kept, everything else becomes a space."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -104,13 +108,13 @@ _KEPT = _Kept()
 
 
 def words_in(text: str) -> list[str]:
-    """The words of a text as they are compared; an apostrophe is nothing, other punctuation a space."""
+    """The words of a text as they are compared; apostrophes are removed, other punctuation becomes a space."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return plain.replace("'", "").replace("\u2019", "").translate(_KEPT).split()
 
 
 class _Groups:
-    """Sets that join, so that a copy of a copy is in the group."""
+    """Sets that are merged, so that a copy of a copy is in the group."""
 
     def __init__(self, count: int) -> None:
         self.parent = list(range(count))
@@ -125,7 +129,7 @@ class _Groups:
 
 
 def _near_pairs(words_of: list[list[str]], near: Nearness) -> Iterable[tuple[int, int]]:
-    """Pairs of texts that are near copies; enough of them to join each group."""
+    """Pairs of texts that are near copies; enough of them to connect each group."""
     if len(words_of) < 2:
         return
     shingles = _shingles(words_of, near.shingle)
@@ -157,7 +161,7 @@ def _near_pairs(words_of: list[list[str]], near: Nearness) -> Iterable[tuple[int
 
 
 def _shingles(words_of: list[list[str]], size: int) -> list[Hashes]:
-    """The distinct hashes of each text's `size` words in a row."""
+    """The distinct hashes of each text's `size` consecutive words."""
     codes: dict[str, int] = {}
     for words in words_of:
         for word in words:

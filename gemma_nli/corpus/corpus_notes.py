@@ -1,4 +1,4 @@
-"""What to know of a corpus before believing a number measured on it: copies, and judgements that disagree."""
+"""Notes on a corpus that matter for numbers measured on it: copies, and conflicting annotations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gemma_nli.corpus.redsm5 import Corpus
 
 
 def corpus_notes(corpus: Corpus, pairs: PairTable) -> list[str]:
-    """A sentence for each thing; none in a corpus where nothing is the matter. No sentence holds a text."""
+    """One sentence per note; none if there is nothing to note. No sentence contains a text."""
     return [*corpus.notes, *_copies(pairs)]
 
 

@@ -46,7 +46,7 @@ def read_criteria(path: Path, problems: FileProblems) -> dict[str, str]:
         if name in first_lines:
             problems.add(line, f"duplicate criterion {named(name)}, first at line {first_lines[name]}.")
         elif hypothesis in texts:
-            problems.add(line, f"criterion {named(name)} has the text of another; two criteria need two texts.")
+            problems.add(line, f"criterion {named(name)} has the same text as another; criteria need different texts.")
         first_lines.setdefault(name, line)
         texts.add(criteria.setdefault(name, hypothesis))
     return criteria
@@ -66,9 +66,9 @@ def _check_item(line: int, item: Any, problems: FileProblems) -> tuple[str | Non
         elif not value.strip():
             problems.add(line, f"a criterion's '{key}' is empty.")
         elif any("\ud800" <= c <= "\udfff" or c == "\0" for c in value):
-            problems.add(line, f"a criterion's '{key}' holds a character that is no Unicode text.")
+            problems.add(line, f"a criterion's '{key}' contains a character that is not valid Unicode text.")
         elif key == "id" and has_control_character(value.strip()):
-            problems.add(line, "a criterion's 'id' holds a control character; it names pairs, metrics and columns.")
+            problems.add(line, "a criterion's 'id' contains a control character; it names pairs, metrics and columns.")
         else:
             continue
         return None, None

@@ -1,8 +1,8 @@
-"""CSV as RFC 4180 writes it: read strictly, record by record, in bounded memory; what is written is read back equal.
+"""CSV as RFC 4180 writes it: read strictly, record by record, in bounded memory; what is written reads back equal.
 
 One reader for corpora and for `gemma-nli predict`. UTF-8, with or without a byte order mark; lines end in CRLF or LF
-(or all in CR alone); semicolons, tabs and bars are taken where the header names its columns only so. Anything that two
-readers could read in two ways is a problem with its line. No field's text is ever quoted in a problem.
+(or all in CR alone); semicolons, tabs and bars are accepted if only they separate the header's names. Anything that two
+readers could read differently is reported as a problem with its line. Problems never quote a field's text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_TEXT = {
     b"PAR1": "a Parquet file",
     b"SQLite format 3": "a SQLite database",
 }
-"""How files of other kinds begin that are handed in for a table."""
+"""How files of other kinds begin that are passed as a table."""
 _UNREADABLE = "broken quoting, or a line break outside quotes; write a quote in a field as two, and quote that field."
 _UNCLOSED = "a quote is never closed; write a quote in a field as two. The file was not read past this record."
 _AFTER_QUOTE = (
@@ -47,14 +47,14 @@ class CsvHeader:
 
     @property
     def folded(self) -> list[str]:
-        """The names as they are compared: in any case."""
+        """The names as compared: case-insensitive."""
         return [name.casefold() for name in self.names]
 
 
 def read_header(path: Path, known: Sequence[str], problems: FileProblems) -> CsvHeader | None:
-    """The header, by the separator under which most of the `known` names (lower case) are there; a comma in doubt.
+    """The header, split by the separator that gives most of the `known` names (lower case); in doubt a comma.
 
-    None, with the reason in `problems`, where the file cannot be read, is empty, or names a column twice.
+    None, with the reason in `problems`, if the file cannot be read, is empty, or names a column twice.
     """
     if not is_there(path, problems):
         return None
@@ -72,7 +72,7 @@ def read_header(path: Path, known: Sequence[str], problems: FileProblems) -> Csv
         return None
     best = max(found, key=lambda header: len(set(known) & set(header.folded)))
     if not any(best.names):
-        what = "the first record names no column" if best.names else "is empty"
+        what = "the first record names no columns" if best.names else "is empty"
         problems.add(best.line, f"{what}; expected the columns {', '.join(known)}.")
         return None
     foreign = _no_header(best)
@@ -82,17 +82,17 @@ def read_header(path: Path, known: Sequence[str], problems: FileProblems) -> Csv
     for name in dict.fromkeys(best.folded):
         if name and best.folded.count(name) > 1:
             shown = f"'{name}'" if looks_like_an_id(name) else f"of {len(name)} characters"
-            problems.add(best.line, f"column {shown} is there {best.folded.count(name)} times; keep one.")
+            problems.add(best.line, f"column {shown} occurs {best.folded.count(name)} times; keep one.")
     return best if not problems.count else None
 
 
 def _no_header(found: CsvHeader) -> str:
-    """What a first record is that looks like one of another kind of file; empty where it may name columns."""
+    """What the first record of another kind of file looks like; empty if it may name columns."""
     first = found.names[0]
     if any("\0" in name for name in found.names):
-        return "holds NUL characters (UTF-16 without its mark, or no text); save it again as UTF-8."
+        return "contains NUL characters (UTF-16 without a byte order mark, or not text); save it as UTF-8."
     if first.casefold().startswith("sep=") and not any(found.names[1:]):
-        return "is Excel's 'sep=' line, not the column names; delete it, the separator is found without it."
+        return "is Excel's 'sep=' line, not the column names; delete it, the separator is detected without it."
     return ""
 
 
@@ -102,7 +102,7 @@ def _is_json(path: Path) -> bool:
 
 
 def read_rows(path: Path, header: CsvHeader, problems: FileProblems) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of each sound record after the header; the others go to `problems`.
+    """(line, fields) of each valid record after the header; the others go to `problems`.
 
     Blank lines are left out. In a file of one column a blank line before the last record is that column, empty.
     """
@@ -121,14 +121,14 @@ def read_rows(path: Path, header: CsvHeader, problems: FileProblems) -> Iterator
             problems.add(
                 line,
                 f"{count}; a field with a separator, quote or line break must be quoted.",
-                "another number of fields",
+                "a different number of fields",
             )
         else:
             yield line, fields
 
 
 def missing_column(column: str, header: CsvHeader, known: Sequence[str]) -> str:
-    """The sentence for a column that is not there, with the nearest name that is."""
+    """The sentence for a missing column, with the nearest name that exists."""
     others = [name for name in header.names if looks_like_an_id(name) and name.casefold() not in known]
     near = did_you_mean(column, others)
     return f"column '{column}' is missing{near if near.startswith('; did') else '.'}"
@@ -147,7 +147,7 @@ def csv_line(fields: Sequence[str], separator: str = ",", end: str = "\r\n") -> 
 
 
 def is_there(path: Path, problems: FileProblems) -> bool:
-    """Whether the file can be opened and is not plainly another kind of file; the reason goes to `problems`."""
+    """Whether the file can be opened and is not obviously another kind of file; the reason goes to `problems`."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -164,7 +164,7 @@ def is_there(path: Path, problems: FileProblems) -> bool:
         problems.add(0, f"is {kind}; unpack it, or save the table as CSV in UTF-8.")
         return False
     if start.startswith(_WIDE_BOMS):
-        problems.add(1, "not UTF-8 (this is UTF-16); save it again as UTF-8.")
+        problems.add(1, "not UTF-8 (this is UTF-16); save it as UTF-8.")
         return False
     return True
 
@@ -178,15 +178,15 @@ def _lines(path: Path, problems: FileProblems) -> Iterator[str]:
                 text = data.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = f"0x{data[error.start]:02x} at byte {error.start + 1} of the line"
-                problems.add(number, f"not UTF-8 ({byte}); save it again as UTF-8.", "not UTF-8")
+                problems.add(number, f"not UTF-8 ({byte}); save it as UTF-8.", "not UTF-8")
                 text = data.decode("utf-8", errors="replace")
             if "\0" in text:
-                problems.add(number, "holds a NUL character; the file is damaged or not text.")
+                problems.add(number, "contains a NUL character; the file is damaged or not text.")
             yield text
 
 
 def _split(file: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines end at LF, as editors count them; in a file that knows only CR, at CR."""
+    """Lines end at LF, as editors count them; in a file with only CR, at CR."""
     first = next(file, b"")
     if first and not first.endswith(b"\n") and b"\r" in first:
         yield from (line + b"\r" for line in first.split(b"\r"))
@@ -197,7 +197,7 @@ def _split(file: Iterator[bytes]) -> Iterator[bytes]:
 def _records(path: Path, separator: str, problems: FileProblems) -> Iterator[tuple[int, list[str] | None]]:
     """(first line, fields) of each record, [] of a blank line, None of one that breaks RFC 4180.
 
-    Text after a closing quote ends the reading: what follows cannot be told apart from text.
+    Text after a closing quote ends the reading: what follows cannot be distinguished from text.
     """
     lines, number = _lines(path, problems), 0
     for line in lines:
@@ -245,5 +245,5 @@ def _records(path: Path, separator: str, problems: FileProblems) -> Iterator[tup
 
 
 def _body(line: str) -> str:
-    """The line without its end: CRLF, LF, or CR where the file knows no other (or ends in half a CRLF)."""
+    """The line without its end: CRLF, LF, or CR if the file has no other (or ends in half a CRLF)."""
     return line.removesuffix("\n").removesuffix("\r")

@@ -35,7 +35,7 @@ class _Kind:
 
 @dataclass
 class FileProblems:
-    """The problems of a file of any size in bounded memory: a few messages a kind are kept, the others counted."""
+    """The problems of a file of any size in bounded memory: a few messages per kind are kept, the others counted."""
 
     name: str
     count: int = 0
@@ -44,9 +44,9 @@ class FileProblems:
     def add(self, line: int, what: str, kind: str = "") -> None:
         """
         Args:
-            line: of the physical file; 0 where the file as a whole is meant.
+            line: of the physical file; 0 for the file as a whole.
             what: the sentence; equal ones are grouped.
-            kind: what sentences that differ only in a name have in common, as in `unknown symptom`.
+            kind: what sentences that differ only in a name have in common, such as `unknown symptom`.
         """
         self.count += 1
         of_kind = self._kinds.setdefault(kind or what, _Kind())
@@ -75,7 +75,9 @@ def named(value: str) -> str:
 
 
 def has_control_character(value: str) -> bool:
-    """Whether a value holds what no id may: a control character, a line or paragraph separator, half a surrogate."""
+    """Whether a value contains what no id may contain: a control character, a line or paragraph separator, half a
+    surrogate.
+    """
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value)
 
 

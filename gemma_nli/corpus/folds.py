@@ -1,6 +1,6 @@
-"""Folds by iterative stratification: each fold gets its share of every stratum, the rarest dealt out first.
+"""Folds by iterative stratification: each fold gets its share of every stratum, the rarest distributed first.
 
-Shape letters: P posts, U units (a post, or a group of posts that stay together), C strata (a column each), K folds.
+Shape letters: P posts, U units (a post, or a group of posts that stay together), C strata (one column each), K folds.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ def assign_folds(
 ) -> np.ndarray:
     """A fold 1..K for each post, sizes equal to within one post (or as nearly as whole groups allow).
 
-    The rarest stratum with undealt posts is dealt first, each of its posts to the fold that still wants most of
-    that stratum, then to the smallest, then by lot. The first `num_leading` columns are dealt out before all others,
-    so that with at least K posts in them no fold goes without. Posts in no stratum fill the folds up.
+    The rarest stratum with undealt posts is dealt first, each of its posts to the fold that still needs most of
+    that stratum, then to the smallest, then at random. The first `num_leading` columns are dealt before all others, so
+    that with at least K posts in them every fold gets one. Posts in no stratum fill up the folds.
 
     Args:
         labels_PC: (P, C) bool, which strata a post is in.

@@ -1,4 +1,4 @@
-"""Files of a corpus read with the line of every record and every fault; no field's text is ever quoted in a fault."""
+"""Files of a corpus, read with the line of every record and every problem; problems never quote a field's text."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Record:
 @dataclass(frozen=True)
 class Table:
     records: tuple[Record, ...]
-    whole: bool  # False where the file was missing or had to be left before its end
+    whole: bool  # False if the file was missing or could not be read to its end
 
 
 def read_text(path: Path, problems: FileProblems) -> str | None:
-    """A UTF-8 file's text (a byte order mark is taken off), or None with the reason in `problems`.
+    """A UTF-8 file's text (a byte order mark is removed), or None with the reason in `problems`.
 
-    Wrongly encoded lines are each a problem; their bad bytes are replaced, so that the rest can still be checked.
+    Each wrongly encoded line is a problem; their bad bytes are replaced, so that the rest can still be checked.
     """
     if not is_there(path, problems):
         return None
@@ -38,7 +38,7 @@ def read_text(path: Path, problems: FileProblems) -> str | None:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = f"0x{line[error.start]:02x} at byte {error.start + 1} of the line"
-                problems.add(number, f"not UTF-8 ({byte}); save it again as UTF-8.", "not UTF-8")
+                problems.add(number, f"not UTF-8 ({byte}); save it as UTF-8.", "not UTF-8")
         return data.decode("utf-8-sig", errors="replace")
 
 
@@ -51,7 +51,7 @@ def read_table(path: Path, columns: Sequence[str], problems: FileProblems) -> Ta
     names = header.folded
     missing = [column for column in columns if column.casefold() not in names]
     if len(missing) == len(columns):
-        problems.add(header.line, f"names none of the columns {', '.join(columns)}; the first line must.")
+        problems.add(header.line, f"names none of the columns {', '.join(columns)}; the first line must name them.")
     else:
         for column in missing:
             problems.add(header.line, missing_column(column, header, folded), "a missing column")

@@ -27,7 +27,7 @@ INNER_SLOTS = 5
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """All pairs of a corpus. Rows are int64 indices into the columns; the columns are not to be written to."""
+    """All pairs of a corpus. Rows are int64 indices into the columns; the columns must not be written to."""
 
     post_ids: list[str]
     criterion_ids: list[str]
@@ -49,7 +49,7 @@ class PairTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that decides which pairs a fold evaluates: equal means comparable pair by pair."""
+        """SHA-256 (hex) of everything that decides which pairs a fold evaluates: if equal, comparable pair by pair."""
         ratio = self.eval_negative_ratio if self.eval_negative_ratio == "all" else float(self.eval_negative_ratio)
         digest = hashlib.sha256(json.dumps([self.corpus_fingerprint, self.num_folds, self.fold_seed, ratio]).encode())
         for column in (self.label_N, self.source_N, self.fold_N, self.inner_N, self.rank_N):
@@ -58,7 +58,7 @@ class PairTable:
 
     @cached_property
     def group_N(self) -> np.ndarray:
-        """(N,) int32: what is independent of what: a post, or a group of copies. Tests and bootstraps go by it."""
+        """(N,) int32: the independent unit: a post, or a group of copies. Tests and bootstraps use it."""
         return np.asarray(self.group_P[self.post_N])
 
     @property
@@ -69,7 +69,7 @@ class PairTable:
 
     @cached_property
     def positives_K(self) -> np.ndarray:
-        """(K,) positive pairs a fold; fold k stands at k - 1."""
+        """(K,) positive pairs per fold; fold k is at k - 1."""
         return np.bincount(self.fold_N[self.label_N == 1] - 1, minlength=self.num_folds)
 
     def evaluation_rows(self, fold: int) -> np.ndarray:
@@ -83,8 +83,8 @@ class PairTable:
     def inner_split(self, fold: int, negative_ratio: float) -> tuple[np.ndarray, np.ndarray]:
         """(fit rows, selection rows) within the other folds, no post in both; `fold` itself is untouched.
 
-        The selection side has evaluation's negatives, so that an epoch or threshold chosen there suits the measurement.
-        In a corpus with fewer posts a fold than inner slots it can be empty or of one class.
+        The selection side has the evaluation's ratio of negatives, so that an epoch or threshold chosen there suits the
+        evaluation. In a corpus with fewer posts per fold than inner slots it can be empty or of one class.
         """
         held_out_N = self.inner_N == (fold - 1) % INNER_SLOTS
         other_N = ~self._in_fold_N(fold)
@@ -112,7 +112,7 @@ class PairTable:
         return np.asarray(self.rank_N < quota_K[self.fold_N - 1])
 
     def pair_ids(self, rows: np.ndarray) -> list[str]:
-        """Of each row (`pair_id`)."""
+        """The pair id of each row (`pair_id`)."""
         criteria = [pair_id("", criterion) for criterion in self.criterion_ids]
         return [
             self.post_ids[post] + criteria[criterion]
@@ -144,7 +144,7 @@ class PairTable:
         }
 
     def folds_metadata(self) -> dict[str, Any]:
-        """What the folds are, as JSON values without text: counts are of the evaluation pairs that are really there."""
+        """What the folds are, as JSON values without text: counts are of the evaluation pairs that actually exist."""
         return {
             "num_folds": self.num_folds,
             "fold_seed": self.fold_seed,
@@ -182,9 +182,9 @@ class PairTable:
 
 
 def pair_id(post_id: str, criterion_id: str) -> str:
-    """`post::criterion`; a colon of the criterion's has a backslash before it, so that an id names one pair.
+    """`post::criterion`; colons in the criterion's id are escaped by a backslash, so that an id names one pair.
 
-    The last two colons without one between post and criterion are the mark, whatever a post's id holds.
+    The last two unescaped colons separate post and criterion, whatever a post's id contains.
     """
     return f"{post_id}::" + criterion_id.replace(":", r"\:")
 
@@ -192,7 +192,7 @@ def pair_id(post_id: str, criterion_id: str) -> str:
 def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
     """All pairs of a corpus, folds grouped by post (copies together) and stratified, negatives in seeded order.
 
-    A post's fold and a negative's place hang on ids and the seed, not on the order of the files' rows.
+    A post's fold and a negative's place depend on ids and the seed, not on the order of the files' rows.
 
     Raises:
         CorpusError: some fold would have no positive or no negative pair.
@@ -226,7 +226,7 @@ def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
 
 
 def pair_texts(corpus: Corpus, pairs: PairTable, rows: np.ndarray) -> tuple[list[str], list[str]]:
-    """(premises, hypotheses) of the rows: posts and criteria as the files have them."""
+    """(premises, hypotheses) of the rows: posts and criteria as in the files."""
     assert corpus.fingerprint == pairs.corpus_fingerprint, "these pairs were built from another corpus"
     premises, hypotheses = list(corpus.posts.values()), list(corpus.criteria.values())
     return [premises[i] for i in pairs.post_N[rows]], [hypotheses[i] for i in pairs.criterion_N[rows]]
@@ -272,7 +272,7 @@ def _check_folds(source_N: np.ndarray, fold_N: np.ndarray, group_P: np.ndarray, 
             f"{data.data_dir}: {len(group_P)} posts{alone} with {positives} positive and {len(source_N) - positives} "
             f"negative pairs cannot be split into {data.num_folds} folds that each have both:\n"
             + "\n".join(lines)
-            + f"\n  Set a data.num_folds below {data.num_folds} (2 at least), or give more annotated posts."
+            + f"\n  Set data.num_folds below {data.num_folds} (at least 2), or add more annotated posts."
         )
 
 

@@ -33,7 +33,7 @@ ANNOTATION_COLUMNS = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom",
 
 @dataclass(frozen=True)
 class Annotation:
-    """One sentence an expert judged for one criterion: status 1, it shows it; status 0, it does not."""
+    """One sentence that an expert annotated for one criterion: status 1, it shows it; status 0, it does not."""
 
     post_id: str
     sentence_id: str
@@ -48,11 +48,11 @@ class Corpus:
     posts: dict[str, str]  # id to text, in file order
     criteria: dict[str, str]  # id to hypothesis, in file order
     annotations: tuple[Annotation, ...]
-    notes: tuple[str, ...] = field(default=(), compare=False)  # what its user should know; no text of a post
+    notes: tuple[str, ...] = field(default=(), compare=False)  # notes for the user; no post's text
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of posts, criteria and judgements; the order of the annotations does not enter."""
+        """SHA-256 (hex) of posts, criteria and judgements; the order of the annotations does not matter."""
         judged = sorted({(a.post_id, a.criterion_id, a.status) for a in self.annotations})
         content = [list(self.posts.items()), list(self.criteria.items()), judged]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -69,12 +69,12 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     Args:
         log_text: `data.log_text`; without it nothing that leaves this process (`base/outgoing.py`) quotes a post.
 
-    Ids, symptoms and statuses are stripped of outer blanks; texts stay as they are. Without a criteria.json the
+    Surrounding blanks are stripped from ids, symptoms and statuses; texts are unchanged. Without a criteria.json the
     DSM-5 criteria of the package are the known symptoms. A pair is positive if any sentence of the post has status 1
     for the criterion, a sentence that has both statuses included; `notes` count those.
 
     Raises:
-        CorpusError: every problem of all files with file and line; equal ones are one line with a count.
+        CorpusError: every problem of all files with file and line; identical ones are one line with a count.
     """
     folder = expanded(data_dir)
     if not folder.is_dir():
@@ -84,13 +84,13 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
         FileProblems(name) for name in (POSTS_FILE, ANNOTATIONS_FILE, CRITERIA_FILE)
     )
     criteria = dsm5_criteria()
-    if os.path.lexists(folder / CRITERIA_FILE):  # a dangling link is a fault, no reason for the defaults
+    if os.path.lexists(folder / CRITERIA_FILE):  # a dangling link is an error, not a reason for the defaults
         criteria = read_criteria(folder / CRITERIA_FILE, of_criteria)
     post_table = read_table(folder / POSTS_FILE, POST_COLUMNS, of_posts)
     posts, known_posts = _check_posts(post_table, of_posts)
     table = read_table(folder / ANNOTATIONS_FILE, ANNOTATION_COLUMNS, of_annotations)
     reader = _AnnotationReader(
-        # What could not be read whole cannot say that an id is unknown.
+        # A file that could not be read completely cannot show that an id is unknown.
         posts=known_posts if post_table.whole else None,
         criteria=list(criteria) if not of_criteria.count else None,
         own_criteria=os.path.lexists(folder / CRITERIA_FILE),
@@ -116,10 +116,10 @@ def _raise_if_any(folder: Path, files: tuple[FileProblems, ...]) -> None:
 
 
 def _contradictions(judged: list[tuple[int, Annotation]]) -> tuple[str, ...]:
-    """A note on the sentences that were judged both ways for one criterion."""
+    """A note on the sentences that were annotated both ways for one criterion."""
     lines: dict[tuple[str, str, str], dict[int, int]] = {}
     for line, one in judged:
-        # Annotators may number sentences each for themselves, so that equal text is one sentence too.
+        # Each annotator may number sentences separately, so equal text also counts as one sentence.
         for sentence in {one.sentence_id, one.sentence_text.strip()} - {""} or {""}:
             lines.setdefault((one.post_id, sentence, one.criterion_id), {}).setdefault(one.status, line)
     both = sorted({tuple(sorted(found.values())) for found in lines.values() if len(found) == 2})
@@ -135,7 +135,7 @@ def _contradictions(judged: list[tuple[int, Annotation]]) -> tuple[str, ...]:
 
 
 def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], set[str]]:
-    """The posts, and all ids that are there, those of faulty posts too."""
+    """The posts, and all ids, including those of invalid posts."""
     posts: dict[str, str] = {}
     first_lines: dict[str, int] = {}
     for record in table.records:
@@ -144,7 +144,7 @@ def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], 
             problems.add(record.line, "post_id is empty.")
             continue
         if has_control_character(post_id):
-            problems.add(record.line, "post_id holds a control character; an id is one line of text.")
+            problems.add(record.line, "post_id contains a control character; an id must be one line of text.")
             continue
         if post_id in first_lines:
             problems.add(
@@ -168,10 +168,10 @@ class _AnnotationReader:
     criteria: list[str] | None
     own_criteria: bool  # whether the folder has a criteria.json
     problems: FileProblems
-    foreign: dict[str, int] = field(default_factory=dict)  # not like any of the package's: name to first line
+    foreign: dict[str, int] = field(default_factory=dict)  # unlike any of the package's: name to first line
 
     def read(self, record: Record) -> Annotation | None:
-        """The annotation of a record, or None with its problems told."""
+        """The annotation of a record, or None if problems were added."""
         before = self.problems.count
         values = {k: v if k in ("sentence_text", "explanation") else v.strip() for k, v in record.values.items()}
         post_id, symptom, status = values["post_id"], values["DSM5_symptom"], values["status"]
@@ -198,7 +198,7 @@ class _AnnotationReader:
         )
 
     def report_foreign(self) -> None:
-        """One problem for all symptoms that are plainly criteria of the user's own."""
+        """One problem for all symptoms that are obviously the user's own criteria."""
         if not self.foreign:
             return
         names = [named(name) for name in self.foreign][:SHOWN_PLACES]
@@ -207,13 +207,13 @@ class _AnnotationReader:
         what += ", ...)" if len(self.foreign) > len(names) else ")"
         self.problems.add(
             min(self.foreign.values()),
-            f"{what}. Your own criteria go into {CRITERIA_FILE} in the same folder: "
+            f"{what}. Put your own criteria into {CRITERIA_FILE} in the same folder: "
             '[{"id": "' + _example(self.foreign) + '", "text": "what a post that meets it shows"}, ...].',
         )
 
 
 def _plain(name: str) -> str:
-    """An id as it is compared where none is equal: in any case, blanks and hyphens as underscores."""
+    """An id as compared if none is equal: case-insensitive, blanks and hyphens as underscores."""
     return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
@@ -222,7 +222,7 @@ def _example(names: Iterable[str]) -> str:
 
 
 def write_corpus(corpus: Corpus, folder: str | Path) -> None:
-    """Write the three files that `load_corpus` reads back equal; the folder is made where it is missing."""
+    """Write the three files that `load_corpus` reads back equal; the folder is created if it is missing."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, ...]] = [

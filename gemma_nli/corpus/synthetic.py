@@ -1,7 +1,7 @@
 """A made-up corpus in ReDSM5's format, for the demo and for tests: no real person wrote a word of it.
 
-Words alone do not give the labels away: beside sentences that show a symptom stand sentences that deny it, tell it of
-somebody else or use its words for another thing. Most of these are annotated with status 0, as an expert would.
+Words alone do not give the labels away: besides sentences that show a symptom there are sentences that deny it, report
+it of somebody else or use its words in another sense. Most of these are annotated with status 0, as an expert would.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gemma_nli.corpus.redsm5 import Annotation, Corpus, write_corpus
 
 NUM_POSTS = 240
 SEED = 7
-# Posts a symptom has in ReDSM5 (SPECIAL_CASE: our guess); a quarter of its posts has none.
+# Posts per symptom in ReDSM5 (SPECIAL_CASE: our guess); a quarter of its posts have none.
 POSTS_WITH = {
     "DEPRESSED_MOOD": 328,
     "WORTHLESSNESS": 311,
@@ -33,17 +33,17 @@ POSTS_WITH = {
 }
 SHARE_WITHOUT = 0.26
 SYMPTOMS_A_POST = {1: 0.35, 2: 0.40, 3: 0.25}  # of posts that have any
-LURES_A_POST = {0: 0.35, 1: 0.40, 2: 0.25}  # denied, another person's, or the words alone
+LURES_A_POST = {0: 0.35, 1: 0.40, 2: 0.25}  # denied, another person's, or the words in another sense
 SHARE_ANNOTATED = 0.7  # of denials and mentions of others
 
 WHY = {
-    "says": "The writer tells of this of themselves.",
+    "says": "The writer reports this of themselves.",
     "denies": "The writer says that this does not, or no longer, apply to them.",
     "others": "The sentence is about another person, not the writer.",
 }
 README = """# SYNTHETIC
 
-**SYNTHETIC DATA. NO REAL PERSON WROTE ANY OF THIS.** {num_posts} posts put together by `gemma_nli.corpus.synthetic`
+**SYNTHETIC DATA. NO REAL PERSON WROTE ANY OF THIS.** {num_posts} posts assembled by `gemma_nli.corpus.synthetic`
 from sentence templates (seed {seed}), in the format of ReDSM5. Scores on it say nothing about real posts, and nothing
 here may be used to judge a person.
 
@@ -62,7 +62,7 @@ class _Sentence:
 
 
 def synthetic_corpus(num_posts: int = NUM_POSTS, seed: int = SEED) -> Corpus:
-    """Posts of 3 to 9 sentences with none to three symptoms each; the same for the same arguments, everywhere.
+    """Posts of 3 to 9 sentences with none to three symptoms each; the same for the same arguments, on every machine.
 
     Raises:
         ValueError: fewer than one post.
@@ -87,7 +87,9 @@ def synthetic_corpus(num_posts: int = NUM_POSTS, seed: int = SEED) -> Corpus:
 
 
 def write_synthetic(folder: str | Path, num_posts: int = NUM_POSTS, seed: int = SEED) -> Corpus:
-    """Write a synthetic corpus and a README.md that marks it; `load_corpus(folder)` gives the returned corpus again."""
+    """Write a synthetic corpus and a README.md that marks it as synthetic; `load_corpus(folder)` gives the returned
+    corpus again.
+    """
     corpus = synthetic_corpus(num_posts, seed)
     write_corpus(corpus, folder)
     (Path(folder) / "README.md").write_text(README.format(num_posts=num_posts, seed=seed), encoding="utf-8")
@@ -156,7 +158,7 @@ class _Writer:
         return value
 
     def _draw(self, weights: dict[str, int], count: int) -> list[str]:
-        """`count` different names, likelier with more weight."""
+        """`count` different names, more likely with more weight."""
         left: dict[str, float] = dict(weights)
         drawn = []
         for _ in range(count):

@@ -1,7 +1,7 @@
-"""A feature store's shards in a bucket: brought here when asked for, put there when written.
+"""A feature store's shards in a bucket: downloaded when requested, uploaded when written.
 
-A shard's name is the checksum of its bytes, so the folder of a key and its prefix need only be brought to hold the same
-names: nothing is ever changed, and a shard that could not be put there is put there the next time.
+A shard's name is the checksum of its bytes, so the folder of a key and its prefix need only have the same names:
+nothing is ever changed, and a shard that could not be uploaded is uploaded the next time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BucketSync:
         self._damaged: set[str] = set()
 
     def sync(self, key: str) -> None:
-        """Bring the key's shards that are there and not here, and put there those that are only here.
+        """Download the key's shards that are missing here, and upload those that are only here.
 
         Raises:
             StorageError: the bucket cannot be listed or read.
@@ -41,24 +41,24 @@ class BucketSync:
             self.push(key, name)
 
     def push(self, key: str, name: str) -> None:
-        """Put a shard there, once its bytes are what its name says, and what its key stands for."""
+        """Upload a shard, if its bytes match its name, and its key's description."""
         path = self.root / key / name
         try:
             open_shard(path, key)
             for each in (path, path.with_name(META)):
                 self.place.bucket.store((self.place / key / each.name).key, each)
         except StorageError as error:
-            log.warning("features %s: %s is kept here and put there the next time (%s)", key, name, error)
+            log.warning("features %s: %s is kept here and uploaded the next time (%s)", key, name, error)
 
     def drop(self, key: str, names: list[str]) -> None:
-        """Shards that came damaged: removed, as a folder's are."""
+        """Shards that arrived damaged: removed, as in a folder."""
         for name in names:
             self._damaged.add(name)
             self.place.bucket.delete((self.place / key / name).key)
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold a key among machines; those on one machine keep apart by its lock file."""
+        """Lock a key among machines; processes on one machine use its lock file."""
         lease = Lease(self.place / "locks" / f"{key}.json")
         lease.acquire(patient=True)
         try:

@@ -1,4 +1,5 @@
-"""Texts to features, fast: sorted by length, tokenised beside the computing, all poolings out of one forward pass.
+"""Texts to features, fast: sorted by length, tokenised in parallel with the computation, all poolings from one forward
+pass.
 
 Shapes: N texts, B rows of a batch, T tokens, S tokens of all texts end to end, H hidden, V views.
 """
@@ -24,7 +25,7 @@ from gemma_nli.model.encoder import Encoder, Tokens, load_encoder
 from gemma_nli.model.length_batches import token_batches
 
 CHUNK_TEXTS = 2048
-"""Texts tokenised at a time; sorted by characters before and by tokens within, so chunks cost hardly any padding."""
+"""Texts tokenised at a time; sorted by characters before and by tokens within, so chunks need hardly any padding."""
 
 Chunk = tuple[list[int], Tokens]
 """Rows of a request, and their tokens in the same order."""
@@ -35,13 +36,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What a call cost.
+    """The cost of a call.
 
     Args:
         encoded: distinct texts that went through the encoder.
         reused: distinct texts that were in the store.
-        seconds: wall time, waiting for another process included.
-        padding_share: share of the encoder's token slots that held padding, 0..1.
+        seconds: wall time, including waiting for another process.
+        padding_share: share of the encoder's token slots that were padding, 0..1.
     """
 
     encoded: int
@@ -52,7 +53,7 @@ class EncodeReport:
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Features of N distinct texts, ready for `FeatureStore.put`; plain arrays, which travel between machines."""
+    """Features of N distinct texts, ready for `FeatureStore.put`; plain arrays, which can be sent between machines."""
 
     digests: list[bytes]
     lengths: np.ndarray
@@ -67,7 +68,7 @@ class EncodedTexts:
 
     @classmethod
     def joined(cls, pieces: Sequence[EncodedTexts]) -> EncodedTexts:
-        """Pieces encoded apart (one a GPU) as one, so that they become one shard."""
+        """Parts encoded separately (one per GPU) joined, so that they become one shard."""
         if len(pieces) == 1:
             return pieces[0]
         tokens = None
@@ -103,12 +104,12 @@ def encode(
     token_budget_bytes: int | None = None,
     on_progress: Progress | None = None,
 ) -> EncodedTexts:
-    """Every view of the request's distinct texts, and their token states as far as the budget goes.
+    """Every view of the request's distinct texts, and their token states up to the budget.
 
     Args:
         token_budget_bytes: bytes of token states to keep, shortest texts first; the setting's when None.
     Raises:
-        FeatureError: the encoder is not the one, or not of the precision, that the request's key names.
+        FeatureError: the encoder or its precision is not the one that the request's key names.
     """
     check_encoder(request, encoder)
     request = request.subset(request.unique_rows)
@@ -133,7 +134,7 @@ def encode(
             buffer.keep(np.asarray(rows), batch)
 
     done = padded = slots = 0
-    waiting: tuple[list[int], Tensor, Encoded] | None = None  # read back only once the next batch is under way
+    waiting: tuple[list[int], Tensor, Encoded] | None = None  # read back only once the next batch has started
     for chunk_rows, tokens in chunks:
         lengths[chunk_rows] = tokens.lengths
         posts = [request.premises[row] for row in chunk_rows]
@@ -165,10 +166,10 @@ def load_for(request: FeatureRequest) -> Encoder:
 
 
 def check_encoder(request: FeatureRequest, encoder: Encoder) -> None:
-    """Raises FeatureError where features of this encoder would stand under another's key."""
+    """Raises FeatureError if features of this encoder would be stored under another's key."""
     if encoder.identity.fingerprint != request.identity.fingerprint:
         raise FeatureError(
-            f"{encoder.identity.name}: not the files the request names; they changed meanwhile: start again."
+            f"{encoder.identity.name}: not the files the request names; they have changed since: start again."
         )
     if encoder.dtype != request.dtype:
         raise FeatureError(
@@ -201,7 +202,7 @@ def _forward(encoder: Encoder, tokens: Tokens, rows: list[int]) -> tuple[Tensor,
 
 
 def _batches(encoder: Encoder, tokens: Tokens, posts: list[str], batch_tokens: int, longest: int) -> Iterator[Encoded]:
-    """Plain batches; rows of up to `longest` tokens post by post, by `posts`, where that saves work."""
+    """Plain batches; rows of up to `longest` tokens post by post, by `posts`, if that saves work."""
     rows = list(range(len(tokens)))
     if longest:
         groups: dict[str, list[int]] = {}
@@ -210,14 +211,14 @@ def _batches(encoder: Encoder, tokens: Tokens, posts: list[str], batch_tokens: i
         rows = []
         for item in encode_by_prefix(encoder, tokens, list(groups.values()), batch_tokens, longest):
             if isinstance(item, list):
-                rows += item  # those that gain nothing by it
+                rows += item  # those that gain nothing from it
             else:
                 yield Encoded(*item)
     yield from encode_plainly(encoder, tokens, rows, batch_tokens)
 
 
 def _tokenised(request: FeatureRequest, encoder: Encoder, keep_posts: bool) -> Iterator[Chunk]:
-    """Chunks of rows and their tokens, longest texts first, made in a thread while earlier ones are computed."""
+    """Chunks of rows and their tokens, longest texts first, prepared in a thread while earlier ones are computed."""
 
     def tokenise(rows: list[int]) -> Tokens:
         part = request.subset(rows)
@@ -235,7 +236,7 @@ def _tokenised(request: FeatureRequest, encoder: Encoder, keep_posts: bool) -> I
 
 
 def _chunks(request: FeatureRequest, keep_posts: bool) -> Iterator[list[int]]:
-    """Rows by descending number of characters; with `keep_posts` no post is torn apart."""
+    """Rows by descending number of characters; with `keep_posts` no post is split."""
     premises, hypotheses = request.premises, request.hypotheses
     if keep_posts:
         rows = sorted(range(len(premises)), key=lambda row: (-len(premises[row]), premises[row]))
@@ -252,7 +253,7 @@ def _chunks(request: FeatureRequest, keep_posts: bool) -> Iterator[list[int]]:
 
 
 def rows_within(lengths: np.ndarray, row_bytes: int, budget_bytes: int) -> np.ndarray:
-    """(n,) which texts' token states fit a budget, the shortest first: most texts stay whole.
+    """(n,) which texts' token states fit a budget, the shortest first, so that most texts fit.
 
     Args:
         row_bytes: bytes of one token's state.
@@ -264,7 +265,7 @@ def rows_within(lengths: np.ndarray, row_bytes: int, budget_bytes: int) -> np.nd
 
 
 class _TokenStateBuffer:
-    """Token states of those texts that fit the budget, written to their places as batches come."""
+    """Token states of those texts that fit the budget, written in place as batches come."""
 
     def __init__(self, lengths: np.ndarray, hidden: int, request: FeatureRequest, budget_bytes: int) -> None:
         self.dtype = request.dtype

@@ -1,4 +1,4 @@
-"""Features in a trial's hands: pooled vectors and token states of M texts, and which row each text is.
+"""Features as a trial uses them: pooled vectors and token states of M texts, and each text's row.
 
 Shapes: M texts of the block, B rows of a batch, T tokens, S tokens of all texts end to end, H hidden.
 """
@@ -19,7 +19,7 @@ from gemma_nli.features.token_states import TokenStates, as_tensor
 
 
 class StateSource(Protocol):
-    """Token states made on demand, in float32, right-padded with zeros."""
+    """Token states computed on demand, in float32, right-padded with zeros."""
 
     def states(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]: ...
 
@@ -32,7 +32,7 @@ class FeatureBlock:
         digests: (M, 32) content address of each text.
         lengths: (M,) tokens of each text.
         views: pooled vectors, (M, H) float32 each.
-        tokens: token states as far as they were kept.
+        tokens: token states, as far as they were kept.
         request: the texts, needed only to recompute token states that were not kept.
     """
 
@@ -53,7 +53,7 @@ class FeatureBlock:
         """Which row of the block each text (or pair) is: (n,) int64.
 
         Raises:
-            FeatureError: a text that the block's request did not name.
+            FeatureError: a text that is not in the block's request.
         """
         return self.rows_of(text_digests(premises, hypotheses))
 
@@ -64,11 +64,13 @@ class FeatureBlock:
         rows = np.fromiter((self._rows.get(digest, -1) for digest in digests), np.int64, len(digests))
         absent = int((rows < 0).sum())
         if absent:
-            raise FeatureError(f"features: {absent} of {len(rows)} texts were never encoded; name them in the request.")
+            raise FeatureError(
+                f"features: {absent} of {len(rows)} texts were never encoded; include them in the request."
+            )
         return rows
 
     def view(self, name: str) -> Tensor:
-        """A view's vectors (M, H) as a tensor on the same memory: not to be written to."""
+        """A view's vectors (M, H) as a tensor on the same memory; do not write to it."""
         if name not in self.views:
             raise FeatureError(f"features: no view '{name}' in this block; it has {', '.join(self.views) or 'none'}.")
         return as_tensor(self.views[name])
@@ -76,7 +78,7 @@ class FeatureBlock:
     def token_batch(self, rows: Sequence[int] | np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
         """Token states of some texts: h_BTH float32, right-padded with zeros, and mask_BT (bool).
 
-        Kept states are read, the others are computed; the numbers agree to rounding.
+        Kept states are read, the others are computed; the numbers agree up to rounding.
         """
         rows_B = np.asarray(rows, dtype=np.int64)
         lengths_B = self.lengths[rows_B].astype(np.int64)
@@ -114,14 +116,14 @@ class FeatureBlock:
     def _computing(self) -> StateSource:
         if self._source is None:
             if self.request is None:
-                raise FeatureError("features: token states were not kept and the block lacks its request; set it.")
+                raise FeatureError("features: token states were not kept and the block has no request; set it.")
             from gemma_nli.features.encode_texts import EncodedOnDemand
 
             self._source = EncodedOnDemand(self.request, self.rows_of(self.request.digests))
         return self._source
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Plain arrays and nothing else, for an object store; `from_arrays` makes the block again without a copy."""
+        """Only plain arrays, for an object store; `from_arrays` rebuilds the block without a copy."""
         arrays = {"digests": self.digests, "lengths": self.lengths, "hidden_size": np.array(self.hidden_size)}
         arrays |= {f"view:{name}": array for name, array in self.views.items()}
         if self.tokens is not None:
@@ -140,6 +142,6 @@ class FeatureBlock:
 
 
 class FeatureSource(Protocol):
-    """Where a trial gets its features: the store itself, or what a sweep shares of it."""
+    """Where a trial gets its features: the store itself, or the part of it that a sweep shares."""
 
     def load(self, request: FeatureRequest) -> FeatureBlock: ...

@@ -1,8 +1,8 @@
 """Causal attention and joint pairs: a post is encoded once, its criteria continue from its key/value cache.
 
 In a causal model the states of a post do not depend on the criterion behind it, so pairs that begin with the same
-tokens share those tokens' states up to rounding. Posts stand left-padded in a batch, which keeps the real tokens of a
-pair side by side in the cache: sliding windows count slots, and padding between post and criterion would shift them.
+tokens share those tokens' states up to rounding. Posts are left-padded in a batch, which keeps the real tokens of
+a pair adjacent in the cache: sliding windows count slots, and padding between post and criterion would shift them.
 
 Shapes: G posts, B pairs, P prefix tokens, S suffix tokens, H hidden.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import DynamicCache
 
 LEAST_SAVING = 0.1
-"""Share of a post's tokens that must be saved: below it a second, smaller forward pass costs more than it spares."""
+"""Share of a post's tokens that must be saved: below it a second, smaller forward pass costs more than it saves."""
 EXPANSION = 8
 """Cache slots of a batch of pairs, over the batch's token budget: bounds the memory of expanded caches."""
 
@@ -34,7 +34,7 @@ Batch = tuple[list[int], Tensor, Tensor, int, int]
 def encode_by_prefix(
     encoder: Encoder, tokens: Tokens, groups: Sequence[Sequence[int]], batch_tokens: int, longest: int
 ) -> Iterator[Batch | list[int]]:
-    """Batches of the groups' rows; and a list of the rows that gain nothing and are left to the plain way.
+    """Batches of the groups' rows; and a list of the rows that gain nothing and are encoded the plain way.
 
     Args:
         groups: rows of `tokens` that belong to one post each.
@@ -56,10 +56,10 @@ def encode_by_prefix(
 
 
 def shared_prefix(sequences: list[list[int]]) -> int:
-    """Tokens that all sequences begin with, leaving each at least one of its own."""
+    """Tokens that all sequences start with, leaving each at least one of its own."""
     if len(sequences) < 2:
         return 0
-    low, high = min(sequences), max(sequences)  # all others lie between them and share what these two share
+    low, high = min(sequences), max(sequences)  # all others lie difference and share what these two share
     longest = min(map(len, sequences)) - 1
     return next((place for place in range(longest) if low[place] != high[place]), longest)
 
@@ -112,7 +112,7 @@ def _encode_posts(
 def _continue(
     encoder: Encoder, h_GPH: Tensor, mask_GP: Tensor, cache: DynamicCache, places: list[int], suffixes: list[list[int]]
 ) -> tuple[Tensor, Tensor]:
-    """Pairs' whole states: their post's, then those of the tokens that follow, run from the post's cache."""
+    """Pairs' whole states: their post's, then those of the tokens that follow, computed from the post's cache."""
     places_B = torch.tensor(places)
     lengths_B = torch.tensor([len(suffix) for suffix in suffixes])
     width = int(lengths_B.max())

@@ -1,7 +1,7 @@
-"""Whether prefix reuse gives this model's own states: compared on it, never concluded from what its forward takes.
+"""Whether prefix reuse gives this model's own states: tested on the model, never inferred from its forward's signature.
 
 Hybrids (Falcon-H1, LFM2, Qwen3-Next and their like) keep running states in their caches, which padding changes and
-which a second batch that goes on from the same post finds used up.
+which are used up when a second batch continues from the same post.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from gemma_nli.model.probing.encoding_manner import FAILURES, affordable_tokens,
 
 log = logging.getLogger(__name__)
 POSTS, CRITERIA = (3, 11, 23, 40), (1, 4, 9)
-"""Tokens of the posts and of the criteria that are tried with each other."""
+"""Tokens of the posts and of the criteria that are tested with each other."""
 BATCHES = (16, 90, 4096)
 """Token budgets: a post and one of its pairs at a time, some of them, all together."""
 _WINDOW = re.compile("window|chunk|local")
 
 
 def reusable_tokens(encoder: Encoder) -> int:
-    """Tokens up to which pairs may go on from their post's cache: 0 where the encoder gave other states by it.
+    """Tokens up to which pairs may continue from their post's cache: 0 if that gave other states.
 
-    Found once for an encoder and kept with its other probes.
+    Measured once per encoder and kept with its other probes.
     """
     if not _takes_cache(encoder):
         return 0
@@ -38,7 +38,7 @@ def reusable_tokens(encoder: Encoder) -> int:
 
 
 def _takes_cache(encoder: Encoder) -> bool:
-    """What costs nothing to see: it is passed a cache and positions, sees backwards only and takes padding."""
+    """The cheap checks: it takes a cache and positions, is causal, and accepts padding."""
     takes_cache = {"past_key_values", "position_ids"} <= encoder.takes
     manner = encoder.manner
     fits = set(manner.padding) == {"right", "left"} and not manner.put_back and not manner.segments
@@ -60,13 +60,13 @@ def _tried(encoder: Encoder) -> int:
 
 
 def _windows(config: Any) -> list[int]:
-    """Sizes of windows that layers look back through, as far as the config names them."""
+    """Sizes of the layers' attention windows, as far as the config names them."""
     return sorted({v for k, v in config.to_dict().items() if _WINDOW.search(k) and type(v) is int and v > 1})
 
 
 @torch.inference_mode()
 def _equal(encoder: Encoder, posts: list[int]) -> bool:
-    """Whether each post with each criterion has by reuse, in batches of several sizes, what it has alone."""
+    """Whether each post with each criterion gets the same states by reuse, in batches of several sizes, as alone."""
     ids, draw = encoder.ordinary_ids(), torch.Generator().manual_seed(1)
 
     def text(length: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a trial asks of the feature store: which texts, seen how, by which encoder; and the key that this amounts to."""
+"""What a trial requests from the feature store: which texts, encoded how, by which encoder; and the resulting key."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MIXED_PRECISION = {"float32": "none", "bfloat16": "bf16", "float16": "fp16"}
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """Texts and the views wanted of them. Travels between processes: its precision is resolved where it was made.
+    """Texts and the views wanted of them. Sent between processes: its precision is resolved where it was created.
 
     Args:
         premises: posts; with `hypotheses` None each is encoded alone.
-        hypotheses: criteria, one a premise: each pair is one sequence.
+        hypotheses: criteria, one per premise: each pair is one sequence.
         views: pooled vectors, as `view_name` of model/pooling/ names them: `mean`, `first_k:4`.
         with_tokens: whether token states are wanted too (learned poolings).
-        precision: the compute dtype, `float32` for one; resolved from `device` when empty.
+        precision: the compute dtype, such as `float32`; resolved from `device` when empty.
     """
 
     model: ModelConfig
@@ -66,7 +66,7 @@ class FeatureRequest:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Everything but the text itself that a vector depends on. Prefix reuse and batch sizes are not in it."""
+        """Everything a vector depends on except the text itself. Prefix reuse and batch sizes are not part of it."""
         return {
             "encoder": self.identity.fingerprint,
             "template": self.template,
@@ -82,7 +82,7 @@ class FeatureRequest:
 
     @cached_property
     def digests(self) -> list[bytes]:
-        """A text's (or pair's) content address, one a row."""
+        """A text's (or pair's) content address, one per row."""
         return text_digests(self.premises, self.hypotheses)
 
     @cached_property
@@ -146,7 +146,7 @@ def view_pooler(view: str, hidden_size: int) -> Pooler:
 
 
 def text_digests(premises: Sequence[str], hypotheses: Sequence[str] | None) -> list[bytes]:
-    """One sha256 a row: of the premise, or of both texts' digests; each distinct text is read once."""
+    """One sha256 per row: of the premise, or of both texts' digests; each distinct text is read once."""
     known: dict[str, bytes] = {}
 
     def digest(text: str) -> bytes:

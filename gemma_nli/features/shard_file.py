@@ -1,4 +1,5 @@
-"""One file of features: safetensors named by the checksum of its bytes, written whole or not at all, read in place.
+"""One file of features: safetensors named by the checksum of its bytes, written completely or not at all, read in
+place.
 
 The header is written and parsed here (it is 8 bytes of length and JSON) because the safetensors package copies what it
 reads: a memory map keeps one copy in the page cache for all processes, and bfloat16 has no numpy type.
@@ -26,18 +27,18 @@ FORMAT = "gemma_nli.features/1"
 TEMPORARY = ".tmp-"
 _TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-"""bfloat16 travels as uint16 that carry its bits."""
+"""bfloat16 is stored as uint16 with the same bits."""
 
 
 class DamagedShard(Exception):
-    """A file that is not what its name says: never read from, recomputed instead."""
+    """A file whose content does not match its name: never read, recomputed instead."""
 
 
 @dataclass
 class Shard:
     """Some texts' features: `digests` (n, 32), `lengths` (n,), `view:NAME` (n, H), `tokens` (S, H), `offsets` (n + 1).
 
-    A text whose tokens were not kept spans nothing in `offsets`.
+    A text whose tokens were not kept has an empty span in `offsets`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -62,7 +63,7 @@ class Shard:
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[tuple[BinaryIO, list[str]]]:
-    """A temporary file that becomes `folder / names[0]` when the block ends well, and is gone when it does not."""
+    """A temporary file that becomes `folder / names[0]` if the block succeeds, and is deleted if not."""
     temporary = folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"
     names: list[str] = []
     try:
@@ -86,7 +87,7 @@ def write_shard(folder: Path, key: str, arrays: Mapping[str, np.ndarray], types:
     """Write one shard and give its path.
 
     Args:
-        types: safetensors type names of arrays whose numpy type does not tell it (`{"tokens": "BF16"}`).
+        types: safetensors type names of arrays whose numpy type does not show it (`{"tokens": "BF16"}`).
     Raises:
         OSError: no room, no permission; nothing is left behind.
     """
@@ -118,13 +119,13 @@ _verified: set[tuple[str, int, int, int]] = set()
 
 
 def open_shard(path: Path, key: str, trust: bool = True) -> Shard:
-    """Map a shard into memory, its checksum verified once a process.
+    """Map a shard into memory, its checksum verified once per process.
 
     Args:
         trust: whether an earlier check by this process is enough.
     Raises:
-        DamagedShard: not the bytes its name promises, or another key's.
-        FileNotFoundError: gone meanwhile.
+        DamagedShard: the bytes do not match its name, or it is another key's.
+        FileNotFoundError: deleted meanwhile.
     """
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())

@@ -1,4 +1,4 @@
-"""Which of a key's shards hold what: opened, verified, and searched by the texts' digests.
+"""What each of a key's shards contains: opened, verified, and searched by the texts' digests.
 
 Shapes: N distinct texts of a request, H hidden, S tokens of all texts end to end.
 """
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 TOKENS = "tokens"
 Places = tuple[np.ndarray, np.ndarray]
-"""(N,) shard number, -1 where none has it; (N,) row in that shard."""
+"""(N,) shard number, -1 if none has it; (N,) row in that shard."""
 
 
 class KeyIndex:
@@ -32,7 +32,7 @@ class KeyIndex:
         self._unsaved: list[Shard] = []
 
     def refresh(self) -> list[str]:
-        """Open shards that came, forget those that went, and remove damaged ones: their texts are computed again.
+        """Open new shards, forget deleted ones, and remove damaged ones, whose texts are computed again.
 
         Returns:
             The names of the damaged ones.
@@ -51,7 +51,7 @@ class KeyIndex:
                 _remove(path)
                 damaged.append(name)
             except FileNotFoundError:
-                log.debug("features %s: %s went while it was opened", self.key, name)
+                log.debug("features %s: %s was deleted while being opened", self.key, name)
             except OSError as error:
                 log.warning("features %s: %s cannot be read (%s)", self.key, name, error.strerror or error)
         return damaged
@@ -73,7 +73,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("features: %s stays, unused: %s", path.name, error.strerror or error)
+        log.warning("features: %s is kept but not used: %s", path.name, error.strerror or error)
 
 
 class Located:
@@ -117,7 +117,7 @@ class Located:
         return into
 
     def tokens(self, chosen: np.ndarray, dtype: str) -> TokenStates:
-        """A copy of the stored token states of some of the texts; a text without spans nothing."""
+        """A copy of the stored token states of some of the texts; a text without any has an empty span."""
         shard_N, row_N = (places[chosen] for places in self._place(TOKENS))
         counts = np.where(shard_N >= 0, self.lengths[chosen], 0).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -131,7 +131,7 @@ class Located:
         return TokenStates(flat_SH, offsets, dtype)
 
     def block(self, request: FeatureRequest) -> FeatureBlock:
-        """The request's block: on the shards' own memory where they hold the same texts in one order, else a copy."""
+        """The request's block: on the shards' own memory if they hold the same texts in one order, else a copy."""
         parts = [f"view:{view}" for view in request.views]
         with_tokens = request.with_tokens and bool(self.has(TOKENS).any())
         shared = self._shared([*parts, "lengths", *([TOKENS] if with_tokens else [])])

@@ -1,10 +1,10 @@
-"""Vectors of a frozen encoder on disk: computed once a key and text, shared by all who ask, never wrong.
+"""Vectors of a frozen encoder on disk: computed once per key and text, shared by all users, always verified.
 
     root/<key>/meta.json                      what the key stands for
     root/<key>/shard-<sha256>.safetensors     features of some texts; its name is the checksum of its bytes
-    root/locks/<key>.lock                     held while a key is added to; freed by the system when its holder dies
+    root/locks/<key>.lock                     held while a key is added to; released by the system when its holder dies
 
-A shard is written whole or not at all and never changed; what is not the bytes its name promises is removed and its
+A shard is written whole or not at all and never changed; a file whose bytes do not match its name is removed and its
 texts are computed again. Several shards may hold parts of one text: its views, another k, its token states.
 """
 
@@ -52,10 +52,10 @@ log = logging.getLogger(__name__)
 class FeatureStore:
     """A FeatureSource on a folder; each process opens its own on the same root.
 
-    In a bucket the folder is this machine's mirror of it, and whoever has written a shard puts it there.
+    In a bucket the folder is this machine's mirror of it, and whoever writes a shard uploads it.
 
     Raises:
-        FeatureError: the root is there and is no folder.
+        FeatureError: the root exists and is not a folder.
     """
 
     def __init__(self, root: Place | str, settings: FeaturesConfig | None = None) -> None:
@@ -69,7 +69,7 @@ class FeatureStore:
         self._locks: dict[str, FileLock] = {}
 
     def load(self, request: FeatureRequest) -> FeatureBlock:
-        """The request's features, what is missing computed first; memory-mapped where one shard holds them all."""
+        """The request's features, missing ones computed first; memory-mapped if one shard holds them all."""
         self.ensure(request)
         self._touch(request.key)
         return self._locate(request).block(request)
@@ -77,11 +77,11 @@ class FeatureStore:
     def ensure(
         self, request: FeatureRequest, encoder: Encoder | None = None, on_progress: Progress | None = None
     ) -> EncodeReport:
-        """Compute what is missing, once: who asks meanwhile waits, then finds it done.
+        """Compute what is missing, once: others who ask meanwhile wait, then find it done.
 
         Args:
             encoder: used in place of loading the request's own.
-            on_progress: told (texts done, texts to do) after each batch.
+            on_progress: called with (texts done, texts to do) after each batch.
         """
         start, encoded, padding = time.perf_counter(), 0, 0.0
         if self.missing(request):
@@ -98,7 +98,7 @@ class FeatureStore:
         return EncodeReport(encoded, len(request.unique_rows) - encoded, time.perf_counter() - start, padding)
 
     def missing(self, request: FeatureRequest) -> list[int]:
-        """The request's rows (the first of each distinct text) of which something asked for is not in the store.
+        """The request's rows (the first of each distinct text) for which something requested is not in the store.
 
         Token states that do not fit `features.token_budget_gib` are not missing.
         """
@@ -115,7 +115,7 @@ class FeatureStore:
         """Write one shard of what the store lacks of these features.
 
         Returns:
-            Its path; None where nothing was new, or nothing could be written (a full disk): then a warning is logged
+            Its path; None if nothing was new, or nothing could be written (a full disk): then a warning is logged
             and this store object serves the features from memory.
         """
         key, folder = request.key, self.root / request.key
@@ -143,7 +143,7 @@ class FeatureStore:
         return upkeep.entries(self._own_folder())
 
     def verify(self, repair: bool = False) -> list[Finding]:
-        """What is wrong in the folder, every byte read; `repair` removes what is damaged, to be encoded again."""
+        """What is wrong in the folder, every byte read; `repair` removes damaged files, to be encoded again."""
         return upkeep.verify(self._own_folder(), repair)
 
     def prune(
@@ -153,23 +153,23 @@ class FeatureStore:
         everything: bool = False,
         dry_run: bool = False,
     ) -> list[Pruned]:
-        """Remove some keys, those unused for long, or all; what `dry_run` would remove is told and stays."""
+        """Remove some keys, those unused for long, or all; with `dry_run` they are listed and kept."""
         return upkeep.prune(self._own_folder(), keys, older_than_seconds, everything, dry_run)
 
     def _own_folder(self) -> Path:
-        """The folder, for its upkeep; a mirror's would tell of this machine only."""
+        """The folder, for maintenance; a mirror's would show this machine only."""
         if self.bucket_sync is not None:
             raise FeatureError(
-                f"{self.bucket_sync.place}: `features` looks after folders; list and delete what a bucket "
-                "holds with its own tools: whatever is missing is encoded again."
+                f"{self.bucket_sync.place}: `features` manages folders only; list and delete a bucket's content "
+                "with its own tools: whatever is missing is encoded again."
             )
         return self.root
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold a key for writing, again if this thread holds it already.
+        """Lock a key for writing; reentrant within a thread.
 
-        Where no lock file can be made (a full or read-only disk) the work goes on without, with a warning.
+        If no lock file can be created (a full or read-only disk) the work continues without one, with a warning.
         """
         lock = None
         try:
@@ -181,7 +181,7 @@ class FeatureStore:
                 lock.acquire()
         except OSError as error:
             lock = None
-            log.warning("features %s: no lock (%s); going on without", key, error.strerror or error)
+            log.warning("features %s: no lock (%s); continuing without one", key, error.strerror or error)
         with ExitStack() as held:
             if lock is not None:
                 held.callback(lock.release)
@@ -198,12 +198,12 @@ class FeatureStore:
         return self._locks[key]
 
     def _clear_temporaries(self, key: str) -> None:
-        """What a killed writer left: whoever holds the lock is the only writer."""
+        """Files left by a killed writer: whoever holds the lock is the only writer."""
         for path in (self.root / key).glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
     def _refresh(self, key: str) -> None:
-        """See the key's shards as they are now, on this disk and, for a prefix, there."""
+        """Refresh the key's shards, from this disk and, for a prefix, from the bucket."""
         if self.bucket_sync is not None:
             self.bucket_sync.sync(key)
         damaged = self._index(key).refresh()
@@ -218,12 +218,12 @@ class FeatureStore:
         return self._index(request.key).locate([digests[row] for row in request.unique_rows])
 
     def _token_budget_left(self, request: FeatureRequest, located: Located) -> int:
-        """Bytes that the request's token states may still take, beside those stored."""
+        """Bytes that the request's token states may still take, besides those stored."""
         stored = int(located.lengths[located.has(TOKENS)].sum()) * (located.hidden_size or 0) * request.dtype.itemsize
         return int(self.settings.token_budget_gib * 2**30) - stored
 
     def _tokens_due(self, request: FeatureRequest, located: Located) -> np.ndarray:
-        """(N,) which known texts' token states are not stored though the budget has room for them."""
+        """(N,) which known texts' token states are not stored although the budget has room for them."""
         candidates = np.flatnonzero(~located.has(TOKENS) & (located.lengths >= 0))
         row_bytes = (located.hidden_size or 0) * request.dtype.itemsize
         fits = rows_within(located.lengths[candidates], row_bytes, self._token_budget_left(request, located))

@@ -1,4 +1,4 @@
-"""Token states of many texts end to end, read where they lie.
+"""Token states of many texts end to end, read in place.
 
 Shapes: M texts, S tokens of all texts end to end, H hidden.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenStates:
-    """Token states of M texts end to end; a text whose states were not kept spans nothing.
+    """Token states of M texts end to end; a text whose states were not kept has an empty span.
 
     Args:
         flat_SH: in the compute dtype; bfloat16 as uint16 that carry its bits.
@@ -34,7 +34,7 @@ class TokenStates:
 
 
 class _Borrowed:
-    """Memory of a read-only array, offered as writable: torch warns of every read-only array it is given."""
+    """Memory of a read-only array, declared writable: torch warns about every read-only array it gets."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.owner = array

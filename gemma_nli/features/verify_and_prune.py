@@ -25,11 +25,11 @@ class StoreEntry:
     """One key's folder, in figures.
 
     Args:
-        about: what the key stands for (meta.json); empty where that is unreadable.
+        about: what the key stands for (meta.json); empty if that is unreadable.
         texts: distinct texts with any feature.
         with_tokens: texts whose token states are kept.
-        shards: sound shards.
-        damaged: shards that are not what their names say.
+        shards: valid shards.
+        damaged: shards that do not match their names.
         last_used: seconds since the epoch.
     """
 
@@ -51,7 +51,7 @@ class StoreEntry:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong in the store's folder, and whether it was mended (removed: to be encoded again)."""
+    """Something wrong in the store's folder, and whether it was repaired (removed: to be encoded again)."""
 
     key: str
     file: str
@@ -61,7 +61,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Pruned:
-    """A key that was (or with dry_run would be) removed; `busy` is one that stays as another process adds to it."""
+    """A key that was (or with dry_run would be) removed; `busy` is one that is kept because another process is adding
+    to it.
+    """
 
     entry: StoreEntry
     removed: bool
@@ -129,8 +131,9 @@ def verify(root: Path, repair: bool = False) -> list[Finding]:
     """Read every byte of every shard against its checksum.
 
     Args:
-        repair: remove damaged shards and what killed writers left; their texts are encoded again when next asked for.
-            Files that are not the store's stay.
+        repair: remove damaged shards and files left by killed writers; their texts are encoded again when next
+        requested. Files
+            that are not the store's are kept.
     """
     findings: list[Finding] = []
     for key in keys(root):
@@ -158,12 +161,12 @@ def prune(
     everything: bool = False,
     dry_run: bool = False,
 ) -> list[Pruned]:
-    """Remove keys: those named (a beginning that fits one key is enough), those unused for long, or all.
+    """Remove keys: those named (a unique prefix is enough), those unused for long, or all.
 
     Processes that have a key open keep reading it; one that is being added to is left alone.
 
     Raises:
-        FeatureError: a name that fits no key, or several.
+        FeatureError: a name that matches no key, or several.
     """
     found = {item.key: item for item in entries(root)}
     to_remove = {_resolve(name, found) for name in chosen}
@@ -188,13 +191,13 @@ def prune(
 def _resolve(name: str, found: dict[str, StoreEntry]) -> str:
     fitting = [key for key in found if name and key.startswith(name)]
     if len(fitting) != 1:
-        what = "fits several keys" if fitting else f"no such key{did_you_mean(name, found)}"
+        what = "matches several keys" if fitting else f"no such key{did_you_mean(name, found)}"
         raise FeatureError(f"features '{name}': {what}")
     return fitting[0]
 
 
 class _locked:
-    """Hold a key's lock if nobody else does; gives whether it is held. Lock files stay: removing one would make two."""
+    """Take a key's lock if it is free; gives whether it is held. Lock files are kept: removing one would allow two."""
 
     def __init__(self, root: Path, key: str) -> None:
         (root / LOCKS).mkdir(exist_ok=True)

@@ -1,1 +1,3 @@
-"""One configuration on this machine, without Ray: trained, journalled, shown in MLflow, run again, used."""
+"""One configuration on this machine, without Ray: trained, journalled, shown in MLflow, run again, used for
+predictions.
+"""

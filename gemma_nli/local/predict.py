@@ -1,7 +1,7 @@
 """`gemma-nli predict`: a CSV of pairs, or of posts alone, scored batch by batch in bounded memory.
 
-The file is read by the corpora's own strict reader (`corpus/csv_files.py`): what is scored is what the row holds, or
-the file is refused with every line that is not in order.
+The file is read by the corpora's own strict reader (`corpus/csv_files.py`): each row is scored exactly as
+written, or the file is refused with every invalid line.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def predict_file(
     on_progress: Callable[[int], object] | None = None,
     replace: bool = False,
 ) -> Predicted:
-    """Write `source` with its scores to `target`, whole or not at all; rows keep their order, other columns stay.
+    """Write `source` with its scores to `target`, completely or not at all; rows keep their order, other columns stay.
 
     With `premise` and `hypothesis` (or `text`, `criterion`; in any case) a row gets `probability` and `label`; with
     `premise` alone it gets a probability and a label for each criterion that the model knows, and the threshold. The
     output has the input's separator, and is read back equal.
 
     Args:
-        chunk: rows in memory at a time.
+        chunk: rows held in memory at a time.
         on_progress: called with the rows done so far.
-        replace: write over a file that is there.
+        replace: overwrite an existing file.
     Raises:
-        ConfigError: the file is missing, the target is there or cannot be, or a column has the name of a score.
-        CorpusError: every line of the file that is not strict CSV or lacks a text. No message holds a text.
+        ConfigError: the file is missing, the target exists or cannot be written, or a column has the name of a score.
+        CorpusError: every line of the file that is not strict CSV or lacks a text. No message contains a text.
     """
     check_target(target, replace)
     problems = FileProblems(source.name)
@@ -66,7 +66,7 @@ def predict_file(
             out.write(csv_line([*header.names, *added], header.separator, "\n"))
             for rows in _batched(_sound_rows(source, header, places, problems), chunk):
                 if problems.count:
-                    continue  # only read on, for the other problems
+                    continue  # only read further for other problems
                 scores = scorer.answer(pd.DataFrame({name: [row[at] for row in rows] for name, at in places.items()}))
                 cells = zip(*(map(str, scores[name].tolist()) for name in added), strict=True)
                 out.writelines(
@@ -83,19 +83,19 @@ def predict_file(
 
 
 def check_target(target: Path, replace: bool = False) -> None:
-    """Make the folder of an output file, if it is not there.
+    """Create the folder of an output file, if it does not exist.
 
     Raises:
-        ConfigError: the file is there and is not to be replaced, is a folder, or cannot be written where it is to lie.
+        ConfigError: the file exists and may not be replaced, is a folder, or cannot be written there.
     """
     if target.is_dir():
         raise ConfigError(f"--output: {target} is a folder; name a file.")
     if target.exists() and not replace:
-        raise ConfigError(f"--output: {target} is there already; name another file, or --replace it.")
+        raise ConfigError(f"--output: {target} already exists; name another file, or --replace it.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--output: the folder {target.parent} cannot be made: {error.strerror}.") from None
+        raise ConfigError(f"--output: the folder {target.parent} cannot be created: {error.strerror}.") from None
     if not os.access(target.parent, os.W_OK):
         raise ConfigError(f"--output: the folder {target.parent} cannot be written to.")
 
@@ -114,7 +114,7 @@ def count_rows(source: Path) -> int:
 
 
 def _columns(source: Path, problems: FileProblems) -> tuple[CsvHeader, dict[str, int]]:
-    """The header, and where `premise` (and `hypothesis`, if it is there) stand in a row."""
+    """The header, and where `premise` (and `hypothesis`, if present) are in a row."""
     if not source.is_file():
         raise ConfigError(f"--input: {source}: no such file.")
     header = read_header(source, KNOWN, problems)
@@ -128,12 +128,12 @@ def _columns(source: Path, problems: FileProblems) -> tuple[CsvHeader, dict[str,
             places[column] = names.index(found[0])
     if header is not None and "premise" not in places and not problems.count:
         what = missing_column("premise", header, KNOWN)
-        problems.add(header.line, f"{what} A file needs premise (and hypothesis, unless for all criteria).")
+        problems.add(header.line, f"{what} A file needs premise (and hypothesis, unless all criteria are scored).")
     if header is not None and "hypothesis" not in places:
         near = difflib.get_close_matches("hypothesis", header.folded, n=1, cutoff=0.8)
         if near:
             problems.add(
-                header.line, f"column '{near[0]}' is not read; name it hypothesis, or drop it for all criteria."
+                header.line, f"column '{near[0]}' is not read; name it hypothesis, or remove it to score all criteria."
             )
     _refuse_any(source, problems)
     assert header is not None

@@ -1,4 +1,4 @@
-"""`gemma-nli reproduce RUN_ID`: the configuration from MLflow alone, trained anew, its numbers beside the old ones."""
+"""`gemma-nli reproduce RUN_ID`: the configuration from MLflow alone, trained again, its numbers beside the old ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NOTED = {
     "cpu_name": "the CPU",
 }
 TOLERANCE = 1e-6
-"""How far a number may lie from the recorded one. A fold trained beside fewer others than then, as where a killed trial
-was resumed, ends up to 1e-7 apart (float32 sums cut differently); one decision that changed moves F1 by far more."""
+"""How far a number may lie from the recorded one. A fold trained beside fewer others than then, as when a killed trial
+was resumed, differs by up to 1e-7 (float32 sums are split differently); one changed decision moves F1 by far more."""
 _LEFT_OUT = ("system/", "sweep/")
 
 
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def difference(self) -> float:
-        """0 where both are equal, or both are no number."""
+        """0 if both are equal, or both are NaN."""
         if self.recorded == self.now or (math.isnan(self.recorded) and math.isnan(self.now)):
             return 0.0
         return self.now - self.recorded
@@ -64,7 +64,7 @@ class Reproduction:
 
     @property
     def moved(self) -> list[Row]:
-        """Metrics that are not equal to the last bit, the farthest first."""
+        """Metrics that are not equal to the last bit, the largest difference first."""
         apart = [row for row in self.rows if row.difference != 0]
         return sorted(apart, key=lambda row: -math.inf if math.isnan(row.difference) else -abs(row.difference))
 
@@ -79,8 +79,8 @@ def reproduce(
     """Run a recorded trial again, in a folder that is deleted, and compare. Nothing is written to MLflow.
 
     Args:
-        overrides: settings that say where things lie here, as data.data_dir; one that decides numbers is noted.
-        storage: a sweep's storage folder, for its encoded texts.
+        overrides: settings that say where things are here, such as data.data_dir; one that affects the numbers is
+        noted. storage: a sweep's storage folder, for its encoded texts.
     Raises:
         TrackingError: no such run, a run without a config.yaml, or the store cannot be reached.
     """
@@ -110,7 +110,7 @@ def _notes(then: Mapping[str, str], again: LocalRun, config: RunConfig, recorded
     for tag in sorted(versions):
         yield f"{tag.removeprefix('version.')} differs: {then[tag]} then, {now[tag]} now"
     if then.get("gemma_nli.git_dirty") == "true":
-        yield "the code then had changes that were in no commit"
+        yield "the code then had uncommitted changes"
     changed = {k for k, v in config.canonical().items() if recorded.canonical().get(k) != v}
     if changed:
-        yield f"other settings than then: {', '.join(sorted(changed))}"
+        yield f"settings changed since then: {', '.join(sorted(changed))}"

@@ -1,7 +1,7 @@
 """`gemma-nli train`: one configuration cross-validated here, its journal the truth, its MLflow run a projection of it.
 
-The same key gives the same numbers, so a run that was cut off goes on after its last finished fold, and one that has
-finished is shown from its journal; `again` trains it anew.
+The same key gives the same numbers, so an interrupted run continues after its last finished fold, and a finished one is
+shown from its journal; `again` trains it again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DRAIN_SECONDS = 20.0
 class LocalRun:
     """How a run went. `folder` holds its journal (and, without MLflow, its artifacts); `run_id` is None without MLflow.
 
-    reused: nothing was trained, the journal was finished already. notes: what its user should know.
+    reused: nothing was trained, the journal was already finished. notes: what the user should know.
     """
 
     record: TrialRecord
@@ -76,20 +76,20 @@ def run_here(
 
     Args:
         output: folder of the journal; else `default_output()`.
-        storage: a sweep's storage folder, for its encoded texts; else the default one, or without MLflow the output's.
-        tags: the user's own tags of the run; `note` is its description.
+        storage: a sweep's storage folder, for its encoded texts; by default the default one, or without MLflow the
+        output's. tags: the user's own tags of the run; `note` is its description.
         again: train all folds anew, also those that an earlier run finished.
-        listeners: told as the folds go on.
+        listeners: called as folds end.
     Raises:
         CorpusError, EncoderError, TrackingError: before anything is trained.
         TrainingError: a fold cannot be trained; the run is then FAILED in MLflow, with the reason.
-        TrialCrashed: the same of an exception that is no mistake of the user's.
+        TrialCrashed: the same for an exception that is not the user's mistake.
     """
     began = time.monotonic()
     corpus = load_corpus(config.data.data_dir, config.data.log_text)
     pairs = build_pairs(corpus, config.data)
     encoder = identify_encoder(config.model).fingerprint
-    resolve_device(config.device)  # one that is not there is a mistake now, and no failed run
+    resolve_device(config.device)  # a missing one is an error now, not a failed run
     journal = TrialJournal(output or default_output(), trial_key(config, pairs.fingerprint, encoder))
     features = FeatureStore(_features_folder(config, output, storage), config.features)
     facts = {**environment_tags(), "gemma_nli.computed_by": "train"}
@@ -105,7 +105,7 @@ def run_here(
         run_id = delivery.finish(record)
         if reused:
             delivery.notes.append(
-                "this configuration was trained before; its numbers are shown. --again trains it anew."
+                "this configuration was already trained; its numbers are shown. --again trains it again."
             )
         warning = learning_warning(result.folds, config)
         delivery.notes[:0] = [*corpus_notes(corpus, pairs), *([warning] if warning else [])]
@@ -115,19 +115,19 @@ def run_here(
 
 
 def _features_folder(config: RunConfig, output: Path | None, storage: Place | None) -> Place:
-    """Encoded texts are shared with sweeps; a run without MLflow writes to nothing but its output folder."""
+    """Encoded texts are shared with sweeps; a run without MLflow writes only to its output folder."""
     shared = home() / "storage" if config.mlflow.enabled else output or default_output()
     return (storage or shared) / "features"
 
 
 @contextmanager
 def _ends_shown(journal: TrialJournal, delivery: _MlflowDelivery) -> Iterator[None]:
-    """A run that fails, or that Ctrl-C cuts off, is left in MLflow as what it is."""
+    """A run that fails, or that Ctrl-C interrupts, is shown as such in MLflow."""
     try:
         yield
     except BaseException as error:
         record = journal.read(weights=True)
-        if record is not None:  # else the journal could not even be begun
+        if record is not None:  # else the journal could not even be started
             delivery.finish(record, unfinished="running" if isinstance(error, Exception) else "stopped")
         raise
 
@@ -146,7 +146,7 @@ class _MlflowDelivery(IgnoreEvents):
     def __enter__(self) -> _MlflowDelivery:
         if self.config.mlflow.enabled:
             self.tracker = MlflowTracker(self.config.mlflow, self.config.experiment)
-            _ = self.tracker.experiment_id  # an unreachable store is a mistake now, and only a delay later
+            _ = self.tracker.experiment_id  # an unreachable store is an error now, and only a delay later
             self.outbox = Outbox(self.journal.folder / PENDING_FILE)
         return self
 
@@ -174,7 +174,9 @@ class _MlflowDelivery(IgnoreEvents):
             return None
         self.outbox.submit(self.journal.key, partial(self._deliver, unfinished))
         if not self.outbox.drain(DRAIN_SECONDS):
-            self.notes.append(f"MLflow has not got the run yet ({self.outbox.last_error}); the same command sends it.")
+            self.notes.append(
+                f"MLflow does not have the run yet ({self.outbox.last_error}); the same command sends it."
+            )
             return None
         return self.tracker.known_trials(None)[self.journal.key][0]
 

@@ -1,7 +1,7 @@
 """`gemma-nli train-simple`: one split by post into train, validation and test; the epoch of the best validation F1.
 
 The split is cut from the folds that a cross-validation has: one fold tests, the next validates, the others train.
-No test pair is looked at before the weights of the best epoch are fixed.
+No test pair is used before the weights of the best epoch are fixed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True)
 class SimpleResult:
-    """`history`: each of PER_EPOCH, one value an epoch. `metrics`: test_accuracy, test_f1, test_auc, best_val_f1..."""
+    """`history`: each of PER_EPOCH, one value per epoch. `metrics`: test_accuracy, test_f1, test_auc, best_val_f1..."""
 
     history: dict[str, list[float]]
     best_epoch: int
@@ -50,7 +50,7 @@ class SimpleResult:
     pairs: dict[str, int]
     fold: FoldResult
     data_fingerprint: str
-    notes: tuple[str, ...] = ()  # what to know of the corpus
+    notes: tuple[str, ...] = ()  # notes on the corpus
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def run_simple(
     wandb_project: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> tuple[SimpleResult, str | None]:
-    """`train_simple`, logged epoch by epoch where it is asked for; the result and its MLflow run's id."""
+    """`train_simple`, logged epoch by epoch on request; the result and its MLflow run's id."""
     store = FeatureStore((storage or home() / "storage") / "features", config.features)
     if not use_mlflow and wandb_project is None:
         return train_simple(config, store), None
@@ -93,7 +93,7 @@ def run_simple(
         try:
             result = train_simple(config, store, lambda epoch, metrics: tracker.log_metrics(metrics, step=epoch))
         except (ConfigError, CorpusError, EncoderError, FeatureError):
-            tracker.discard()  # nothing was trained: the set-up is at fault
+            tracker.discard()  # nothing was trained: the setup is at fault
             raise
         tracker.log_metrics(result.metrics, step=result.best_epoch)
         state = {name: tensor.contiguous() for name, tensor in result.fold.state.items()}
@@ -112,9 +112,9 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
 
     Args:
         config: `training.epoch_selection` is not asked: the epoch is the one of the best validation F1.
-        on_epoch: told each epoch and its PER_EPOCH metrics, as they come where the encoder is trained.
+        on_epoch: called with each epoch and its PER_EPOCH metrics, live if the encoder is trained.
     Raises:
-        CorpusError, EncoderError: before anything is trained. TrainingError: the loss became no number.
+        CorpusError, EncoderError: before anything is trained. TrainingError: the loss became NaN or infinite.
     """
     config = config.with_settings({"training.epoch_selection": "best", "data.num_folds": max(3, config.data.num_folds)})
     corpus = load_corpus(config.data.data_dir, config.data.log_text)
@@ -124,7 +124,7 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     on_each = on_epoch or (lambda _epoch, _metrics: None)
     fold = _train(config, known, table, features, on_each)
     if fold.status == DIVERGED:
-        raise TrainingError(fold.detail or "the loss became no number; lower training.learning_rate.")
+        raise TrainingError(fold.detail or "the loss became NaN or infinite; lower training.learning_rate.")
     test = _test(config, corpus, pairs, split.test, fold)
     metrics = {f"test_{name}": value for name, value in test.items()}
     metrics["best_val_f1"] = fold.at("val_f1", fold.best_epoch)
@@ -170,7 +170,7 @@ def _test(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows, fold:
 
 
 def _without_test(corpus: Corpus, pairs: PairTable) -> tuple[Corpus, PairTable]:
-    """Corpus and table as if the test posts had never been there; the folds after theirs move up."""
+    """Corpus and table as if the test posts had never existed; the folds after theirs move up."""
     keep_P = np.ones(len(pairs.post_ids), dtype=bool)
     keep_P[pairs.post_N[pairs.fold_N == TEST_FOLD]] = False
     kept = [name for name, keep in zip(pairs.post_ids, keep_P.tolist(), strict=True) if keep]

@@ -34,13 +34,13 @@ trains = TRAINED.part
 
 
 def trainable_encoder(encoder: Encoder, model: ModelConfig, seed: int = 0) -> Encoder:
-    """Mark, in place, what of the encoder the settings train; adapters are put in, drawn from `seed`.
+    """Mark, in place, which weights of the encoder the settings train; adapters are inserted, drawn from `seed`.
 
-    A frozen encoder has nothing trainable. Dropout inside the encoder is as its own configuration says (BERT has some,
+    A frozen encoder has nothing trainable. Dropout inside the encoder follows its own configuration (BERT has some,
     Gemma none); `model.dropout` is the head's. LoRA under a half-precision encoder keeps its adapters in float32.
 
     Raises:
-        EncoderError: target modules or layers that the encoder does not have, or adapters are there already.
+        EncoderError: target modules or layers that the encoder does not have, or it already has adapters.
     """
     encoder.requires_grad_(False)
     TRAINED[model.trained](encoder, model, seed)
@@ -101,7 +101,7 @@ def _add_lora(encoder: Encoder, lora: LoraConfig, seed: int) -> None:
     import peft
 
     if has_adapters(encoder):
-        raise EncoderError("model.lora: this encoder has adapters already; load it afresh.")
+        raise EncoderError("model.lora: this encoder already has adapters; load it again.")
     settings = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=_targets(encoder.model, lora)
     )
@@ -123,7 +123,9 @@ def _targets(model: nn.Module, lora: LoraConfig) -> list[str]:
     ]
     leaves = {name.rsplit(".", 1)[-1] for name in linear}
     if not leaves:
-        raise EncoderError("model.lora: this encoder has no linear maps that adapters can be put on; train all of it.")
+        raise EncoderError(
+            "model.lora: this encoder has no linear layers for adapters; train all of it (model.lora=null)."
+        )
     if lora.target_modules == "all-linear":
         return linear
     wanted: tuple[str, ...] = ()
@@ -131,7 +133,7 @@ def _targets(model: nn.Module, lora: LoraConfig) -> list[str]:
         wanted = next((names for names in _AUTO_TARGETS if set(names) <= leaves), ())
         if not wanted:
             raise EncoderError(
-                "model.lora.target_modules: auto knows no attention of this encoder; "
+                "model.lora.target_modules: auto does not know this encoder's attention modules; "
                 f"name some of {', '.join(sorted(leaves))}."
             )
     else:
@@ -167,10 +169,10 @@ def trainable_state(encoder: Encoder) -> dict[str, Tensor]:
 
 
 def load_trainable_state(encoder: Encoder, state: dict[str, Tensor]) -> None:
-    """Put back what `trainable_state` gave.
+    """Load what `trainable_state` gave.
 
     Raises:
-        EncoderError: the state is of another encoder or other settings.
+        EncoderError: the state belongs to another encoder or other settings.
     """
     own = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
     odd = sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape)

@@ -1,9 +1,9 @@
-"""Which tokens a token sees: the probe that finds out, and the switch that changes it.
+"""Which tokens a token attends to: the probe that finds out, and the switch that changes it.
 
 `config.is_causal = False` makes transformers' mask builders give full (and full sliding-window) masks, for Gemma2 and
-Gemma3 alike, while `use_bidirectional_attention` does nothing on Gemma2, silently. So no flag is believed: the probe
-changes the last token and looks whether an earlier state moves. It looks with and without padding, for without it the
-kernels get no mask at all and go by a flag of their own.
+Gemma3 alike, while `use_bidirectional_attention` silently does nothing on Gemma2. So no flag is trusted: the probe
+changes the last token and checks whether an earlier state changes. It checks with and without padding, because without
+it the kernels get no mask at all and use a flag of their own.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _LENGTH, _ROWS, _TOLERANCE = 6, 4, 1e-6
 
 
 def sees_ahead(states: States, usable_ids: list[int]) -> bool:
-    """Whether a later token changes an earlier position's state; tried on full, right- and left-padded rows.
+    """Whether a later token changes an earlier position's state; tested on full, right- and left-padded rows.
 
     Args:
         usable_ids: ids of ordinary tokens, at least two different ones.
     Raises:
-        EncoderError: the answers differ with the padding, or states are not finite.
+        EncoderError: the answers depend on the padding, or states are not finite.
     """
     ids_BT, changed_BT = _probe_ids(usable_ids)
     answers = {}
@@ -51,7 +51,9 @@ def sees_ahead(states: States, usable_ids: list[int]) -> bool:
 
 
 def _probe_ids(usable_ids: list[int]) -> tuple[Tensor, Tensor]:
-    """Two batches that differ in the last token of each row only; several rows, for some tokens may be near twins."""
+    """Two batches that differ in the last token of each row only; several rows, because some tokens may be nearly
+    identical.
+    """
     step = max(1, len(usable_ids) // (_LENGTH * _ROWS))
     picked = [usable_ids[(i * step) % len(usable_ids)] for i in range(_LENGTH * _ROWS)]
     ids_BT = torch.tensor(picked).view(_ROWS, _LENGTH)
@@ -64,13 +66,13 @@ def _probe_ids(usable_ids: list[int]) -> tuple[Tensor, Tensor]:
 def set_attention(
     model: nn.Module, asked: Literal["auto", "causal", "bidirectional"], is_causal: Callable[[], bool]
 ) -> None:
-    """Make the model attend as asked, and prove it by the probe `is_causal`.
+    """Make the model attend as requested, and verify it with the probe `is_causal`.
 
-    BERT-like models see both ways by making: `bidirectional` changes nothing there, `causal` is refused. A model that
-    attends as asked already is left as it is.
+    BERT-like models are bidirectional by construction: `bidirectional` changes nothing there, `causal` is refused. A
+    model that already attends as requested is left as it is.
 
     Raises:
-        EncoderError: the model cannot attend as asked.
+        EncoderError: the model cannot attend as requested.
     """
     if asked == "auto" or is_causal() == (asked == "causal"):
         return
@@ -78,19 +80,20 @@ def set_attention(
         _switch(model, causal=False)
         if is_causal():
             raise EncoderError(
-                "model.attention: bidirectional was asked, but a probe shows that this model still sees only "
+                "model.attention: bidirectional was requested, but a probe shows that this model still attends only "
                 "backwards; use a model whose masks follow config.is_causal (Gemma2, Gemma3, Llama, ...) or set causal."
             )
         return
     if not _was_opened(model):
         raise EncoderError(
-            "model.attention: this encoder was made to see both ways (BERT-like) and cannot be causal; "
+            "model.attention: this encoder is bidirectional by construction (BERT-like) and cannot be causal; "
             "set model.attention=auto or bidirectional."
         )
     _switch(model, causal=True)
     if not is_causal():
         raise EncoderError(
-            "model.attention: causal was asked, but a probe shows that this model sees ahead; set bidirectional."
+            "model.attention: causal was requested, but a probe shows that this model attends to later tokens; set "
+            "bidirectional."
         )
 
 

@@ -1,6 +1,6 @@
-"""A classifier as a folder that needs nothing else: settings, safetensors and tokenizer files, never pickle.
+"""A classifier as a self-contained folder: settings, safetensors and tokenizer files, never pickle.
 
-bundle.json             format, settings, threshold, what the encoder was, checksums, metadata
+bundle.json             format, settings, threshold, the encoder's identity, checksums, metadata
 classifier.safetensors  pooling and head
 encoder/                config.json, weights (adapters merged in), tokenizer
 """
@@ -47,7 +47,9 @@ _RELOADED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.1}
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """A classifier in eval mode and all that was saved with it; `config.model.name` is the bundle's encoder folder."""
+    """A classifier in eval mode and everything that was saved with it; `config.model.name` is the bundle's encoder
+    folder.
+    """
 
     folder: Path
     config: RunConfig
@@ -70,13 +72,13 @@ def save_bundle(
     threshold: float,
     metadata: Mapping[str, Any],
 ) -> Path:
-    """Write a bundle, whole or not at all; one that is there already is replaced.
+    """Write a bundle, completely or not at all; an existing one is replaced.
 
-    A frozen encoder's files are copied as they are; a trained one is written with its adapters merged in. Where the
-    data and stores lie stays out of the bundle's settings.
+    A frozen encoder's files are copied as they are; a trained one is written with its adapters merged in. The locations
+    of data and stores are left out of the bundle's settings.
 
     Raises:
-        EncoderError: `folder` holds something that is no bundle.
+        EncoderError: `folder` contains something that is not a bundle.
     """
     target = Path(folder).absolute()
     if not 0 <= threshold <= 1:
@@ -84,7 +86,7 @@ def save_bundle(
     if pooler.num_models != 1 or head.num_models != 1:
         raise ValueError("a bundle holds one model; take one of the stack")
     if target.exists() and not (target / "bundle.json").is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise EncoderError(f"{target}: exists and is no bundle; name another folder.")
+        raise EncoderError(f"{target}: exists and is not a bundle; name another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -131,7 +133,7 @@ def _named(prefix: str, module: Pooler | Head) -> dict[str, Tensor]:
 
 
 def _portable(config: RunConfig, encoder: Encoder) -> RunConfig:
-    """The settings without places of this machine: they may not exist, or be secret, where the bundle is read."""
+    """The settings without paths of this machine: they may not exist, or be secret, where the bundle is read."""
     data = config.data.model_dump() | {"data_dir": DataConfig().data_dir}
     model = config.model.model_dump() | {"name": Path(config.model.name).name or "encoder", "revision": None}
     if encoder.identity.revision is not None:
@@ -147,7 +149,7 @@ def _write_encoder(folder: Path, encoder: Encoder, trained: bool) -> None:
         within = encoder.part if encoder.part.startswith("encoder") else ""
         state = {f"{within}.{name}".lstrip("."): weight for name, weight in merged_state(encoder).items()}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        if within:  # an encoder-decoder's: its part has no configuration that transformers could load it by
+        if within:  # an encoder-decoder's: its encoder has no configuration of its own to load it by
             copied += [encoder.folder / "config.json"]
         else:
             encoder.model.config.save_pretrained(str(folder))
@@ -176,13 +178,15 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
     encoder = load_encoder(config.model, device)
     if is_of_an_earlier_encoding(folder / "encoder", str(was.get("fingerprint"))):
         raise EncoderError(
-            f"{folder}: was trained by a version that gave this kind of encoder other states (positions, segments or "
-            "what stood beside a text); train it again."
+            f"{folder}: was trained by a version that gave this kind of encoder different states (positions, segments "
+            "or other texts in the batch); train it again."
         )
     if encoder.identity.fingerprint != was.get("fingerprint"):
-        raise EncoderError(f"{folder / 'encoder'}: its files are not those that were saved; copy the bundle again.")
+        raise EncoderError(f"{folder / 'encoder'}: its files differ from those that were saved; copy the bundle again.")
     if ("causal" if encoder.is_causal else "bidirectional") != was.get("attention"):
-        raise EncoderError(f"{folder}: was saved seeing {was.get('attention')}ly, but a probe shows otherwise here.")
+        raise EncoderError(
+            f"{folder}: was saved with {was.get('attention')} attention, but a probe finds otherwise here."
+        )
     classifier = PairClassifier(encoder, config.model)
     classifier.load_head_state(read_tensors(folder / "classifier.safetensors", record.classifier_sha256))
     classifier.requires_grad_(False).eval()
@@ -195,20 +199,20 @@ def check_bundle(
     """Load a bundle as its users will; it must give the logits that the classifier gave before it was saved.
 
     Raises:
-        EncoderError: it cannot be loaded, or computes something else.
+        EncoderError: it cannot be loaded, or computes something different.
     """
     again = load_bundle(folder, device).classifier
     found = again.predict(premises, hypotheses)
     tolerance = _RELOADED[again.encoder.dtype] * np.maximum(1.0, np.abs(logits))
     if not bool((np.abs(found - logits) <= tolerance).all()):  # NaN is not within it either
         raise EncoderError(
-            f"{folder}: loads to other logits than were saved ({found.tolist()}, not {logits.tolist()}); "
-            "it must not be used. Please report this, with the configuration."
+            f"{folder}: gives different logits after loading ({found.tolist()}, not {logits.tolist()}); it "
+            "must not be used. Please report this, with the configuration."
         )
 
 
 def _here(saved: DeviceConfig) -> DeviceConfig:
-    """The saved precision on this machine's best device; float32 on a CPU where it was half precision on a GPU."""
+    """The saved precision on this machine's best device; float32 on a CPU if it was half precision on a GPU."""
     auto = saved.model_copy(update={"device": "auto"})
     on_cpu = resolve_device(auto).type == "cpu"
     return auto.model_copy(update={"mixed_precision": "none"}) if on_cpu and saved.mixed_precision == "fp16" else auto
@@ -231,7 +235,7 @@ def _read_record(folder: Path) -> _Record:
     try:
         record = read_mapping(path)
     except FileNotFoundError:
-        raise EncoderError(f"{folder}: no bundle here (no bundle.json); name one that save_bundle wrote.") from None
+        raise EncoderError(f"{folder}: no bundle here (no bundle.json); name one written by save_bundle.") from None
     if record.get("format") != FORMAT or isinstance(record["format"], bool):
         found = ascii(record.get("format"))[:80]
         raise EncoderError(f"{path}: format {found}, this version reads {FORMAT}; use the gemma_nli that wrote it.")
@@ -243,7 +247,7 @@ def _read_record(folder: Path) -> _Record:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; raises EncoderError where it is missing, damaged or another than `sha256`."""
+    """The tensors of a safetensors file; raises EncoderError if it is missing, damaged or does not match `sha256`."""
     try:
         if sha256 is not None and file_digest(path) != sha256:
             raise EncoderError(f"{path}: is not the file that was saved (sha256 differs); copy it again.")
@@ -256,7 +260,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def save_adapters(path: str | Path, encoder: Encoder) -> Path:
-    """What of the encoder is trained (adapters, layers or all) as plain safetensors, whole or not at all."""
+    """The trained part of the encoder (adapters, layers or all) as plain safetensors, completely or not at all."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -268,5 +272,5 @@ def save_adapters(path: str | Path, encoder: Encoder) -> Path:
 
 
 def load_adapters(path: str | Path, encoder: Encoder) -> None:
-    """Put back what `save_adapters` wrote, into an encoder made trainable by the same settings."""
+    """Load what `save_adapters` wrote, into an encoder made trainable by the same settings."""
     load_trainable_state(encoder, read_tensors(Path(path)))

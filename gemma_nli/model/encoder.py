@@ -40,7 +40,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of each row, special tokens included, not padded; `types` where the encoder knows segments (BERT)."""
+    """Token ids of each row, special tokens included, not padded; `types` if the encoder has segments (BERT)."""
 
     ids: list[list[int]]
     types: list[list[int]] | None = None
@@ -50,7 +50,7 @@ class Tokens:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """(N,) int64 tokens a row."""
+        """(N,) int64 tokens per row."""
         return np.fromiter(map(len, self.ids), dtype=np.int64, count=len(self.ids))
 
 
@@ -72,8 +72,8 @@ class Encoder(nn.Module):
             self.rows = int(self.model.get_input_embeddings().weight.shape[0])
         except (NotImplementedError, AttributeError):
             raise EncoderError(
-                f"model.name: {identity.name} has no table of token embeddings (CANINE reads characters); take an "
-                "encoder of tokens."
+                f"model.name: {identity.name} has no table of token embeddings (CANINE reads characters); use "
+                "a token-based encoder."
             ) from None
         self.pad_id = next(
             i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None and i < self.rows
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 
     @cached_property
     def manner(self) -> Manner:
-        """How the model is given its texts, found by trying it."""
+        """How the model is given its texts, found by testing it."""
         return find_manner(self)
 
     @property
@@ -95,13 +95,15 @@ class Encoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights, which is that of the states outside autocast."""
+        """The weights' dtype, which is that of the states outside autocast."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token sees only itself and earlier ones; found by a probe of the model as it is now, no flag."""
+        """Whether a token attends only to itself and earlier ones; found by a probe of the model as it is now, not by
+        a flag.
+        """
         was_training = self.training
         self.eval()
         try:
@@ -110,7 +112,7 @@ class Encoder(nn.Module):
         except FAILURES as error:
             name, kind = self.identity.name, type(error).__name__
             raise EncoderError(
-                f"model.attention: {name} cannot be run with the attention that is asked: {kind}: {one_line(error)}"
+                f"model.attention: {name} cannot be run with the requested attention: {kind}: {one_line(error)}"
             ) from None
         finally:
             self.train(was_training)
@@ -123,7 +125,7 @@ class Encoder(nn.Module):
     def tokenize(self, premises: Sequence[str], hypotheses: Sequence[str] | None = None) -> Tokens:
         """Ids of each text, or of each pair, at most `max_length` of them; a pair's post (premise) is cut first.
 
-        Where a criterion alone fills the sequence both are cut, the longer one first. A row has one token at least.
+        If the criterion alone fills the sequence both are cut, the longer one first. A row has at least one token.
         """
         if hypotheses is None:
             return self._tokens(list(premises), None, "longest_first")
@@ -180,7 +182,7 @@ class Encoder(nn.Module):
         """Some rows (all without `rows`) padded to the longest of them, on the encoder's device.
 
         Returns:
-            input_ids, attention_mask and, where the encoder knows segments, token_type_ids; (B, T) int64.
+            input_ids, attention_mask and, if the encoder has segments, token_type_ids; (B, T) int64.
         """
         picked = range(len(tokens)) if rows is None else [int(r) for r in rows]
         lengths_B = np.fromiter((len(tokens.ids[r]) for r in picked), dtype=np.int64, count=len(picked))
@@ -194,9 +196,9 @@ class Encoder(nn.Module):
         return {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Last hidden states h_BTH of a padded batch; those of padding tokens mean nothing.
+        """Last hidden states h_BTH of a padded batch; those of padding tokens are meaningless.
 
-        Where padding or company would change a row's states, rows of equal length run together, or each alone.
+        If padding or other rows would change a row's states, rows of equal length run together, or each alone.
         """
         if self._takes_padding(batch["attention_mask"]):
             return self.run(batch, self.manner)
@@ -237,7 +239,9 @@ class Encoder(nn.Module):
             inputs["position_ids"] = (mask_BT.cumsum(-1) - 1).clamp(min=0) + manner.first_position
         if "use_cache" in self.takes:
             inputs["use_cache"] = False
-        untried = self.max_length > manner.longest  # what a short text leaves in the model may change a longer one
+        untried = (
+            self.max_length > manner.longest
+        )  # state that a short text leaves in the model may change a longer one
         with unchanged(self.model) if manner.put_back or untried else nullcontext():
             h_BTH: Tensor = self.model(**inputs, return_dict=True).last_hidden_state
         return h_BTH
@@ -250,13 +254,13 @@ def _fill(real_BT: np.ndarray, rows: Sequence[Sequence[int]], pad: int) -> np.nd
 
 
 def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
-    """The encoder of `model.name`, in eval mode, attending as `model.attention` asks, proved by a probe.
+    """The encoder of `model.name`, in eval mode, attending as `model.attention` requests, verified by a probe.
 
-    Weights are read from safetensors only and no code of the model's folder is run. A frozen encoder, and one under
+    Weights are read only from safetensors and no code from the model's folder is run. A frozen encoder, and one under
     LoRA, is held in the run's precision; one whose own weights are trained is held in float32.
 
     Raises:
-        EncoderError: it cannot be found, read, or used as the settings ask.
+        EncoderError: it cannot be found, read, or used as the settings require.
     """
     folder = encoder_folder(model)
     identity = identify_folder(model.name, folder)
@@ -300,7 +304,7 @@ def load_tokenizer(model: ModelConfig) -> Any:
 
 
 def resolve_device(device: DeviceConfig) -> torch.device:
-    """The device that `device.device` names; auto takes a GPU where one is.
+    """The device that `device.device` names; auto takes a GPU if there is one.
 
     Raises:
         ConfigError: there is no such device here.
@@ -321,7 +325,7 @@ def resolve_precision(device: DeviceConfig, torch_device: torch.device) -> torch
     """float32 for `none`; auto is bfloat16 on a GPU that supports it and float32 elsewhere.
 
     Raises:
-        ConfigError: the device cannot compute in the asked precision.
+        ConfigError: the device cannot compute in the requested precision.
     """
     asked = device.mixed_precision
     has_bf16 = torch_device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,4 +1,4 @@
-"""A pair classifier as plain tensors in, logits out: what torch.export can trace and any torch program can call.
+"""A pair classifier as plain tensors in, logits out: traceable by torch.export and callable from any torch program.
 
 Shapes: B pairs, T tokens of the first sequence, U of the second.
 """
@@ -15,7 +15,7 @@ _EXAMPLES = (["a long night without sleep", "fine"], ["sleeps too little, nearly
 
 
 class JointTensors(nn.Module):
-    """(B, T) ids and mask of joint sequences, segments where the encoder knows them -> logit_B."""
+    """(B, T) ids and mask of joint sequences, segments if the encoder has them -> logit_B."""
 
     def __init__(self, classifier: PairClassifier) -> None:
         super().__init__()
@@ -52,18 +52,19 @@ class SeparateTensors(nn.Module):
 
 
 def exportable(classifier: PairClassifier) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The module to export and example inputs by name: two pairs of invented text, all int64 of shape (2, length).
+    """The module to export and example inputs by name: two pairs of made-up text, all int64 of shape (2, length).
 
     Raises:
-        EncoderError: the encoder takes only rows of equal length, or remembers earlier ones: a program of tensors in
-            and logits out would give a text other logits in other company.
+        EncoderError: the encoder takes only rows of equal length, or keeps state from earlier ones: a program of
+        tensors
+            in and logits out would give a text different logits in different batches.
     """
     encoder, (premises, hypotheses) = classifier.encoder, _EXAMPLES
     manner = encoder.manner
     if "right" not in manner.padding or manner.put_back:
         raise EncoderError(
-            f"{encoder.identity.name} gives a text other states beside longer ones or after others, which a program "
-            "that takes any batch cannot mend; serve the bundle"
+            f"{encoder.identity.name} gives a text different states in a batch with longer ones or after others, "
+            "which an exported program cannot correct; serve the bundle"
         )
     if not classifier.separate:
         batch = encoder.collate(encoder.tokenize(premises, hypotheses))

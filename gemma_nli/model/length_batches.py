@@ -1,4 +1,4 @@
-"""Rows of unlike length in batches that hold little padding."""
+"""Rows of different lengths in batches with little padding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 LEAST_FILL = 0.9
-"""A row shorter than this share of its batch's width begins a new batch,"""
+"""A row shorter than this share of its batch's width starts a new batch,"""
 LEAST_SIZE = 1 / 8
 """unless the batch holds less than this share of the token budget: many tiny batches cost more than some padding."""
 

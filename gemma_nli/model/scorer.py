@@ -1,4 +1,6 @@
-"""A bundle at work: pairs in, probability and label out; or posts in, a probability and a label per criterion out."""
+"""Scoring with a bundle: pairs in, probability and label out; or posts in, a probability and a label per criterion
+out.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class PairScorer:
         Returns:
             `probability` (float64) of matched, and `label` (int64): 1 at or above the bundle's threshold.
         Raises:
-            ConfigError: a column is missing, or a value is no text. The message holds no text of a post.
+            ConfigError: a column is missing, or a value is not text. The message contains no post's text.
         """
         premises, hypotheses = _texts(pairs)
         remember_texts("scored pairs", premises)
@@ -54,7 +56,7 @@ class PairScorer:
 
     @property
     def criteria(self) -> dict[str, str]:
-        """Criterion id to its text, as the model was trained on them; raises ConfigError where it does not say."""
+        """Criterion id to its text, as the model was trained on them; raises ConfigError if it does not have them."""
         return _criteria(self.bundle.metadata.get("criteria"))
 
     def score_posts(self, posts: pd.DataFrame) -> pd.DataFrame:
@@ -66,7 +68,7 @@ class PairScorer:
             Per criterion a float64 column of its id, the probability, and an int64 column `ID_label`, 1 at or above the
             bundle's threshold; then that threshold, once (`post_columns` names them).
         Raises:
-            ConfigError: no such column, a value is no text, or the model does not say its criteria.
+            ConfigError: no such column, a value is not text, or the model was saved without its criteria.
         """
         criteria = self.criteria
         if "premise" not in posts.columns:
@@ -86,14 +88,14 @@ class PairScorer:
 
     @property
     def post_columns(self) -> list[str]:
-        """The columns of `score_posts`; a name that a criterion has already gets underscores."""
+        """The columns of `score_posts`; a name that is already a criterion's gets underscores."""
         taken, names = set(self.criteria), list[str]()
         for criterion in self.criteria:
             names += [criterion, _free(f"{criterion}_label", taken)]
         return [*names, _free("threshold", taken)]
 
     def answer(self, table: pd.DataFrame) -> pd.DataFrame:
-        """`score` where there is a column `hypothesis`, else `score_posts`; an empty text is refused, not scored."""
+        """`score` if there is a column `hypothesis`, else `score_posts`; an empty text is refused, not scored."""
         for column in set(COLUMNS) & set(table.columns):
             empty = [row for row, value in enumerate(table[column]) if isinstance(value, str) and not value.strip()]
             if empty:
@@ -117,7 +119,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _criteria(known: Any) -> dict[str, str]:
     if not isinstance(known, dict) or not known:
-        raise ConfigError("this model was saved without its criteria; give each post its `hypothesis` in a column.")
+        raise ConfigError("this model was saved without its criteria; add a column `hypothesis`.")
     return {str(name): str(text) for name, text in known.items()}
 
 
@@ -126,7 +128,7 @@ def _texts(pairs: pd.DataFrame) -> tuple[list[str], list[str]]:
         if column not in pairs.columns:
             raise ConfigError(f"pairs: column '{column}' is missing{did_you_mean(column, map(str, pairs.columns))}")
         if list(pairs.columns).count(column) > 1:
-            raise ConfigError(f"pairs: column '{column}' is there more than once; keep one.")
+            raise ConfigError(f"pairs: column '{column}' occurs more than once; keep one.")
     for column in COLUMNS:
         odd = [row for row, value in enumerate(pairs[column]) if not isinstance(value, str)]
         if odd:

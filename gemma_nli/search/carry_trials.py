@@ -1,8 +1,8 @@
-"""Trials that journals know and a study does not: carried into it, so that a changed space forgets nothing.
+"""Trials that are in journals but not in a study: carried into it, so that nothing is lost when the space changes.
 
 Optuna refuses a study whose distributions change their kind or their choices. So each space has a study of its own, and
-what earlier ones have found is told to it, as far as the space holds it: finished and pruned trials as what they are,
-failed and cut-off ones as the first to be tried again.
+the earlier trials that lie in the space are added to it: finished and pruned trials as what they are,
+failed and interrupted ones to be retried first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gemma_nli.search.study import SweepStudy
 
 @dataclass(frozen=True)
 class EarlierTrial:
-    """A trial as its journal tells it.
+    """A trial as recorded in its journal.
 
     Args:
         settings: of the study's space.
@@ -34,10 +34,10 @@ class EarlierTrial:
 
 
 def carry(study: SweepStudy, trials: Iterable[EarlierTrial]) -> int:
-    """Tell a study what it does not know of these trials; each once, however often the sweep is run.
+    """Add to a study what it does not know of these trials; each once, however often the sweep is run.
 
     Returns:
-        How many were told as finished or pruned.
+        How many were added as finished or pruned.
     """
     carried, known = 0, _identities(study)
     for trial in trials:
@@ -66,7 +66,7 @@ def carry(study: SweepStudy, trials: Iterable[EarlierTrial]) -> int:
 
 
 def _identities(study: SweepStudy) -> set[str | None]:
-    """Of every trial that the study has or has in line."""
+    """Of every trial that the study has or has enqueued."""
     found = set()
     for trial in study.study.get_trials(deepcopy=False):
         if trial.user_attrs.get("kind", "asked") in COUNTED:

@@ -1,7 +1,7 @@
-"""Several drivers, one Optuna study: whose a trial is, and what the others are running or have found.
+"""Several drivers, one Optuna study: which driver owns a trial, and what the others are running or have found.
 
-Each driver takes up, retries and closes only what it has opened itself, however often it is resumed; what the others
-have told counts, is learnt from by the sampler, and is not run again.
+Each driver takes up, retries and closes only what it has opened itself, however often it is resumed; the others'
+results count, the sampler learns from them, and they are not run again.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ class Drivers:
         """
         Args:
             owner: names this driver over all its resumes.
-            identify: what makes two trials' settings the same configuration; None where they fit no configuration.
+            identify: what makes two trials' settings the same configuration; None if they are not a valid
+            configuration.
         """
         self.study, self.owner, self.identify = study, owner, identify
         self._identities: dict[int, str | None] = {}
 
     def claim(self, trial: optuna.Trial) -> None:
-        """Say whose an opened trial is, and when it was claimed.
+        """Record which driver owns an opened trial, and when it was claimed.
 
         Of two drivers that open the same configuration one must give way, whatever they see of each other (Lamport's
-        bakery): a ticket is above all that are there, and is drawn while the trial is open and nobody's, which
-        `_settled` waits for. The time at which Optuna opens a trial will not do: it is taken before others see it.
+        bakery): a ticket is higher than all existing ones, and is drawn while the trial is open and unowned, which
+        `_settled` waits for. The time at which Optuna opens a trial cannot be used: it is taken before others see the
+        trial.
         """
         seen = self.study.get_trials(deepcopy=False)
         trial.set_user_attr(TICKET, 1 + max((int(other.user_attrs.get(TICKET, 0)) for other in seen), default=0))
         trial.set_user_attr(OWNER, self.owner)
 
     def is_mine(self, trial: FrozenTrial) -> bool:
-        """A trial of a study from before there were owners is whoever's asks."""
+        """A trial of a study from before owners existed belongs to whoever asks."""
         return bool(trial.user_attrs.get(OWNER, self.owner) == self.owner)
 
     def is_surplus(self, number: int, limit: int) -> bool:
@@ -55,7 +57,9 @@ class Drivers:
         return count([trial for trial in trials if trial.number < number]) >= limit
 
     def same_elsewhere(self, number: int, identity: str) -> FrozenTrial | None:
-        """Another driver's trial of that configuration: one that ended, or one that runs and was claimed first."""
+        """Another driver's trial of that configuration: one that ended, or one that is running and was claimed
+        first.
+        """
         trials = self._settled(number)
         mine = _claimed(trials[number])
         for trial in trials:
@@ -67,10 +71,10 @@ class Drivers:
         return None
 
     def _settled(self, number: int) -> list[FrozenTrial]:
-        """The study's trials, once those that run beside `number` say what they run and whose they are.
+        """The study's trials, once those running beside `number` have recorded their settings and owner.
 
         Optuna opens a trial and takes its attributes in calls of their own: for milliseconds a trial of another driver
-        says neither. One whose driver died in between is waited for a few seconds, within its first minute.
+        has neither. One whose driver died in between is waited for a few seconds, within its first minute.
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
@@ -92,12 +96,12 @@ class Drivers:
 
 
 def _claimed(trial: FrozenTrial) -> tuple[int, int]:
-    """Who came first; a trial from before there were tickets came before all of them."""
+    """Who came first; a trial from before tickets existed precedes all of them."""
     return (int(trial.user_attrs.get(TICKET, 0)), trial.number)
 
 
 def _without_ticket(trial: FrozenTrial) -> bool:
-    """Whether its driver is just writing what it is: the owner comes last."""
+    """Whether its driver is still writing its attributes: the owner comes last."""
     recent = trial.datetime_start is not None and datetime.now() - trial.datetime_start < timedelta(minutes=1)
     return trial.state == TrialState.RUNNING and OWNER not in trial.user_attrs and recent
 

@@ -52,7 +52,7 @@ class _Trial:
 
 
 class RaceTable:
-    """Every trial's folds as far as they are known, and the decision about a trial after each of its folds."""
+    """Every trial's finished folds, and the decision about a trial after each of its folds."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RaceTable:
         """
         Args:
             num_folds: folds of a whole trial.
-            level: the chance, over all looks at a trial together, to stop one that would have beaten the leader.
+            level: the chance, over all looks at a trial together, of stopping one that would have beaten the leader.
             keep_last: the best few trials by running mean F1 are never stopped.
             grace_folds: folds a trial runs before it is judged.
             draws: bootstrap samples of posts.
@@ -89,7 +89,7 @@ class RaceTable:
         post_ids: Sequence[Any] | NDArray[Any],
         threshold: float,
     ) -> None:
-        """Take up a trial's out-of-fold predictions in one fold; a second record of the same fold replaces the first.
+        """Record a trial's out-of-fold predictions in one fold; a second record of the same fold replaces the first.
 
         Args:
             rows: (R,) the pairs' row numbers, in any order.
@@ -124,7 +124,7 @@ class RaceTable:
         return max(whole, key=self.running_mean, default=None)
 
     def decide(self, trial_key: Hashable) -> Decision:
-        """Whether the trial should go on, from the folds recorded so far."""
+        """Whether the trial should continue, from the folds recorded so far."""
         estimate = self.running_mean(trial_key)
         leader = self.leader(excluding=trial_key)
         if trial_key in self._not_comparable or trial_key not in self._trials:
@@ -145,10 +145,10 @@ class RaceTable:
             return Decision(False, chance, estimate, f"chance {said}")
         if self._rank(trial_key, done) < self.keep_last:
             return Decision(False, chance, estimate, f"chance {said}, but among the best {self.keep_last}")
-        return Decision(True, chance, estimate, f"chance {said}, at most {bound:.4f} asked for")
+        return Decision(True, chance, estimate, f"chance {said}, threshold {bound:.4f}")
 
     def _differences(self, trial_key: Hashable, leader: Hashable, done: list[int]) -> tuple[Floats, Floats]:
-        """(F,) the trial's F1 less the leader's, and (S, F) how that moves, around 0, when posts are resampled."""
+        """(F,) the trial's F1 minus the leader's, and (S, F) its variation around 0 when posts are resampled."""
         trial, best = self._trials[trial_key], self._trials[leader]
         seen_F = np.array([trial.f1[fold] - best.f1[fold] for fold in done])
         noise_SF = np.stack([self._drawn(trial, fold) - self._leaders(leader, fold) for fold in done], axis=1)
@@ -169,7 +169,7 @@ class RaceTable:
     def _chance_to_win(self, seen_F: Floats, noise_SF: Floats) -> float:
         """P(mean F1 over all folds >= the leader's), given the folds done.
 
-        The mean difference of the folds to come is uncertain twice over: by the few folds it is known from, and by
+        The mean difference of the remaining folds is uncertain for two reasons: the few folds it is estimated from, and
         those folds themselves.
         """
         done, left = len(seen_F), self.num_folds - len(seen_F)
@@ -192,7 +192,7 @@ class RaceTable:
         return _f1(self._folds[fold].weights_SP @ trial.counts_P4[fold])
 
     def _leaders(self, leader: Hashable, fold: int) -> Floats:
-        """The same of the leader, computed once while it leads."""
+        """The same for the leader, computed once while it leads."""
         if (leader, fold) not in self._leaders_S:
             self._leaders_S = {key: drawn for key, drawn in self._leaders_S.items() if key[0] == leader}
             self._leaders_S[leader, fold] = self._drawn(self._trials[leader], fold)

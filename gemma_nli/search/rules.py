@@ -18,7 +18,7 @@ class _RunningMeans:
         self.means: dict[Hashable, dict[int, float]] = {}
 
     def record_mean(self, trial_key: Hashable, folds_done: int, mean_f1: float) -> None:
-        """Take up a trial's mean F1 over its first `folds_done` folds; NaN is nothing to judge by."""
+        """Record a trial's mean F1 over its first `folds_done` folds; NaN is ignored."""
         if math.isfinite(mean_f1):
             self.means.setdefault(trial_key, {})[folds_done] = mean_f1
 
@@ -39,7 +39,7 @@ class _RunningMeans:
 
 
 class Halving(_RunningMeans):
-    """Asynchronous successive halving: at each rung only the best one in `reduction` goes on.
+    """Asynchronous successive halving: at each rung only the best one in `reduction` continues.
 
     Source: Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA), stopping variant.
     """
@@ -55,11 +55,11 @@ class Halving(_RunningMeans):
         if settled is not None:
             return settled
         if done not in self.rungs:
-            return Decision(False, None, estimate, f"fold {done} is no rung")
+            return Decision(False, None, estimate, f"fold {done} is not a rung")
         here = [other[done] for key, other in self.means.items() if done in other and key != trial_key]
         bound = float(np.quantile(here, 1 - 1 / self.reduction)) if here else -math.inf
         beaten = estimate < bound
-        return Decision(beaten, None, estimate, f"mean F1 {estimate:.4f}, the rung at fold {done} asks for {bound:.4f}")
+        return Decision(beaten, None, estimate, f"mean F1 {estimate:.4f}, the rung at fold {done} requires {bound:.4f}")
 
 
 class Median(_RunningMeans):

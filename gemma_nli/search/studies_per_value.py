@@ -1,4 +1,4 @@
-"""One Optuna study a compared value, walked side by side: each with the same sampler, seed and number of trials."""
+"""One Optuna study per compared value, searched side by side: each with the same sampler, seed and number of trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An Optuna study that tells the truth: finished trials COMPLETE, stopped ones PRUNED, failed ones FAIL, none RUNNING.
+"""An Optuna study with correct states: finished trials COMPLETE, stopped ones PRUNED, failed ones FAIL, none RUNNING.
 
 The study lives in its own SQLite file (WAL) or a server's database, so optuna-dashboard opens it beside a running
 sweep. It is the memory of the search: what a dead driver left RUNNING is offered again first, and trials are counted
@@ -7,14 +7,14 @@ over all runs of the sweep.
 User attributes of a trial: `settings` (what ran), `kind` one of
     asked        the sampler's own
     reused       asked, and answered by what another sweep or an earlier run has finished
-    duplicate    equal to another trial of this study; told the same and not counted
-    impossible   settings that do not fit together; told FAIL and not counted
-    carried      finished or pruned in an earlier form of the sweep's space, told by its journal (see carry_trials.py)
-    earlier      a finished run of another experiment, given as a start; not counted
+    duplicate    equal to another trial of this study; given its result and not counted
+    impossible   settings that do not fit together; FAIL and not counted
+    carried      finished or pruned in an earlier form of the sweep's space, added from its journal (see
+    carry_trials.py) earlier      a finished run of another experiment, given as a start; not counted
     retry        asked again after a failure, which then is not counted
-    elsewhere    equal to a trial that another driver of the same study is running; told FAIL and not counted
-    surplus      asked while another driver asked for the last one; told FAIL and not counted
-and `owner`: which of the drivers that share the study opened it. A driver takes up, and closes, only what is its own.
+    elsewhere    equal to a trial that another driver of the same study is running; FAIL and not counted
+    surplus      asked while another driver asked for the last one; FAIL and not counted
+and `owner`: which of the drivers that share the study opened it. A driver resumes, and closes, only its own trials.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Proposal:
 
 @dataclass
 class _Answer:
-    """What a configuration was told: values when it ran to its end, else the means it was stopped at (None: failed)."""
+    """A configuration's result: values if it ran to its end, else the means it was stopped at (None: failed)."""
 
     values: Values | None
     means: dict[int, float] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class _Answer:
 
 
 class SweepStudy:
-    """Proposes configurations and is told their ends. Every trial it opens, it closes."""
+    """Proposes configurations and records how they end. It closes every trial that it opens."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class SweepStudy:
             known: the metrics of settings that another sweep or an earlier run has finished, or None.
             owner: names this driver over all its resumes, among those that share the study; see `SweepFolder.owner`.
         Raises:
-            SweepError: the database cannot be opened, or the sampler's needs are not installed.
+            SweepError: the database cannot be opened, or a package that the sampler needs is not installed.
         """
         self.space, self.base = spec.space, spec.base
         self.num_trials, self.seed = spec.search.num_trials, spec.search.seed
@@ -101,7 +101,7 @@ class SweepStudy:
     def propose(self) -> Proposal | None:
         """The next configuration that has to run, or None: enough trials, or nothing new can be found now.
 
-        Configurations whose result is known are told to the study on the way.
+        Configurations whose result is known are added to the study on the way.
         """
         if self._starts is not None:  # not in __init__: a study that is only read must not change
             self._take_up()
@@ -132,7 +132,7 @@ class SweepStudy:
         return None
 
     def _enqueue_fresh(self) -> bool:
-        """Where the sampler repeats itself, put a random new configuration next in line; False where there is none."""
+        """When the sampler repeats itself, enqueue a random new configuration; False if there is none."""
         rng = np.random.default_rng([self.seed, len(self.study.get_trials(deepcopy=False))])
         for _ in range(_DRAWS):
             cell = self.space.sample(self.base, rng)
@@ -151,7 +151,7 @@ class SweepStudy:
             self.study._storage.set_trial_intermediate_value(self._id(number), folds_done, float(mean_f1))
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> None:
-        """The trial ran all its folds: COMPLETE, or FAIL where an objective is missing or NaN."""
+        """The trial ran all its folds: COMPLETE, or FAIL if an objective is missing or NaN."""
         self._close(number, _Answer(self.values(metrics), failed=self.values(metrics) is None))
 
     def prune(self, number: int, reason: str = "") -> None:
@@ -162,25 +162,25 @@ class SweepStudy:
         self._close(number, _Answer(None, dict(trial.intermediate_values)))
 
     def fail(self, number: int, reason: str = "") -> None:
-        """The trial failed or was cut off: FAIL, and run again when the sweep is run again."""
+        """The trial failed or was interrupted: FAIL, and run again when the sweep is run again."""
         if reason:
             self.study._storage.set_trial_user_attr(self._id(number), "reason", reason[:500])
         self._close(number, _Answer(None, failed=True))
 
     def close(self, reason: str = "the sweep ended before it did") -> None:
-        """Leave nothing RUNNING: Ray does not tell its searcher of trials that a time budget or Ctrl-C cuts off."""
+        """Leave nothing RUNNING: Ray does not notify its searcher of trials that a time budget or Ctrl-C ends."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self.drivers.is_mine(trial):
                 self.fail(trial.number, reason)
         self._again.clear()
 
     def add_earlier(self, runs: Iterable[tuple[Mapping[str, Any], Sequence[float]]]) -> int:
-        """Tell finished runs of an earlier experiment as completed trials, each once over all resumes.
+        """Add finished runs of an earlier experiment as completed trials, each once over all resumes.
 
         Args:
-            runs: (dotted settings, a value an objective); settings beyond the space's are passed over.
+            runs: (dotted settings, one value per objective); settings outside the space are ignored.
         Returns:
-            How many of them the space can hold, now or from before.
+            How many of them lie in the space, added now or before.
         """
         trials = self.study.get_trials(deepcopy=False)
         seen = {_text(trial.params) for trial in trials if trial.user_attrs.get("kind") == "earlier"}
@@ -214,7 +214,7 @@ class SweepStudy:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _take_up(self) -> None:
-        """What earlier runs of the sweep left: their answers, trials to run again, failures to retry."""
+        """What earlier runs of the sweep left: their results, trials to run again, failures to retry."""
         trials = self.study.get_trials(deepcopy=False)
         retried = {trial.user_attrs.get("retry_of") for trial in trials}
         for trial in trials:
@@ -230,14 +230,14 @@ class SweepStudy:
                 self._learn(trial)
 
     def _learn(self, trial: FrozenTrial) -> None:
-        """What a trial that has ended was told, whoever ran it."""
+        """The result of a trial that has ended, whoever ran it."""
         identity = self.identity(self._settings(trial))
         if identity is not None:
             values = tuple(trial.values) if trial.state == TrialState.COMPLETE else None
             self._answers[identity] = _Answer(values, dict(trial.intermediate_values))
 
     def identity(self, settings: Mapping[str, Any]) -> str | None:
-        """What makes two trials the same configuration; None where the settings fit no configuration."""
+        """What makes two trials the same configuration; None if the settings are not a valid configuration."""
         config = self._configure(settings)
         return config_identity(config) if config is not None else None
 
@@ -260,7 +260,7 @@ class SweepStudy:
         return None
 
     def _open_trial(self, number: int, settings: dict[str, Any]) -> Proposal | None:
-        """The trial as a proposal, or None after telling it what is known of its configuration already."""
+        """The trial as a proposal, or None after giving it the known result of its configuration."""
         config = self._configure(settings)
         if config is None:
             self._give_up(number, "impossible")
@@ -310,7 +310,7 @@ class SweepStudy:
             self.study.tell(number, state=TrialState.PRUNED)
 
     def values(self, metrics: Mapping[str, float]) -> Values | None:
-        """The objectives' values, None where one is missing or NaN."""
+        """The objectives' values, None if one is missing or NaN."""
         values = tuple(float(metrics.get(objective.metric, math.nan)) for objective in self.objectives)
         return values if all(math.isfinite(value) for value in values) else None
 

@@ -1,5 +1,5 @@
-"""Whether a study may live in its database: it must open, and Optuna shares none with a program that keeps its schema's
-version in `alembic_version` as well, as MLflow does."""
+"""Whether a study may be kept in its database: it must open, and Optuna cannot share one with a program that also keeps
+its schema's version in `alembic_version`, such as MLflow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _MEND = "name another database in search.storage, or leave it out: the study is 
 
 
 def check_study_database(url: str, mlflow_uri: str | None, home: Path | None = None) -> None:
-    """Refuses a database that does not open, and a study and an MLflow store in one, before either is written.
+    """Refuses a database that does not open, and a study and an MLflow store in the same one, before either is written.
 
     Args:
         url: the study's, as `study_url` gives it.
         mlflow_uri: the resolved MLflow store, None where the sweep records none. A server cannot be compared by its
-            address; its tables in the study's database tell.
+        address,
+            but its tables in the study's database show it.
         home: the sweep's own folder, which is made when the sweep runs.
     Raises:
         SweepError: the study's database cannot be opened, the addresses name one database, or one of the two holds the
@@ -51,7 +52,7 @@ def check_study_database(url: str, mlflow_uri: str | None, home: Path | None = N
 
 
 def not_opened(url: str, error: Exception) -> SweepError:
-    """What the user is told of a study's database that does not open."""
+    """The error for a study's database that does not open."""
     cause = mask_credentials(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
     return SweepError(
         f"the Optuna study cannot be opened at {mask_address(url)}: {cause}; "
@@ -60,7 +61,7 @@ def not_opened(url: str, error: Exception) -> SweepError:
 
 
 def table_names(url: str) -> set[str]:
-    """The tables of a database; none where there is no file yet, or where it does not answer: who opens it says so."""
+    """The tables of a database; none if there is no file yet, or if it does not answer: opening it reports that."""
     try:
         return _tables(url, None)
     except Exception:  # noqa: BLE001 - each database driver has exceptions of its own, one may not be installed

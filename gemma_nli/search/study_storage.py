@@ -1,4 +1,4 @@
-"""Where an Optuna study lives, and the sampler it is walked with."""
+"""Where an Optuna study is kept, and the sampler it is searched with."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SPACE = "gemma_nli.space"
 
 
 def study_url(spec: SweepSpec, folder: Place) -> str:
-    """Where the sweep's study is: `search.storage`, which a sweep in a bucket must have, else `optuna.db` beside it."""
+    """Where the sweep's study is: `search.storage`, required for a sweep in a bucket, else `optuna.db` beside it."""
     return database_uri(spec.search.storage or sqlite_address(str(folder / "optuna.db")))
 
 
 def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
-    """The study of that name and the spec's space, created where it is not there, with the sampler that is asked for.
+    """The study of that name and the spec's space, created if it does not exist, with the requested sampler.
 
-    A sweep's first space and objectives have the study of that name; others one with a digest of them behind it.
+    A sweep's first space and objectives have the study of that name; others one with a digest of them appended.
 
     Raises:
-        SweepError: the database cannot be opened, or the sampler's needs are not installed.
+        SweepError: the database cannot be opened, or a package that the sampler needs is not installed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
@@ -58,10 +58,10 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
 
 
 def _is_of(study: optuna.Study, spec: SweepSpec) -> bool:
-    """Whether a study is of the spec's space and objectives; a new one is from now on."""
+    """Whether a study belongs to the spec's space and objectives; a new one does from now on."""
     if SPACE not in study.user_attrs:
         wanted = spec.space.distributions()
-        trials = study.get_trials(deepcopy=False)  # of a version that did not note the space
+        trials = study.get_trials(deepcopy=False)  # from a version that did not record the space
         if all(wanted.get(key) == found for trial in trials for key, found in trial.distributions.items()):
             study.set_user_attr(SPACE, _digest(spec))
     return bool(study.user_attrs.get(SPACE) == _digest(spec))
@@ -73,7 +73,7 @@ def _digest(spec: SweepSpec) -> str:
 
 
 def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.BaseSampler:
-    """The seeded sampler; on resume its stream goes on elsewhere instead of repeating its first draws.
+    """The seeded sampler; on resume its random stream differs, instead of repeating its first draws.
 
     Raises:
         SweepError: the sampler needs a package that is not installed.
@@ -93,9 +93,9 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.Ba
 
 
 def check_sampler(spec: SweepSpec) -> None:
-    """Raises SweepError where the sampler needs a package that is not installed."""
+    """Raises SweepError if the sampler needs a package that is not installed."""
     needs = {"cmaes": ["cmaes"], "gp": ["torch", "scipy"]}.get(spec.search.sampler, [])
     lacking = [package for package in needs if importlib.util.find_spec(package) is None]
     if lacking:
         wanted = "; ".join(install_line(package) for package in lacking)
-        raise SweepError(f"search.sampler {spec.search.sampler} lacks a package: {wanted}")
+        raise SweepError(f"search.sampler {spec.search.sampler} needs a package that is not installed: {wanted}")

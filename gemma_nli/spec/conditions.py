@@ -1,4 +1,4 @@
-"""The settings that a search space varies, and on which others each depends."""
+"""The settings that a search space varies, and which others each depends on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Varied:
 
 
 def parse_varied(tree: Any, problems: Problems, prefix: str = "") -> tuple[Varied, ...]:
-    """What a search space varies, parents first; each problem told under `prefix`, and then nothing is given."""
+    """What a search space varies, parents first; problems are added under `prefix`, and then the result is empty."""
     if not isinstance(tree, Mapping):
         problems.add(prefix.rstrip("."), f"expected settings to vary (setting: {{grid: [...]}}), got {shown(tree)}.")
         return ()
@@ -57,7 +57,7 @@ def _may_vary(key: str, problems: Problems, where: str) -> bool:
         return False
     if key in _EVALUATION:
         what = "decides which pairs a trial is measured on, so its trials could not be compared; "
-        problems.add(where, what + "set it in base, and run one sweep a value.")
+        problems.add(where, what + "set it in base, and run one sweep per value.")
     elif any(key == name or (name.endswith(".") and key.startswith(name)) for name in _NO_EFFECT):
         problems.add(where, "does not change a trial's numbers; set it in base.")
     return len(problems.lines) == before
@@ -99,13 +99,13 @@ def _parent_value(parent: str, value: Any, domain: Domain, problems: Problems, w
 
 
 def _ordered(whens: Mapping[str, Conditions], problems: Problems, prefix: str) -> list[str]:
-    """Settings with those they depend on before them, otherwise in the file's order."""
+    """Settings, each after those it depends on, otherwise in the file's order."""
     order: list[str] = []
     waiting = list(whens)
     while waiting:
         ready = next((key for key in waiting if all(parent in order for parent, _ in whens[key])), None)
         if ready is None:
-            problems.add(f"{prefix}{waiting[0]}.when", f"conditions go in a circle: {', '.join(waiting)}.")
+            problems.add(f"{prefix}{waiting[0]}.when", f"conditions form a circle: {', '.join(waiting)}.")
             return []
         order.append(ready)
         waiting.remove(ready)

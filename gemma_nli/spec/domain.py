@@ -36,7 +36,7 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Choices:
-    """`grid: [...]` or `choice: [...]`, each value once and as the setting's own type reads it."""
+    """`grid: [...]` or `choice: [...]`, each value once and as the setting's own type parses it."""
 
     key: str
     kind: str
@@ -84,7 +84,7 @@ class Choices:
 
 
 def _param(value: Any) -> Any:
-    """Optuna stores plain scalars only: a list or a section is named by its JSON."""
+    """Optuna stores plain scalars only: a list or a section is stored as its JSON."""
     return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
 
 
@@ -167,7 +167,7 @@ Domain = Choices | Range
 
 
 def parse_domain(key: str, tree: Any, problems: Problems, where: str) -> Domain | None:
-    """The domain of `key`, each value parsed and checked by the setting's own type; None with problems told."""
+    """The domain of `key`, each value parsed and checked by the setting's own type; None if problems were added."""
     if not isinstance(tree, Mapping):
         example = "{grid: [...]}" if isinstance(tree, list) else "{grid: [...]}, or move a fixed value to base"
         problems.add(where, f"expected one of {', '.join(KINDS)}; write {example}.")
@@ -254,7 +254,7 @@ def _check_range(found: Range, problems: Problems, at: str) -> None:
 def _takes_fractions(found: Range) -> bool:
     between = found.low + (found.high - found.low) * 0.3819
     if between == int(between):
-        return True  # so large that floats are whole
+        return True  # so large that all floats are whole
     try:
         check_value(found.key, between)
     except ConfigError:
@@ -263,7 +263,7 @@ def _takes_fractions(found: Range) -> bool:
 
 
 def checked_value(key: str, value: Any, problems: Problems, where: str) -> Any:
-    """`value` as the setting reads it and JSON holds it; a refusal is told under `where`."""
+    """`value` as the setting parses it and JSON holds it; a refusal is added as a problem under `where`."""
     try:
         return plain(check_value(key, value))
     except ConfigError as error:
@@ -278,7 +278,9 @@ def _number(key: str, value: Any, kind: str, problems: Problems, where: str) -> 
     if len(problems.lines) > before:
         return None
     if isinstance(checked, bool) or isinstance(value, bool) or not isinstance(checked, (int, float)):
-        problems.add(where, f"must be a number, got {shown(value)}; a setting that is no number takes grid or choice.")
+        problems.add(
+            where, f"must be a number, got {shown(value)}; a setting that is not a number takes grid or choice."
+        )
         return None
     if kind == "int" and checked != int(checked):
         problems.add(where, f"must be a whole number, got {shown(value)}.")
@@ -287,12 +289,12 @@ def _number(key: str, value: Any, kind: str, problems: Problems, where: str) -> 
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality that keeps true apart from 1, as YAML does."""
+    """Equality that distinguishes true from 1, as YAML does."""
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 
 def identity(value: Any) -> Hashable:
-    """Equal for values that are `same`, and for no others; looked up where comparing each with each would be slow."""
+    """Equal for values that are `same`, and for no others; for lookups where comparing all pairs would be slow."""
     return (isinstance(value, bool), _hashable(value))
 
 

@@ -1,4 +1,4 @@
-"""Every setting of a run and every key of a sweep file, read off the classes that check them."""
+"""Every setting of a run and every key of a sweep file, read from the classes that check them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _SIGNS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
 _PREFACE = """\
 # Every setting
 
-This page is made from the classes that check the settings: `gemma-nli settings --markdown > docs/settings.md`.
+This page is generated from the classes that check the settings: `gemma-nli settings --markdown > docs/settings.md`.
 `gemma-nli settings NAME` shows one, or a section, in the terminal. A setting of a run is an override of
 `gemma-nli train` and `gemma-nli sweep` (`training.batch_size=16`) and a key of a config file or of a sweep file's
 `base:`. The keys of a sweep file stand below them.
 
-A number is written in plain digits (`16`, `0.1`, `1e-4`); what YAML 1.1 would make a number of (`010`, `12:30`,
-`1_000`, `0x1F`, a date) is refused where a number is wanted, and is text where text is. Tags and names keep their text
-as typed: `1.10`, `010`, `no`.
+A number is written in plain digits (`16`, `0.1`, `1e-4`); what YAML 1.1 would turn into a number (`010`, `12:30`,
+`1_000`, `0x1F`, a date) is refused where a number is wanted, and is text where text is wanted. Tags and names keep
+their text as typed: `1.10`, `010`, `no`.
 """
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting in words. `of` is `run` (an override of train and sweep, a key of `base:`) or `sweep`."""
+    """One setting, described. `of` is `run` (an override of train and sweep, a key of `base:`) or `sweep`."""
 
     name: str
     of: Literal["run", "sweep"]
@@ -58,7 +58,7 @@ def every_setting() -> list[Setting]:
 
 
 def find_settings(name: str | None = None) -> list[Setting]:
-    """The settings of that name (whole, or its last parts: `lora.rank`) or of that section; all without a name.
+    """The settings of that name (full, or its last parts: `lora.rank`) or of that section; all without a name.
 
     Raises:
         ConfigError: neither a setting nor a section, with the nearest names.
@@ -91,7 +91,7 @@ def _setting(name: str, of: Literal["run", "sweep"], info: FieldInfo) -> Setting
 
 
 def _kinds(annotation: Any) -> Iterator[str]:
-    """A type in words; names of a closed list one by one."""
+    """A type in words; a closed list with all its names."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         for option in typing.get_args(annotation):

@@ -1,4 +1,4 @@
-"""How a sweep file and its overrides become a SweepSpec, every problem told at once."""
+"""How a sweep file and its overrides become a SweepSpec, all problems reported at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_sweep(tree: Any, source: str, overrides: Mapping[str, Any]) -> SweepSp
     """The spec of a sweep file's mapping with overrides (dotted name to value) laid over it.
 
     Raises:
-        SpecError: `source: n problems`, each under its dotted name; those an override brought say so.
+        SpecError: `source: n problems`, each under its dotted name; those from an override are marked.
     """
     problems = Problems(source)
     if not isinstance(tree, Mapping):
@@ -79,7 +79,7 @@ def _base_tree(value: Any, problems: Problems) -> dict[str, Any]:
 def _lay_over(
     merged: dict[str, Any], base_tree: dict[str, Any], overrides: Mapping[str, Any], problems: Problems
 ) -> list[str]:
-    """Put overrides where they belong; gives the names of those that are the base's."""
+    """Put overrides where they belong; gives the names of those that belong to the base."""
     names, sweep_keys = setting_names(), _sweep_keys()
     base_keys = []
     for key, value in overrides.items():
@@ -91,7 +91,7 @@ def _lay_over(
             merged["tags"][key.removeprefix("tags.")] = value
         elif key not in sweep_keys:
             near = did_you_mean(key, [*names, *sweep_keys])
-            near = near if "did you mean" in near else "; neither a setting of the base nor a key of the sweep file."
+            near = near if "did you mean" in near else "; not a setting of the base, nor a key of the sweep file."
             problems.add(key, _from_user(f"unknown{near}"))
         else:
             set_dotted(merged, key, value)
@@ -147,7 +147,7 @@ def _refuse_varied_overrides(
 
 
 def _check_whole(spec: SweepSpec, problems: Problems) -> None:
-    """What no part can see alone: the space against the algorithm, the base and the warm start; the scheduler."""
+    """Checks across parts: the space against the algorithm, the base and the warm start; the scheduler."""
     part = "tune" if spec.compare else "space"
     for key, what in spec.space.algorithm_problems(spec.search.algorithm):
         if key not in spec.compare:
@@ -164,10 +164,10 @@ def _check_whole(spec: SweepSpec, problems: Problems) -> None:
             problems.add("scheduler.kind", what + "set it to none.")
         if spec.scheduler.grace_folds >= spec.base.data.num_folds:
             what = f"{spec.scheduler.grace_folds} with base.data.num_folds {spec.base.data.num_folds} stops nothing; "
-            problems.add("scheduler.grace_folds", what + f"at most {spec.base.data.num_folds - 1} makes sense.")
+            problems.add("scheduler.grace_folds", what + f"set it to {spec.base.data.num_folds - 1} or less.")
     own_file = spec.search.storage is None or spec.search.storage.lower().startswith("sqlite")
     if spec.search.algorithm == "optuna" and spec.kept_in_bucket and own_file:
-        what = "an Optuna study is a database, and none can live in a bucket, SQLite's file least; "
+        what = "an Optuna study is a database, which cannot be kept in a bucket; "
         problems.add("search.storage", what + "name a server's, postgresql://..., or keep the sweep in a folder.")
     _check_warm_start(spec, problems)
     if problems.lines:
@@ -196,7 +196,7 @@ def _check_warm_start(spec: SweepSpec, problems: Problems) -> None:
             known = len(problems.lines)
             taken[key] = checked_value(key, value, problems, where)
             if len(problems.lines) == known and not domain.contains(taken[key]):
-                problems.add(where, f"{shown(value)} is outside of {domain}.")
+                problems.add(where, f"{shown(value)} is outside {domain}.")
         if len(problems.lines) == before and len(spec.space.params_of(taken, partial=True) or {}) < len(taken):
             where = f"search.warm_start.configs[{index}]"
-            problems.add(where, "names a setting whose `when` does not hold in this configuration.")
+            problems.add(where, "names a setting whose `when` condition does not hold in this configuration.")

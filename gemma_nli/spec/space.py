@@ -36,7 +36,7 @@ MAX_CELLS = 100_000
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration of a sweep, and the varied settings that make it of the base (plain JSON values)."""
+    """One configuration of a sweep, and the varied settings that turn the base into it (plain JSON values)."""
 
     settings: dict[str, Any]
     config: RunConfig
@@ -47,7 +47,7 @@ class Cell:
 
 
 def config_identity(config: RunConfig) -> str:
-    """Equal for configurations that are one trial; unlike `canonical()` it tells encoders apart by name."""
+    """Equal for configurations that are one trial; unlike `canonical()` it distinguishes encoders by name."""
     return json.dumps([config.model.name, config.model.revision, config.canonical()], sort_keys=True)
 
 
@@ -72,7 +72,7 @@ class SearchSpace:
 
     @classmethod
     def from_file(cls, path: str | Path) -> SearchSpace:
-        """A checked space of a YAML file; raises SpecError, or ConfigError where it is no YAML."""
+        """A checked space of a YAML file; raises SpecError, or ConfigError if it is not YAML."""
         return cls.from_mapping(read_yaml(Path(path)), str(path))
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class SearchSpace:
         return {key for key in self.keys if key.startswith("model.")}
 
     def given(self, settings: Mapping[str, Any]) -> SearchSpace:
-        """The space that is left to vary where these settings have these values."""
+        """The space that is left to vary when these settings have these values."""
         left = []
         for varied in self.varied:
             fixed = [(key, values) for key, values in varied.when if key in settings]
@@ -102,12 +102,12 @@ class SearchSpace:
         return SearchSpace(alive, self.source)
 
     def tree(self) -> dict[str, Any]:
-        """The mapping that makes this space again."""
+        """The mapping that recreates this space."""
         conditions = {v.key: {key: list(values) for key, values in v.when} for v in self.varied}
         return {v.key: {**v.domain.tree(), **({"when": conditions[v.key]} if v.when else {})} for v in self.varied}
 
     def algorithm_problems(self, algorithm: str) -> list[tuple[str, str]]:
-        """(setting, sentence) for each domain that the search algorithm cannot walk."""
+        """(setting, sentence) for each domain that the search algorithm cannot use."""
         found = []
         for varied in self.varied:
             domain = varied.domain
@@ -116,7 +116,7 @@ class SearchSpace:
                 found.append((varied.key, what + "search.algorithm to random or optuna."))
             if algorithm == "optuna" and domain.kind == "grid":
                 choice = str(domain).replace("grid", "choice:", 1)
-                what = f"{domain} asks for every value, and search.algorithm optuna samples; write {choice} instead, "
+                what = f"{domain} asks for every value, but search.algorithm optuna samples; write {choice} instead, "
                 found.append((varied.key, what + "or set search.algorithm to grid."))
         return found
 
@@ -181,7 +181,7 @@ class SearchSpace:
     def draw(self, base: RunConfig, num_trials: int, seed: int) -> list[Cell]:
         """Different cells drawn at random; more trials of the same seed begin with the same cells.
 
-        Fewer come back where the space holds fewer.
+        Returns fewer if the space has fewer.
         """
         rng = np.random.default_rng(seed)
         found: dict[str, Cell] = {}
@@ -194,7 +194,7 @@ class SearchSpace:
         return list(found.values())
 
     def configure(self, base: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-        """`base` with these settings; pydantic's ValidationError where they do not fit together."""
+        """`base` with these settings; pydantic's ValidationError if they do not fit together."""
         changed = {key.split(".")[0] for key in settings}  # the other sections are frozen, and shared by all cells
         tree: dict[str, Any] = {**dict(base), **(base.given(*changed) if changed else {})}
         for key, value in settings.items():
@@ -222,7 +222,9 @@ class SearchSpace:
         return settings
 
     def params_of(self, settings: Mapping[str, Any], partial: bool = False) -> dict[str, Any] | None:
-        """Optuna's params of settings, or None where the space does not hold them (or, unless `partial`, one lacks)."""
+        """Optuna's params of settings, or None if they do not lie in the space (or, unless `partial`, one is
+        missing).
+        """
         taken: dict[str, Any] = {}
         for varied in self.varied:
             if not varied.active(taken):
@@ -237,7 +239,7 @@ class SearchSpace:
         return {varied.key: varied.domain.to_param(taken[varied.key]) for varied in self.varied if varied.key in taken}
 
     def settings_for(self, base: RunConfig, config: RunConfig) -> dict[str, Any] | None:
-        """The varied settings that make of `base` a trial with `config`'s numbers; None where the space has none."""
+        """The varied settings that turn `base` into a trial with `config`'s numbers; None if the space has none."""
         settings: dict[str, Any] = {}
         for varied in self.varied:
             if varied.active(settings):
@@ -294,7 +296,7 @@ class SearchSpace:
 
 
 def _value_of(config: RunConfig, key: str) -> Any:
-    """A setting's value as JSON holds it; None where its section is unset."""
+    """A setting's value as JSON holds it; None if its section is unset."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part, None)

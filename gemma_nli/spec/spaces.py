@@ -41,7 +41,7 @@ def find_space(name: str, source: str) -> Path:
 
 
 def not_plain(value: Any) -> str | None:
-    """Why a YAML tree is no sweep at all: not plain, endless, or too deep; None for a plain one."""
+    """Why a YAML tree cannot be a sweep: not plain, endless, or too deep; None for a plain one."""
     stack: list[tuple[str, Any, int]] = [("", value, 0)]
     seen = 0
     while stack:
@@ -63,7 +63,7 @@ def not_plain(value: Any) -> str | None:
         elif isinstance(item, float) and not math.isfinite(item):
             return f"{where.rstrip('.')}: must be a finite number, got {item}."
         elif not isinstance(item, (str, int, float, bool, type(None), RunConfig, SearchSpace)):
-            return f"{where.rstrip('.')}: a {type(item).__name__} is no setting; put text in quotes."
+            return f"{where.rstrip('.')}: a {type(item).__name__} is not a valid value; put text in quotes."
     return None
 
 
@@ -85,7 +85,7 @@ def parse_space(value: Any, source: str, problems: Problems) -> SearchSpace | No
 
 
 def _read_space(name: str, source: str, where: str, problems: Problems) -> tuple[Path | None, Any]:
-    """The file of that name and what it holds; (None, None) with the problem told."""
+    """The file of that name and its content; (None, None) if a problem was added."""
     try:
         path = find_space(name, source)
         value = read_yaml(path)
@@ -101,10 +101,10 @@ def _read_space(name: str, source: str, where: str, problems: Problems) -> tuple
 def parse_comparison(
     compare: Any, tune: Any, has_space: bool, source: str, problems: Problems
 ) -> tuple[SearchSpace | None, tuple[str, ...]]:
-    """The space of `compare` and `tune` together, and the compared settings; None with problems told.
+    """The space of `compare` and `tune` together, and the compared settings; None if problems were added.
 
     Args:
-        tune: settings to vary as in a space, or the name of a space file; None where nothing is tuned.
+        tune: settings to vary as in a space, or the name of a space file; None if nothing is tuned.
     """
     before = len(problems.lines)
     if has_space:
@@ -124,7 +124,7 @@ def parse_comparison(
         if key in tune:
             problems.add(f"tune.{key}", "is compared; a setting is either compared or tuned.")
         elif isinstance(compare[key], Mapping) and "when" in compare[key]:
-            problems.add(f"compare.{key}.when", "what is compared is compared everywhere; only tune has conditions.")
+            problems.add(f"compare.{key}.when", "compared settings are compared everywhere; only tune has conditions.")
     varied_problems = Problems(source)
     varied = parse_varied({**compare, **tune}, varied_problems)
     for line in varied_problems.lines:
@@ -156,7 +156,7 @@ def check_comparison(spec: SweepSpec, problems: Problems) -> None:
             if key in config:
                 where = f"search.warm_start.configs[{index}].{key}"
                 problems.add(
-                    where, "is compared; a warm start is tried for each compared value, so name tuned ones only."
+                    where, "is compared; a warm start is tried for each compared value, so name tuned settings only."
                 )
     try:
         spec.variants()

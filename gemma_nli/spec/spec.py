@@ -35,12 +35,14 @@ from gemma_nli.storage import Prefix, parse_address, place_of
 
 
 class SweepSpec(Settings):
-    """A whole sweep. Build it with `from_mapping` or `load_sweep`: both tell every problem at once."""
+    """A whole sweep. Build it with `from_mapping` or `load_sweep`: both report all problems at once."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: Slug = Field(description="names the sweep's folder and run")
-    question: str = Field(default="", max_length=5000, description="what the sweep is to answer, in a sentence")
+    question: str = Field(
+        default="", max_length=5000, description="the question the sweep should answer, in one sentence"
+    )
     base: RunConfig = Field(default=RunConfig(), description="every setting that the space does not vary")
     space: SearchSpace = Field(description="a file of search_spaces/, or the settings to vary")
     compare: tuple[str, ...] = Field(
@@ -50,14 +52,16 @@ class SweepSpec(Settings):
     scheduler: SchedulerSettings = SchedulerSettings()
     resources: Resources = Resources()
     metric: str = Field(default=MEAN_F1, description="what decides the best trial")
-    mode: Literal["max", "min"] = Field(default="max", description="whether more or less of the metric is better")
+    mode: Literal["max", "min"] = Field(
+        default="max", description="whether higher or lower values of the metric are better"
+    )
     finalize: FinalizeSettings = FinalizeSettings()
     report: ReportSettings = ReportSettings()
     tags: Tags = Field(default={}, description="your own tags of every run; `note` is its description in MLflow")
     storage: str = Field(
         default_factory=lambda: str(home() / "storage"),
         min_length=1,
-        description="folder, or s3://bucket/prefix or gs://bucket/prefix, of journals and features",
+        description="folder, or s3://bucket/prefix or gs://bucket/prefix, for journals and features",
     )
 
     _cells: list[Cell] | None = PrivateAttr(default=None)
@@ -98,7 +102,7 @@ class SweepSpec(Settings):
 
     @property
     def kept_in_bucket(self) -> bool:
-        """Whether `storage` is a prefix of a bucket rather than a folder."""
+        """Whether `storage` is a bucket prefix rather than a folder."""
         return isinstance(place_of(self.storage), Prefix)
 
     @property
@@ -107,9 +111,10 @@ class SweepSpec(Settings):
         return self.search.objectives or (Objective(metric=self.metric, mode=self.mode),)
 
     def variants(self) -> list[tuple[dict[str, Any], SweepSpec]]:
-        """Each combination of compared values with the sweep that tunes the rest for it; one of all where none is.
+        """Each combination of compared values with the sweep that tunes the rest for it; one for everything if nothing
+        is compared.
 
-        Every arm has the same search: sampler, seed and number of trials.
+        Every compared value has the same search: sampler, seed and number of trials.
         """
         if not self.compare:
             return [({}, self)]
@@ -125,7 +130,7 @@ class SweepSpec(Settings):
 
     @property
     def total_trials(self) -> int:
-        """How many trials the whole sweep has, where that is known before it runs: at most so many for optuna."""
+        """How many trials the whole sweep has, as far as known before it runs: for optuna, the maximum."""
         if self.search.algorithm == "optuna":
             return self.search.num_trials * len(self.variants())
         return len(self.cells())
@@ -150,7 +155,7 @@ class SweepSpec(Settings):
         return self._cells
 
     def to_yaml(self, masked: bool = True) -> str:
-        """The whole spec, defaults and the space included; a URL's user and password are masked unless told not to."""
+        """The whole spec, defaults and the space included; a URL's user and password are masked by default."""
         tree = {**self.model_dump(mode="json"), "base": self.base.given()}
         if self.search.algorithm == "grid":
             del tree["search"]["num_trials"]

@@ -1,4 +1,4 @@
-"""The parts of a sweep file beside its base and space: search, scheduler, resources, finalize."""
+"""The parts of a sweep file besides its base and space: search, scheduler, resources, finalize."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ def known_metric(name: str) -> str:
 
 def _slug(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ValueError(f"must be at most 100 letters, digits or . _ -, the first no sign, got {name!r}")
+        raise ValueError(f"must be at most 100 letters, digits or . _ -, starting with a letter or digit, got {name!r}")
     return name
 
 
 Slug = Annotated[str, AfterValidator(_slug)]
-"""A name that is also safe as a folder's name: it can never be a path."""
+"""A name that is also safe as a folder name: it can never be a path."""
 
 
 def checked_tags(tags: dict[str, str]) -> dict[str, str]:
-    """A user's own tags: none of the names that MLflow and this package use for themselves."""
+    """A user's own tags: without the names that MLflow and this package reserve."""
     for name in tags:
         if name.startswith(("mlflow.", "gemma_nli.", "version.")) or not re.fullmatch(r"[\w./ :-]{1,250}", name):
-            raise ValueError(f"tag {name!r}: must be letters, digits or . _ - / : and not start as mlflow's own do")
+            raise ValueError(
+                f"tag {name!r}: must be letters, digits or . _ - / : and must not start like MLflow's own tags"
+            )
         if len(tags[name]) > 8000:
             raise ValueError(f"tag {name!r}: at most 8000 characters, got {len(tags[name])}")
     return tags
@@ -51,35 +53,37 @@ Tags = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(checked
 
 
 class Objective(Settings):
-    metric: str = Field(description="a trial's metric, as in cv_aggregate/mean_f1 or model/trained_parameters")
-    mode: Literal["max", "min"] = Field(description="whether more or less of it is better")
+    metric: str = Field(description="a trial's metric, such as cv_aggregate/mean_f1 or model/trained_parameters")
+    mode: Literal["max", "min"] = Field(description="whether higher or lower values are better")
 
     _known = field_validator("metric")(known_metric)
 
 
 class WarmStart(Settings):
     configs: tuple[dict[str, Any], ...] = Field(default=(), description="dotted settings to try first")
-    experiment: str | None = Field(default=None, min_length=1, description="whose finished runs in MLflow are told")
+    experiment: str | None = Field(
+        default=None, min_length=1, description="an MLflow experiment whose finished runs are given to the study"
+    )
 
 
 class SearchSettings(Settings):
-    algorithm: Literal["grid", "random", "optuna"] = Field(default="grid", description="how the space is walked")
+    algorithm: Literal["grid", "random", "optuna"] = Field(default="grid", description="how the space is searched")
     sampler: Literal["tpe", "random", "cmaes", "gp", "nsga2"] = Field(default="tpe", description="Optuna's sampler")
     num_trials: int = Field(
-        default=20, ge=1, le=100_000, description="trials over all resumes, for each compared value"
+        default=20, ge=1, le=100_000, description="trials in total, over all resumes, per compared value"
     )
-    time_budget: float | None = Field(default=None, gt=0, description="seconds until no trial goes on")
+    time_budget: float | None = Field(default=None, gt=0, description="seconds after which the sweep stops")
     seed: int = Field(default=42, ge=0, lt=2**32, description="seed of random and optuna")
     storage: str | None = Field(
         default=None,
         min_length=1,
-        description="SQLAlchemy URL of the Optuna study, else SQLite in the sweep's folder; never the database of "
-        "MLflow, and with a `?` or `%` in a folder's name written %3F or %25; a password belongs in "
-        "the database's own place for it (PGPASSWORD, ~/.pgpass), as a masked URL cannot be resumed from",
+        description="SQLAlchemy URL of the Optuna study, else SQLite in the sweep's folder; never MLflow's database; "
+        "write a `?` or `%` in a folder's name as %3F or %25; give a password the "
+        "database's own way (PGPASSWORD, ~/.pgpass), as a sweep cannot resume from a masked URL",
     )
     warm_start: WarmStart = WarmStart()
     objectives: tuple[Objective, ...] = Field(
-        default=(), max_length=4, description="two or more for a Pareto front; without, the sweep's metric and mode"
+        default=(), max_length=4, description="two or more for a Pareto front; by default the sweep's metric and mode"
     )
 
     @model_validator(mode="after")
@@ -103,24 +107,31 @@ class SearchSettings(Settings):
 
 class SchedulerSettings(Settings):
     kind: Literal["none", "asha", "median", "fold_racing"] = Field(
-        default="none", description="which trials stop before their last fold, judged on the folds done"
+        default="none", description="which trials stop before their last fold, judged on the finished folds"
     )
     grace_folds: int = Field(default=1, ge=1, le=99, description="folds a trial runs before it can be stopped")
     keep_last: int = Field(default=3, ge=1, le=1000, description="the best few by running mean F1 are never stopped")
     level: float = Field(
-        default=0.05, gt=0, le=0.5, description="fold_racing: chance to stop a trial that would have beaten the leader"
+        default=0.05,
+        gt=0,
+        le=0.5,
+        description="fold_racing: chance of stopping a trial that would have beaten the leader",
     )
-    reduction: float = Field(default=3.0, gt=1, le=100, description="asha: one in this many goes on at each rung")
+    reduction: float = Field(default=3.0, gt=1, le=100, description="asha: one in this many continues at each rung")
     min_trials: int = Field(default=5, ge=1, le=1000, description="median: finished trials before any is stopped")
 
 
 class Resources(Settings):
-    """What a trial asks of Ray; `auto` is decided by the engine from the model and the machine."""
+    """The resources a trial requests from Ray; `auto` is decided by the engine from the model and the machine."""
 
-    cpu: float | Literal["auto"] = Field(default="auto", description="CPU cores a trial")
-    gpu: float | Literal["auto"] = Field(default="auto", description="GPUs a trial, fractions allowed")
-    max_concurrent: int | None = Field(default=None, ge=1, le=10_000, description="trials at a time")
-    max_failures: int = Field(default=2, ge=0, le=1000, description="times a trial whose worker died is tried again")
+    cpu: float | Literal["auto"] = Field(default="auto", description="CPU cores per trial")
+    gpu: float | Literal["auto"] = Field(default="auto", description="GPUs per trial, fractions allowed")
+    max_concurrent: int | None = Field(
+        default=None, ge=1, le=10_000, description="maximum number of trials running at the same time"
+    )
+    max_failures: int = Field(
+        default=2, ge=0, le=1000, description="how many times a trial is retried after its worker died"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +151,7 @@ class Resources(Settings):
 
 class ConfirmSettings(Settings):
     top: int = Field(default=3, ge=1, le=50, description="leaders that run again")
-    repeats: int = Field(default=4, ge=1, le=50, description="fresh fold drawings and training seeds for each of them")
+    repeats: int = Field(default=4, ge=1, le=50, description="new fold drawings and training seeds for each of them")
 
 
 class ReportSettings(Settings):
@@ -149,16 +160,19 @@ class ReportSettings(Settings):
 
 class FinalizeSettings(Settings):
     enabled: bool = Field(default=True, description="refit the best trial on all pairs and register it")
-    model_name: Slug | None = Field(default=None, description="else gemma_nli_{output.experiment_name}")
+    model_name: Slug | None = Field(default=None, description="by default gemma_nli_{output.experiment_name}")
     alias: str = Field(default="candidate", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="of the new version")
     confirm: ConfirmSettings | None = Field(
-        default=None, description="run the leaders again on fresh folds and seeds, to see whether their order holds"
+        default=None, description="run the leaders again on new folds and seeds, to see whether their order holds"
     )
     export_limit_gib: float = Field(
-        default=4.0, ge=0, le=10_000, description="GiB of weights up to which the model is exported for mlflow.pytorch"
+        default=4.0,
+        ge=0,
+        le=10_000,
+        description="models with weights up to this many GiB are exported for mlflow.pytorch",
     )
     promote_if_better: Literal["production", "staging", "champion"] | None = Field(
-        default=None, description="the alias that moves to the new version if it beats the present holder"
+        default=None, description="the alias that moves to the new version if it beats the current holder"
     )
     promote_level: float = Field(
         default=0.05, gt=0, le=0.5, description="p-value below which the paired test counts as better"

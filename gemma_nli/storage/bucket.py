@@ -1,7 +1,7 @@
-"""What a bucket must do for us, whoever's it is: whole objects, conditional writes, and errors that say what to mend.
+"""What a bucket of any provider must offer: whole objects, conditional writes, and errors that say what to fix.
 
-Which store, who we are and how patient we are come from the environment of the process, as the store's own library
-(`s3.py`, `gcs.py`) reads it. None of it is ever pickled or logged.
+The store, the credentials and the number of retries come from the environment of the process, as the store's own
+library (`s3.py`, `gcs.py`) reads it. None of it is ever pickled or logged.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gemma_nli.base.errors import StorageError
 
 
 class Changed(Exception):
-    """A conditional write was refused: the object is not what the writer had last seen."""
+    """A conditional write was refused: the object is not the one that the writer last saw."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An object as it was answered.
+    """An object as the store returned it.
 
     Args:
         version: changes with each write: the ETag of S3, the generation of Google Cloud Storage.
@@ -39,7 +39,7 @@ class Bucket(ABC):
     """Objects by key. Threads may share one; each process opens its own (`Prefix.bucket`).
 
     Raises:
-        StorageError: from every method, with what to mend.
+        StorageError: from every method, with what to fix.
     """
 
     scheme: str
@@ -52,21 +52,21 @@ class Bucket(ABC):
 
     @abstractmethod
     def get(self, key: str) -> Seen | None:
-        """The whole object, None where there is none."""
+        """The whole object, None if there is none."""
 
     @abstractmethod
     def head(self, key: str) -> Seen | None:
-        """The object without its data, None where there is none."""
+        """The object without its data, None if there is none."""
 
     @abstractmethod
     def put(self, key: str, data: bytes, if_match: str | None = None, if_absent: bool = False) -> str:
         """Write a small object; its new version.
 
         Args:
-            if_match: only over the object of this version.
-            if_absent: only where none is.
+            if_match: only over the object with this version.
+            if_absent: only if there is none.
         Raises:
-            Changed: the condition does not hold, and it was not an earlier try of this very write that changed it.
+            Changed: the condition does not hold, and the change was not made by an earlier attempt of this same write.
         """
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Bucket(ABC):
         """Write an object of any size, over whatever is there: for names that promise their bytes."""
 
     def fetch(self, key: str, target: Path) -> bool:
-        """Bring an object of any size to a file, whole or not at all; False where there is none."""
+        """Download an object of any size to a file, completely or not at all; False if there is none."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".pull-{uuid.uuid4().hex}")
         try:
@@ -90,18 +90,18 @@ class Bucket(ABC):
 
     @abstractmethod
     def keys(self, prefix: str) -> list[str]:
-        """All keys that begin so."""
+        """All keys with this prefix."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Where there is none, nothing happens."""
+        """Does nothing if there is none."""
 
     @abstractmethod
     def check(self) -> None:
-        """That the bucket is there and these credentials may use it."""
+        """Check that the bucket exists and these credentials may use it."""
 
     def check_conditions(self, key: str) -> None:
-        """That the store can be written to and refuses what a condition forbids: all that keeps writers apart.
+        """Check that the store can be written to and honours write conditions, which keep writers apart.
 
         Args:
             key: of an object that is written and deleted again.

@@ -1,7 +1,7 @@
 """A bucket of Google Cloud Storage through google-cloud-storage.
 
-$GOOGLE_APPLICATION_CREDENTIALS and the other ways that google-auth knows name who we are; $STORAGE_EMULATOR_HOST names
-another server that speaks its JSON API.
+$GOOGLE_APPLICATION_CREDENTIALS and the other ways that google-auth knows give the credentials; $STORAGE_EMULATOR_HOST
+names another server with its JSON API.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from gemma_nli.base.masking import mask_credentials
 from gemma_nli.storage.bucket import Bucket, Changed, Seen
 
 PATIENCE_SECONDS = 40.0
-"""With one request before its caller is told. An object takes about one write a second, and answers 429 till then."""
+"""Per request, before its caller gets the error. An object accepts about one write per second, and answers 429 before
+that.
+"""
 _TIMEOUT = (5.0, 60.0)  # seconds, to connect and to read
 _CONNECTIONS = 32
 
@@ -46,9 +48,9 @@ class GcsBucket(Bucket):
         self._answered = threading.local()
         self.client: Any = None
         with self._explained():
-            self.client = storage.Client(project="<none>")  # buckets have one name each over all projects
+            self.client = storage.Client(project="<none>")  # bucket names are global over all projects
             self._bucket = self.client.bucket(name)
-            session = self.client._http  # the store's clock is told by no public name of the library
+            session = self.client._http  # the library has no public name for the store's clock
         session.mount("https://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
         session.hooks["response"].append(self._note_clock)
 
@@ -62,7 +64,7 @@ class GcsBucket(Bucket):
                     data = blob.download_as_bytes(if_generation_match=int(seen.version), **self._options)
                     return Seen(seen.version, seen.age_seconds, seen.writer, data)
                 except (NotFound, PreconditionFailed):
-                    continue  # written or deleted since we looked: look again
+                    continue  # written or deleted since the last look: look again
         return None
 
     def head(self, key: str) -> Seen | None:
@@ -90,7 +92,7 @@ class GcsBucket(Bucket):
                 return str(blob.generation)
             except PreconditionFailed:
                 seen = self.head(key)
-                if seen is not None and seen.writer == writer:  # its answer was lost, and the library had tried again
+                if seen is not None and seen.writer == writer:  # its answer was lost, and the library had retried
                     return seen.version
                 raise Changed(f"{self}/{key}") from None
 
@@ -126,7 +128,7 @@ class GcsBucket(Bucket):
                 return
 
     def check(self) -> None:
-        """Asks for a list: the right to objects (Storage Object User) is none to look at their bucket."""
+        """Asks for a list: the right to objects (Storage Object User) does not include looking at their bucket."""
         with self._explained():
             next(iter(self.client.list_blobs(self._bucket, max_results=1, **self._options)), None)
 
@@ -156,12 +158,12 @@ class GcsBucket(Bucket):
             return "no credentials; set GOOGLE_APPLICATION_CREDENTIALS, or give each node a service account."
         if isinstance(error, RequestException | TransportError):
             endpoint = mask_credentials(str(getattr(self.client, "api_endpoint", "the server that signs in")))
-            return f"{endpoint} does not answer ({type(error).__name__}); the same command goes on when it is back."
+            return f"{endpoint} does not answer ({type(error).__name__}); run the same command again when it is back."
         answered = getattr(getattr(error, "response", None), "status_code", 0)
         status = int(getattr(error, "code", None) or answered or 0)
         kind = type(error).__name__
         if status == 404:
-            return "there is no such bucket; make it, or set storage= to one that is there."
+            return "there is no such bucket; create it, or set storage= to an existing one."
         if status in (401, 403) or isinstance(error, GoogleAuthError):
             return f"these credentials may not use it ({status or kind}); they need Storage Object User."
-        return f"a request failed ({kind}, status {status}); the same command goes on when it is mended."
+        return f"a request failed ({kind}, status {status}); run the same command again when it is fixed."

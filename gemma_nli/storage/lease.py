@@ -1,8 +1,8 @@
 """Holding something in a bucket: an object that its holder keeps writing, and that others may take when it stops.
 
-A lock file is let go by the system when its holder dies; a bucket cannot see that. So a holder writes its claim again
+The system releases a lock file when its holder dies; a bucket cannot see that. So a holder writes its claim again
 every third of the lease, each time only over its own last one, and whoever sees a claim that is older than the lease,
-by the store's clock, may write over exactly that one. A holder that was taken over learns it at its next write; what
+by the store's clock, may write over exactly that one. A holder that was taken over learns of it at its next write; what
 it writes to a journal meanwhile is refused by the journal's own condition (`BucketRecord`).
 """
 
@@ -39,10 +39,10 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def acquire(self, patient: bool) -> bool:
-        """Take it; False where it is held.
+        """Take it; False if it is held.
 
         Args:
-            patient: wait as long as it takes; else only until the holder is seen to be alive.
+            patient: wait as long as it takes; otherwise only until the holder is seen to be alive.
         """
         first: Seen | None = None
         while True:
@@ -64,7 +64,7 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Let others have it at once; where the store is away they wait for the lease to run out."""
+        """Release it for others at once; if the store is unreachable they wait for the lease to run out."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -74,7 +74,7 @@ class Lease:
         except Changed:
             self.lost = True
         except StorageError as error:
-            log.warning("%s: not let go; it is free in %g seconds (%s)", self.place, self.seconds, error)
+            log.warning("%s: not released; it will be free in %g seconds (%s)", self.place, self.seconds, error)
 
     def holder(self) -> str:
         """Who holds it, for messages."""
@@ -93,7 +93,7 @@ class Lease:
                 log.warning("%s: not renewed (%s)", self.place, error)
 
     def _write(self, over: str | None, free: bool = False) -> None:
-        self._writes += 1  # no two claims are the same bytes, so no two have the same version
+        self._writes += 1  # no two claims have the same bytes, so no two have the same version
         facts = {"holder": self._token, "writes": self._writes, "free": free}
         facts |= {"pid": os.getpid(), "host": os.uname().nodename}
         data = json.dumps(facts).encode()

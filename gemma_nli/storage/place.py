@@ -1,4 +1,4 @@
-"""The name of a place to keep things: a folder of the file system, or a prefix of a bucket."""
+"""The name of a place for storage: a folder of the file system, or a prefix of a bucket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _KEY = re.compile(r"[\w.()!*'-]+")
 
 @dataclass(frozen=True)
 class Prefix:
-    """`s3://name/key` or `gs://name/key`: what we need of a path; it travels, and opens nothing before it is used."""
+    """`s3://name/key` or `gs://name/key`: the part of a path's interface that we need; can be pickled, and opens
+    nothing before it is used.
+    """
 
     scheme: str
     name: str
@@ -40,14 +42,14 @@ class Prefix:
 
     @property
     def bucket(self) -> Bucket:
-        """This process's client of the bucket, as the environment tells now."""
+        """This process's client of the bucket, from the present environment."""
         return _open_bucket(self.scheme, self.name)
 
     def exists(self) -> bool:
         return self.bucket.head(self.key) is not None
 
     def read_bytes(self) -> bytes:
-        """Raises FileNotFoundError where there is no such object."""
+        """Raises FileNotFoundError if there is no such object."""
         found = self.bucket.get(self.key)
         if found is None:
             raise FileNotFoundError(str(self))
@@ -88,12 +90,12 @@ def parse_address(text: str) -> Prefix:
     """`s3://bucket/prefix` or `gs://bucket/prefix`.
 
     Raises:
-        ValueError: another scheme, or no name of a bucket or prefix.
+        ValueError: another scheme, or not a valid name of a bucket or prefix.
     """
     scheme, _, rest = text.partition("://")
     if scheme not in _KINDS:
         raise ValueError(
-            f"{scheme}:// is not known; name a folder that all nodes mount (NFS 4, EFS, Filestore, Lustre), "
+            f"{scheme}:// is not supported; name a folder that all nodes mount (NFS 4, EFS, Filestore, Lustre), "
             "s3://bucket/prefix of a store that honours conditional writes, or gs://bucket/prefix"
         )
     name, _, key = rest.partition("/")
@@ -122,7 +124,7 @@ def folder_of(place: Place) -> Path:
 
 
 def store_folder(place: Place) -> None:
-    """Put there what a prefix's mirror on this machine holds; a folder is there already."""
+    """Upload what a prefix's mirror on this machine holds; a folder needs no upload."""
     if isinstance(place, Prefix):
         folder = folder_of(place)
         for path in sorted(folder.rglob("*")):
@@ -131,7 +133,9 @@ def store_folder(place: Place) -> None:
 
 
 def fetch_folder(place: Place) -> Path:
-    """Bring all that a prefix holds to its mirror on this machine, and name that; a folder is itself."""
+    """Download everything under a prefix to its mirror on this machine, and give that; a folder is returned as it
+    is.
+    """
     folder = folder_of(place)
     if isinstance(place, Prefix):
         for name, key in place.under().items():

@@ -26,7 +26,7 @@ _APPENDS = 10
 
 
 class Record(Protocol):
-    """What a journal needs of the place it is kept in. Every method may raise JournalError."""
+    """What a journal needs from its storage. Every method may raise JournalError."""
 
     def claim(self, wait_seconds: float = -1) -> AbstractContextManager[None]:
         """Hold the record; -1 waits as long as it takes."""
@@ -35,19 +35,19 @@ class Record(Protocol):
         """The journal's lines as they are now, the empty ones too."""
 
     def append(self, line: bytes) -> None:
-        """Add a line, which is kept when this returns."""
+        """Append a line, which is durable when this returns."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Keep an array file."""
+        """Store an array file."""
 
     def read(self, name: str, sha256: str) -> bytes:
-        """An array file's bytes, if they are there and have that checksum, else nothing."""
+        """An array file's bytes, if they exist and have that checksum, else no bytes."""
 
     def file(self, name: str, sha256: str) -> Path | None:
-        """Where an array file lies on this machine, fetched if need be; None where it is gone or damaged."""
+        """Where an array file is on this machine, downloaded if need be; None if it is missing or damaged."""
 
     def drop_others(self, pattern: str, name: str, sha256: str) -> None:
-        """Delete the array files that fit the pattern, but for one."""
+        """Delete the array files that match the pattern, except one."""
 
 
 class FolderRecord:
@@ -129,7 +129,7 @@ class FolderRecord:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(
-                f"{self.folder}: cannot be made: {error.strerror}; set storage= to a folder you own."
+                f"{self.folder}: cannot be created: {error.strerror}; set storage= to a folder you own."
             ) from error
 
 
@@ -137,7 +137,7 @@ class BucketRecord:
     """A record under a prefix. Its arrays, once read, stay in this machine's mirror; the journal never does.
 
     Args:
-        lease_seconds: after which a holder that writes no more has lost the trial.
+        lease_seconds: after which a holder that has stopped writing has lost the trial.
     """
 
     def __init__(self, place: Prefix, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -163,7 +163,7 @@ class BucketRecord:
         return self._fetch()[0].split(b"\n")
 
     def append(self, line: bytes) -> None:
-        """A holder that has been taken over is refused; one without a claim adds to whatever is there."""
+        """A holder that has been taken over is refused; a writer without a claim appends to whatever is there."""
         for _ in range(_APPENDS):
             if self._lease is not None and self._lease.lost:
                 break
@@ -182,8 +182,8 @@ class BucketRecord:
             self._seen = (fresh, version)
             return
         raise JournalError(
-            f"{self.place}: another process writes this trial's journal, which is left as it is; if this one was cut "
-            f"off from the store for more than {self.lease_seconds:g} seconds, its trial was taken over. "
+            f"{self.place}: another process is writing this trial's journal, which is left as it is; if this process "
+            f"lost its connection to the store for more than {self.lease_seconds:g} seconds, its trial was taken over. "
             "Run the sweep again."
         )
 
@@ -233,6 +233,6 @@ def record_of(place: Place) -> Record:
 
 
 def _addressed(name: str, sha256: str) -> str:
-    """A name that promises its bytes: a writer that was taken over cannot change another's arrays."""
+    """A name that contains the checksum: a writer that was taken over cannot change another's arrays."""
     path = Path(name)
     return f"{path.stem}-{sha256[:16]}{path.suffix}"

@@ -1,6 +1,6 @@
 """An S3 bucket through boto3: AWS's own, MinIO's, Ceph's.
 
-$AWS_ENDPOINT_URL, $AWS_ACCESS_KEY_ID and the other ways that boto3 knows name the store and who we are;
+$AWS_ENDPOINT_URL, $AWS_ACCESS_KEY_ID and the other ways that boto3 knows name the store and the credentials;
 $AWS_MAX_ATTEMPTS how often a request is tried.
 """
 
@@ -23,7 +23,7 @@ from gemma_nli.base.masking import mask_credentials
 from gemma_nli.storage.bucket import Bucket, Changed, Seen
 
 TRIES = 8
-"""Of one request before its caller is told: with standard back-off, about half a minute."""
+"""Per request, before its caller gets the error: with standard back-off, about half a minute."""
 _CONFLICTS = 5
 
 
@@ -73,14 +73,14 @@ class S3Bucket(Bucket):
                     )
                     return str(answer["ETag"])
                 except self.client.exceptions.ClientError as error:
-                    if _status(error) == 409 and conflict < _CONFLICTS:  # another write to the key is under way
+                    if _status(error) == 409 and conflict < _CONFLICTS:  # another write to the key is in progress
                         time.sleep(0.1 * conflict)
                         continue
                     gone = if_match is not None and _code(error) == "NoSuchKey"
                     if not conditions or not (_status(error) in (409, 412) or gone):
                         raise
                 seen = self.head(key)
-                if seen is not None and seen.writer == writer:  # its answer was lost, and boto3 had tried again
+                if seen is not None and seen.writer == writer:  # its answer was lost, and boto3 had retried
                     return seen.version
                 raise Changed(f"{self}/{key}")
             raise AssertionError("the last conflict has raised")
@@ -138,17 +138,19 @@ class S3Bucket(Bucket):
             return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, on every node."
         if isinstance(error, HTTPClientError | ConnectionError):
             endpoint = mask_credentials(str(self.client.meta.endpoint_url))
-            return f"{endpoint} does not answer ({type(error).__name__}); the same command goes on when it is back."
+            return f"{endpoint} does not answer ({type(error).__name__}); run the same command again when it is back."
         if not isinstance(error, ClientError):
             return f"{mask_credentials(' '.join(str(error).split()))[:300]} ({type(error).__name__})."
         status, code = _status(error), _code(error)
         if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
-            return "there is no such bucket; make it, or set storage= to one that is there."
+            return "there is no such bucket; create it, or set storage= to an existing one."
         if status in (401, 403):
-            return f"these credentials may not use it ({code}); it takes getting, putting, listing and deleting."
+            return (
+                f"these credentials may not use it ({code}); they need permission to get, put, list and delete objects."
+            )
         if status in (301, 400) and error.operation_name == "HeadBucket":
             return f"it answers {status}; set AWS_DEFAULT_REGION to the bucket's region and check the credentials."
-        return f"{error.operation_name} failed ({code}, status {status}); the same command goes on when it is mended."
+        return f"{error.operation_name} failed ({code}, status {status}); run the same command again when it is fixed."
 
 
 def _seen(answer: dict[str, Any], data: bytes = b"") -> Seen:

@@ -1,4 +1,4 @@
-"""Which searcher a sweep's spec asks for, and what it is told of trials that are done already."""
+"""Which searcher a sweep's spec asks for, and what it learns of trials that are already done."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def build_searcher(
     stopped: Callable[[str], str | None],
     notes: list[str],
 ) -> CellSearcher | StudySearcher:
-    """A fixed list for grid and random; for Optuna a study that knows finished trials of any sweep on this storage.
+    """A fixed list for grid and random; for Optuna a study that knows the finished trials of any sweep on this storage.
 
     Args:
         stopped: why a scheduler stopped the trial of a key, or None.
-        notes: gains a line where finished trials go into a study that is new: of another space, or one was lost.
+        notes: gains a line if finished trials go into a new study: the space changed, or the study was lost.
     """
     if ready.cells or ready.spec.search.algorithm != "optuna":
         return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
@@ -54,7 +54,7 @@ def build_searcher(
 
 
 def _open_studies(ready: Prepared, known: _Known, owner: str) -> tuple[SweepStudy | StudyPerVariant, str | None]:
-    """The sweep's study (where settings are compared, one for each of their values, named after them), and a note."""
+    """The sweep's study (one per compared value, named after it, if settings are compared), and a note."""
     url, warm = study_url(ready.spec, ready.folder), list(_earlier(ready))
     variants: list[tuple[dict[str, Any], SweepStudy]] = []
     new = False
@@ -71,7 +71,7 @@ def _open_studies(ready: Prepared, known: _Known, owner: str) -> tuple[SweepStud
 
 
 def _of_journals(ready: Prepared, fixed: dict[str, Any]) -> Iterator[EarlierTrial]:
-    """The sweep's trials from before as an arm's study is told of them."""
+    """The sweep's earlier trials, as a compared value's study gets them."""
     for key, cell in ready.proposed.items():
         if not fixed.items() <= cell.settings.items():
             continue
@@ -95,7 +95,7 @@ def _known_of_variant(known: _Known, fixed: dict[str, Any], settings: dict[str, 
 
 
 class _Known:
-    """Answers the study from the journals, and shows what it answered on the board and in MLflow."""
+    """Answers the study from the journals, and shows the answers on the board and in MLflow."""
 
     def __init__(
         self, ready: Prepared, folder: SweepFolder, progress: ProgressState, trial_changed: Callable[[str], None]
@@ -120,7 +120,7 @@ class _Known:
 def _earlier(ready: Prepared) -> Iterator[tuple[dict[str, Any], list[float]]]:
     """Finished runs of `search.warm_start.experiment` as (settings of this space, objective values).
 
-    Only runs measured on the same folds count: figures of other validation sets would mislead the sampler.
+    Only runs measured on the same folds count: scores from other validation sets would mislead the sampler.
     """
     experiment = ready.spec.search.warm_start.experiment
     if experiment is None:

@@ -1,7 +1,7 @@
-"""The leaders once more, on fresh fold drawings and training seeds: was their order luck? (`finalize.confirm`)
+"""The leaders again, on new folds and training seeds: was their order luck? (`finalize.confirm`)
 
-Confirming trials are trials of the same sweep, with journals, runs and keys of their own. Their pairs are drawn anew,
-so they are compared among themselves, never with the sweep's, and are no candidates for the best.
+Confirming trials are trials of the same sweep, with journals, runs and keys of their own. Their pairs are drawn again,
+so they are compared among themselves, never with the sweep's, and are not candidates for the best.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STRIDE = 1000
 
 
 def confirming_rounds(ready: Prepared, ranked: Sequence[TrialOutcome]) -> list[Prepared]:
-    """The leaders' repeats: one sweep per repeat, its cells the leaders; empty where none is asked for."""
+    """The leaders' repeats: one sweep per repeat, its cells the leaders; empty if none is requested."""
     confirm = ready.spec.finalize.confirm
     if confirm is None or not ranked:
         return []
@@ -56,7 +56,7 @@ def _round(ready: Prepared, leaders: list[dict[str, object]], repeat: int) -> Pr
 
 
 def confirmed(rounds: Sequence[Prepared]) -> Outcome:
-    """How the confirming trials have ended, those of all repeats together."""
+    """How the confirming trials of all repeats have ended."""
     return Outcome(tuple(trial for ready in rounds for trial in outcome_of(ready).trials))
 
 
@@ -68,7 +68,7 @@ def run_rounds(
     resources: TrialResources,
     notes: list[str],
 ) -> None:
-    """Run what waits of them, one after the other, until done or interrupted."""
+    """Run those still waiting, one after the other, until done or interrupted."""
     for ready in rounds:
         if interrupts.count:
             return

@@ -1,4 +1,4 @@
-"""`gemma-nli demo`: the main job on a synthetic corpus and the small real encoder of the `demo` extra."""
+"""`gemma-nli demo`: a real sweep over a synthetic corpus, with the small real encoder of the `demo` extra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def demo_spec(folder: Path) -> SweepSpec:
     """Write the synthetic corpus under `folder` and give the sweep of 12 configurations over it.
 
     Raises:
-        EncoderError: the `demo` extra is missing or its weights are not the ones we know.
+        EncoderError: the `demo` extra is missing, or its weights are not the expected ones.
         CorpusError: the folder cannot be written.
     """
     encoder = minilm_folder()
@@ -24,7 +24,7 @@ def demo_spec(folder: Path) -> SweepSpec:
     try:
         write_synthetic(data)
     except OSError as error:
-        raise CorpusError(f"{data}: cannot be written: {error.strerror}; name another --folder.") from None
+        raise CorpusError(f"{data}: cannot be written: {error.strerror}; choose another --folder.") from None
     return SweepSpec.from_mapping(
         {
             "name": "demo",

@@ -1,7 +1,7 @@
-"""What a study's sweep has found in earlier forms of its space, the same settings varied or others.
+"""What a study's sweep has found in earlier forms of its space, with the same or other settings varied.
 
-A sweep's id names what its space leaves alone, so a space that gains or loses a setting makes another sweep. Both share
-the storage, the name and the folds: trials of the one that the other's space holds are its trials as well.
+A sweep's id hashes what its space does not vary, so a space that gains or loses a setting makes another sweep. Both
+share the storage, the name and the folds: trials of one that lie in the other's space are its trials too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gemma_nli.trial import TrialRecord, read_trial
 
 
 def take_up_earlier(ready: Prepared, folder: SweepFolder) -> None:
-    """Of a study: note the trials of its folder, and of sweeps of its name with another space, as far as they fit."""
+    """Of a study: note the trials of its folder, and those of sweeps of its name with another space that fit."""
     if ready.spec.search.algorithm != "optuna":
         return
     noted = folder.cells()
@@ -40,14 +40,16 @@ def take_up_earlier(ready: Prepared, folder: SweepFolder) -> None:
 
 
 def how_many_fit(ready: Prepared) -> str | None:
-    """`3 of 4 finished trials fit this space`, None where there are none."""
+    """`3 of 4 finished trials fit this space`, or None without any."""
     fit = sum(ready.records[key].state == "finished" for key in ready.proposed if key in ready.records)
     total = fit + ready.left_out
     return f"{fit} of {total} finished trials fit this space" if total else None
 
 
 def _of_other_spaces(ready: Prepared) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Key and settings of the trials of every other sweep of this name on this storage that was started from here."""
+    """Key and settings of the trials of every other sweep of this name on this storage that was started from this
+    machine.
+    """
     for path in sorted((home() / "sweeps").glob("*.json")):
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +67,7 @@ def _is_finished(ready: Prepared, record: TrialRecord | None) -> bool:
 
 
 def _same_but_for_the_space(ready: Prepared, record: TrialRecord, settings: dict[str, Any]) -> bool:
-    """Whether only settings that either sweep varies tell the trial from this sweep's base."""
+    """Whether the trial differs from this sweep's base only in settings that either sweep varies."""
     base, theirs = ready.spec.base.canonical(), record.config.canonical()
     varied = {*ready.spec.space.keys, *settings}
     return all(theirs[key] == base[key] for key in theirs.keys() & base.keys() - varied)

@@ -1,4 +1,4 @@
-"""A sweep from spec to result: prepare, encode, tune, finalize, with every trial's news going to MLflow meanwhile."""
+"""A sweep from spec to result: prepare, encode, tune, finalize, while every trial's updates go to MLflow."""
 
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ Display = Callable[[ProgressState], Any]
 
 
 def run_sweep(spec: SweepSpec, watch: Callable[[ProgressState], None] | None = None) -> SweepResult:
-    """Run what a sweep has not run yet, register its best trial, and say how it went.
+    """Run what a sweep has not run yet, register its best trial, and return the result.
 
     Args:
         watch: called once with the board before anything runs; a progress display adds itself as a watcher.
     Returns:
         What `gemma-nli sweep --json` prints. Running the same spec again runs no trial and registers nothing new.
     Raises:
-        GemmaNliError: a mistake in the spec or the data (before Ray starts), or a sweep that another process holds.
+        GemmaNliError: a mistake in the spec or the data (before Ray starts), or a sweep that another process is
+        running.
     """
     began = time.monotonic()
     ready = prepare(spec)
@@ -81,7 +82,9 @@ class _Run:
     def go(self, began: float) -> SweepResult:
         recorder = Recorder(self.ready, self.folder)
         try:
-            with ThreadPoolExecutor(1, "gemma_nli-opening") as aside:  # making a database takes as long as Ray's start
+            with ThreadPoolExecutor(
+                1, "gemma_nli-opening"
+            ) as aside:  # creating a database takes as long as starting Ray
                 opening = aside.submit(recorder.open)
                 finalized = self._work(recorder, opening.result)
             self.progress.enter("recording")
@@ -97,7 +100,7 @@ class _Run:
             recorder.abandon()
 
     def _show_known(self) -> list[str]:
-        """All trials go to the board; the keys of those that are done already."""
+        """Put all trials on the board; gives the keys of those already done."""
         done = []
         for trial in self.outcome.trials:
             is_done = self.ready.is_done(trial.key)
@@ -108,10 +111,10 @@ class _Run:
         return done
 
     def _work(self, recorder: Recorder, opened: Callable[[], None]) -> Finalized | None:
-        """Encode and tune what waits, then finalize; Ray starts only if something needs it.
+        """Encode and tune what is waiting, then finalize; Ray starts only if something needs it.
 
         Args:
-            opened: returns once the recorder is open, or raises what kept it from that.
+            opened: returns once the recorder is open, or raises its error.
         """
         known = self._show_known()
         done = bool(self.ready.cells) and not self.ready.waiting
@@ -139,7 +142,7 @@ class _Run:
             return self._finalize(recorder, resources)
 
     def _recording(self, recorder: Recorder, opened: Callable[[], None], known: list[str]) -> None:
-        """From here on MLflow follows; trials done already are sent where their run is missing or old."""
+        """From here on MLflow follows; trials already done are sent if their run is missing or outdated."""
         opened()
         self.progress.link("MLflow run", recorder.link())
         confirming = [key for each in self.rounds for key in each.records if each.is_done(key)]
@@ -172,7 +175,7 @@ class _Run:
         return self.rounds
 
     def _confirm(self, recorder: Recorder, resources: TrialResources) -> None:
-        """The leaders again, each repeat on its own fold drawing; beside the board, as no candidates."""
+        """The leaders again, each repeat on its own folds; not on the board, as they are not candidates."""
         rounds = self._confirming_rounds()
         if not rounds:
             return
@@ -184,7 +187,7 @@ class _Run:
             self.seconds["confirm"] = time.monotonic() - began
 
     def _finalize(self, recorder: Recorder, resources: TrialResources | None = None) -> Finalized | None:
-        """Report and register; on Ray the best trial is refitted while the report is written."""
+        """Report and register; with Ray, the best trial is refitted while the report is written."""
         best = self.outcome.best
         if best is None or not self.spec.finalize.enabled or not self.spec.base.mlflow.enabled:
             self._report()
@@ -198,7 +201,7 @@ class _Run:
         try:
             honest = honest_tags(self.report, record.key)
             return finalize(self.ready, record, recorder, resources, honest, refit)
-        except TrackingError as error:  # MLflow is away: no reason to lose the sweep's result
+        except TrackingError as error:  # MLflow is unreachable: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None
         finally:
@@ -241,7 +244,7 @@ class _Run:
             pareto=outcome.pareto_front(self.spec.objectives),
             notes=[
                 *corpus_notes(self.ready.corpus, self.ready.pairs),
-                *(outcome.notes() if self.report is None else ()),  # the report says it among its warnings
+                *(outcome.notes() if self.report is None else ()),  # the report has it among its warnings
                 *self.notes,
                 *([self.unreported] if self.unreported else []),
             ],

@@ -1,4 +1,4 @@
-"""The end of a sweep: its best configuration fitted again on all pairs, and registered once."""
+"""The end of a sweep: its best configuration refitted on all pairs, and registered once."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from gemma_nli.trial import TrialRecord
 log = logging.getLogger(__name__)
 RefitTask: TypeAlias = Any  # a ray.ObjectRef[None]
 EXAMPLE_PREMISE = "For weeks I have slept badly, and by noon I am too tired to answer a message."
-"""Written for this project: a registered model must carry nobody's post."""
+"""Written for this project: a registered model must not contain anyone's post."""
 
 
 @dataclass(frozen=True)
 class Finalized:
-    """`created` is False where the version was there already."""
+    """`created` is False if the version already existed."""
 
     registered: dict[str, Any]
     created: bool
@@ -65,17 +65,17 @@ def finalize(
     tags: Mapping[str, str] | None = None,
     refit: RefitTask | None = None,
 ) -> Finalized:
-    """Refit and register a finished trial; a trial that is registered already is left as it is.
+    """Refit and register a finished trial; a trial that is already registered is left as it is.
 
     Args:
-        tags: what else the new version is to say of itself (its honest score).
-        refit: what `start_refit` has begun for this trial.
+        tags: further tags of the new version (its honest score).
+        refit: what `start_refit` returned for this trial.
     Raises:
-        TrackingError: the registry cannot be reached; the sweep's trials are safe, and running it again finalizes.
+        TrackingError: the registry cannot be reached; the sweep's trials are safe, and running it again finalizes it.
     """
     tracker = recorder.tracker
     if tracker is None:
-        raise TrackingError("mlflow.enabled is false: there is no registry to finalize into.")
+        raise TrackingError("mlflow.enabled is false: there is no registry to register the model in.")
     settings = ready.spec.finalize
     model_name = _model_name(ready)
     found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
@@ -123,17 +123,17 @@ def finalize(
 def start_refit(
     ready: Prepared, record: TrialRecord, recorder: Recorder, resources: TrialResources | None = None
 ) -> RefitTask | None:
-    """Begin a trial's refit on Ray, to run beside what the driver does next.
+    """Start a trial's refit on Ray, to run in parallel with what the driver does next.
 
-    None for a known version, without Ray, and where this process is as good a place: a head over cached vectors fits in
-    less time than a worker takes to start. A registry that is away is told by `finalize`, which asks it again.
+    None for a known version, without Ray, and where this process is as good: a head over cached vectors fits in
+    less time than a worker takes to start. `finalize` asks the registry again, and reports it if it is unreachable.
     """
     if recorder.tracker is None or _fits_here(record, resources):
         return None
     try:
         known = find_registered(recorder.tracker, _model_name(ready), record.key, record.fold_fingerprint)
     except TrackingError as error:
-        log.info("no refit begun: %s", error)
+        log.info("refit not started: %s", error)
         return None
     return None if known is not None else _begin(ready, record, resources)
 
@@ -173,10 +173,10 @@ def plan_refit(record: TrialRecord, criteria: dict[str, str]) -> Refit:
 
 
 def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place, target: Path) -> Path:
-    """Fit on every fold's pairs at the trial's ratio and write the bundle, which is loaded once to see that it works.
+    """Fit on every fold's pairs at the trial's ratio and write the bundle, which is loaded once to check that it works.
 
     Raises:
-        EncoderError: the bundle does not load, or not to the classifier that was fitted.
+        EncoderError: the bundle does not load, or differs from the fitted classifier.
     """
     config = refit.config
     rows = pairs.all_rows(config.data.negative_ratio)
@@ -194,7 +194,7 @@ def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place,
     logits = classifier.predict(premises, hypotheses)
     parts = classifier.encoder, classifier.pooler, classifier.head
     folder = save_bundle(target, config, *parts, refit.threshold, refit.metadata)
-    del parts, classifier  # two of a large encoder may not fit
+    del parts, classifier  # two copies of a large encoder may not fit
     check_bundle(folder, premises, hypotheses, logits, config.device)
     return folder
 

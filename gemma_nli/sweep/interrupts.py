@@ -1,4 +1,4 @@
-"""Ctrl-C: once, no new trials, what runs is finished; twice, stop now. Either way the sweep can go on later."""
+"""Ctrl-C once: no new trials, running ones finish; twice: stop now. Either way the sweep can be continued later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 
 class Interrupts:
-    """Within its `with`, the first SIGINT or SIGTERM asks for a quiet end and the second raises KeyboardInterrupt."""
+    """Within its `with`, the first SIGINT or SIGTERM asks for an orderly end and the second raises
+    KeyboardInterrupt.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -19,7 +21,7 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def on_first(self, action: Callable[[], None]) -> None:
-        """Done at the first signal; at once where that has come already."""
+        """Called at the first signal; at once if it has already come."""
         self._actions.append(action)
         if self.count:
             action()
@@ -41,6 +43,8 @@ class Interrupts:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
-        sys.stderr.write("\nfinishing the running trials; press Ctrl-C again to stop now (the sweep can go on later)\n")
+        sys.stderr.write(
+            "\nfinishing the running trials; press Ctrl-C again to stop now (the sweep can be continued later)\n"
+        )
         for action in self._actions:
             action()

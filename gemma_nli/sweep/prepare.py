@@ -1,4 +1,6 @@
-"""All that a sweep can know and refuse before Ray starts: corpus, pairs, cells, keys, and what is done already."""
+"""Everything that a sweep can know and refuse before Ray starts: corpus, pairs, cells, keys, and what is done
+already.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ _MAX_REQUESTS = 8
 class Prepared:
     """A sweep ready to run.
 
-    `cells` are the configurations of a grid or a random draw, empty where Optuna asks; `proposed` those that its study
+    `cells` are the configurations of a grid or a random draw, empty with Optuna; `proposed` those that its study
     has proposed, in this run of the command and before. `records` are the trials' journals before anything runs;
     `left_out` counts the finished trials of earlier forms of the sweep that a study's present space does not hold.
     """
@@ -58,7 +60,7 @@ class Prepared:
 
     @property
     def waiting(self) -> dict[str, Cell]:
-        """Cells that have to run: never run, cut off, failed, or pruned by a scheduler that is no longer asked for."""
+        """Cells that have to run: never run, interrupted, failed, or pruned by a scheduler that is no longer set."""
         return {key: cell for key, cell in self.cells.items() if not self.is_done(key)}
 
     def is_done(self, key: str) -> bool:
@@ -100,13 +102,13 @@ class Prepared:
         return dataclasses.replace(record, config=own, error=error, traceback=traceback)
 
     def read(self, key: str, weights: bool = False) -> TrialRecord | None:
-        """The trial of that key as its journal tells it and this sweep asks for it, or None."""
+        """The trial of that key from its journal, as this sweep asks for it, or None."""
         record = read_trial(self.storage, key, weights)
         return self.as_asked(record) if record is not None else None
 
 
 def prepare(spec: SweepSpec) -> Prepared:
-    """Read and check everything a sweep rests on.
+    """Read and check everything a sweep depends on.
 
     Raises:
         CorpusError, EncoderError, SpecError, StorageError: what is wrong, before anything costs money.
@@ -145,8 +147,8 @@ def _check_study(spec: SweepSpec, folder: Place) -> None:
 def asked_for(spec: SweepSpec, noted: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Those of the cells noted in a sweep's folder that the sweep asks for now: trial key to settings.
 
-    A grid's are the cells it lists, a study's those that its space holds. Confirming trials, on other folds, are not
-    among them, and neither is what only an earlier form of the sweep asked for.
+    For a grid these are the cells it lists, for a study those that lie in its space. Confirming trials, on other folds,
+    are not among them, and neither is what only an earlier form of the sweep asked for.
     """
     own = {key: dict(settings) for key, settings in noted.items() if not is_confirming(settings)}
     if spec.search.algorithm == "optuna":
@@ -173,7 +175,7 @@ def is_confirming(settings: Mapping[str, Any]) -> bool:
 
 
 def _held(spec: SweepSpec, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings as the space has them now, None where it does not hold them."""
+    """The settings as the space has them now, None if they do not lie in it."""
     params = spec.space.params_of(settings)
     if params is not None and params.keys() == settings.keys():
         return settings
@@ -189,7 +191,7 @@ def _configured(spec: SweepSpec, settings: Mapping[str, Any]) -> RunConfig | Non
 
 
 def identify_sweep(spec: SweepSpec, pairs: PairTable) -> str:
-    """16 hex digits naming the sweep: its name, experiment, folds, and the settings its space leaves alone.
+    """16 hex digits naming the sweep: its name, experiment, folds, and the settings its space does not vary.
 
     The space's values are not in it, so a grid that gains a value stays the same sweep. A changed base is another.
     """
@@ -202,9 +204,9 @@ def identify_sweep(spec: SweepSpec, pairs: PairTable) -> str:
 
 
 def feature_requests(ready: Prepared) -> list[FeatureRequest]:
-    """What the waiting cells need encoded: one request for each way of encoding, over all their views and pairs.
+    """What the waiting cells need encoded: one request per way of encoding, over all their views and pairs.
 
-    Where Optuna asks, the ways are found by sampling the space; with too many of them the trials encode for themselves.
+    With Optuna, the ways are found by sampling the space; if there are too many, the trials encode for themselves.
     """
     frozen = [config for config in configs_to_run(ready) if config.model.freeze_encoder]
     groups: dict[tuple[Any, ...], list[RunConfig]] = {}
@@ -225,7 +227,7 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
 
 
 def configs_to_run(ready: Prepared) -> list[RunConfig]:
-    """The waiting cells' configurations; where Optuna asks, a sample of the space."""
+    """The waiting cells' configurations; with Optuna, a sample of the space."""
     return [cell.config for cell in ready.waiting.values()] if ready.cells else _probe_configs(ready.spec)
 
 

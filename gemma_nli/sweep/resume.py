@@ -19,10 +19,10 @@ from gemma_nli.sweep.records.sweep_folder import SweepFolder, find_sweep
 def stored_spec(name: str) -> SweepSpec:
     """The spec that a sweep was last started with.
 
-    A store's address with a password was stored without it; $MLFLOW_TRACKING_URI then says where MLflow is.
+    A store's address is saved without its password; $MLFLOW_TRACKING_URI then says where MLflow is.
 
     Raises:
-        SweepError: no sweep of that name, or a password is needed and not there.
+        SweepError: no sweep of that name, or a password is needed but missing.
         ConfigError, SpecError: its stored spec is damaged.
     """
     sweep_id, storage = find_sweep(name)
@@ -34,7 +34,7 @@ def stored_spec(name: str) -> SweepSpec:
     if MASK in (spec.base.mlflow.tracking_uri or ""):
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             raise SweepError(
-                f"sweep '{name}' was started with a password in mlflow.tracking_uri, which is not kept; "
+                f"sweep '{name}' was started with a password in mlflow.tracking_uri, which is not stored; "
                 "set $MLFLOW_TRACKING_URI, or type the sweep command again."
             )
         overrides.append("mlflow.tracking_uri=null")
@@ -42,14 +42,14 @@ def stored_spec(name: str) -> SweepSpec:
         overrides.append("mlflow.artifact_location=null")  # only a new experiment needs it
     if MASK in (spec.search.storage or ""):
         raise SweepError(
-            f"sweep '{name}' was started with a password in search.storage, which is not kept; "
+            f"sweep '{name}' was started with a password in search.storage, which is not stored; "
             "type the sweep command again."
         )
     return load_sweep(path, overrides) if overrides else spec
 
 
 def flush_sweep(name: str) -> tuple[int, int]:
-    """Send MLflow what a sweep could not, and register its best trial if that waits too.
+    """Send MLflow what a sweep could not send, and register its best trial if that is still to be done.
 
     Returns:
         (trials up to date, trials still waiting)

@@ -1,4 +1,6 @@
-"""The main way: a configuration in, the result of its k folds out, the same on a laptop and in a trial of a sweep."""
+"""The main entry point: a configuration in, the result of its k folds out, the same on a laptop and in a trial of a
+sweep.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from gemma_nli.training.listeners import Listener
 from gemma_nli.training.results import CvResult, FoldResult, summarize
 
 SEMANTICS_VERSION = 1
-"""Raised when the same configuration would give other numbers than before; part of every trial's key."""
+"""Increased when the same configuration would give different numbers than before; part of every trial's key."""
 
 
 def cross_validate(
@@ -32,7 +34,7 @@ def cross_validate(
     """Run all folds of one configuration that are not done yet, and summarize them together with those that are.
 
     Args:
-        features: where a frozen encoder's vectors come from; an encoder that is trained does not ask it.
+        features: where a frozen encoder's vectors come from; not used by an encoder that is trained.
         done: folds of an earlier, interrupted run of the same trial, by fold number.
     Raises:
         TrainingError: one pair does not fit the device's memory.
@@ -61,7 +63,9 @@ def run_folds(
     done: Mapping[int, FoldResult],
     listeners: Iterable[Listener] = (),
 ) -> Iterator[list[FoldResult]]:
-    """The folds that are not done, as they end: all together on cached vectors, else one at a time in fixed order."""
+    """The folds that are not done, as they end: all together on cached vectors, otherwise one at a time in fixed
+    order.
+    """
     todo = [fold for fold in range(1, pairs.num_folds + 1) if fold not in done]
     if not todo:
         return

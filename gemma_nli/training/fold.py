@@ -23,7 +23,7 @@ Rows = NDArray[np.int64]
 class FoldPlan:
     """A fold's pairs: fitted on, chosen by (empty unless `chosen_by` is inner), measured on.
 
-    `chosen_by` is `training.epoch_selection`, or `last` where the inner split is of no use; `detail` then says why.
+    `chosen_by` is `training.epoch_selection`, or `last` if the inner split cannot be used; `detail` then says why.
     """
 
     fold: int
@@ -78,16 +78,16 @@ def measure(
     best_score_epoch: int,
     status: str,
 ) -> FoldResult:
-    """A fold's result at the epoch that `plan.chosen_by` names, and at the threshold that goes with it.
+    """A fold's result at the epoch given by `plan.chosen_by`, and at its threshold.
 
     inner: epoch and threshold of the best F1 on the inner split; last and best: threshold 0.5. `peeked_f1` is the F1
-    that the same freedom (epoch; with inner, threshold too) gives when it is used on the evaluation pairs themselves.
+    that choosing the same (epoch; with inner, the threshold too) on the evaluation pairs themselves would give.
     """
     labels = pairs.label_N[plan.evaluation]
     ran = len(history["train_loss"])
     if status != FINISHED or ran == 0:
         rows = np.zeros(0, dtype=np.int64)
-        detail = f"the loss was no number in epoch {ran + 1}; lower training.learning_rate"
+        detail = f"the loss became NaN or infinite in epoch {ran + 1}; lower training.learning_rate"
         blank = np.zeros(0, dtype=np.float32)
         return FoldResult(plan.fold, DIVERGED, history, 0, 0, 0.5, rows, blank, labels[:0], {}, detail=detail)
     selected = best_score_epoch if plan.choice.chooses else ran
@@ -115,6 +115,6 @@ def measure(
 
 
 def positive_weight(pairs: PairTable, rows: Rows) -> float:
-    """Negatives a positive among `rows`: what `loss: weighted` gives a positive."""
+    """Negatives a positive among `rows`: the weight of a positive with `loss: weighted`."""
     positives = int(pairs.label_N[rows].sum())
     return (len(rows) - positives) / max(positives, 1)

@@ -1,4 +1,4 @@
-"""Who hears what happens in a cross-validation: a journal, a progress bar. Training knows none of them."""
+"""Listeners to a cross-validation: a journal, a progress bar. Training depends on none of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from gemma_nli.training.results import CvResult, FoldResult
 
 
 class Listener(Protocol):
-    """Told in this order: started, (epoch_ended*, folds_ended)*, finished. An exception ends the run."""
+    """Called in this order: started, (epoch_ended*, folds_ended)*, finished. An exception ends the run."""
 
     def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None: ...
 
     def epoch_ended(self, fold: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch of a fold whose encoder is trained; folds on cached vectors, done within a second, tell none."""
+        """An epoch of a fold whose encoder is trained; folds on cached vectors, done within a second, report none."""
 
     def folds_ended(self, folds: list[FoldResult]) -> None:
         """Folds that are done: all at once on cached vectors, one at a time when the encoder is trained."""

@@ -1,8 +1,8 @@
 """The table's metrics of whole training curves at once, of a fold, and the threshold of the best F1.
 
-Shapes: E epochs, N rows. scikit-learn has each metric for one vector of scores; a trial of 5 folds x 20 epochs needs a
-hundred of each, which would cost more than training its heads, so these take all epochs in one call. The tests hold
-them equal to scikit-learn's.
+Shapes: E epochs, N rows. scikit-learn computes each metric for one vector of scores; a trial of 5 folds x 20 epochs
+needs a hundred of each, which would cost more than training its heads, so these take all epochs in one call. The tests
+hold them equal to scikit-learn's.
 """
 
 from __future__ import annotations

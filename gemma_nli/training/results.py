@@ -1,4 +1,4 @@
-"""What a cross-validation gives: one FoldResult a fold, and the CvResult with its aggregates."""
+"""What a cross-validation gives: one FoldResult per fold, and the CvResult with its aggregates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIVERGED = "diverged"
 class FoldResult:
     """One fold: its history, the epoch it is measured at, and its out-of-fold probabilities.
 
-    history: metric name to one value an epoch. Epochs count from 1. `rows` are rows of the PairTable; `probabilities`
+    history: metric name to one value per epoch. Epochs count from 1. `rows` are rows of the PairTable; `probabilities`
     and `labels` stand in their order, measured at `selected_epoch`; `metrics` at `threshold`. `state` holds the
     weights of the selected epoch (head and learned pooling; adapters or encoder where those were trained).
     """
@@ -62,7 +62,7 @@ class FoldResult:
         return self.history[metric][epoch - 1]
 
     def summary(self) -> dict[str, float]:
-        """`cv_summary/fold_K_*`: what the guide's users look for, the peeking best epoch among it.
+        """`cv_summary/fold_K_*`: what the guide's users look for, including the best epoch with peeking.
 
         A metric that was added after the fold was journalled is left out.
         """
@@ -100,7 +100,7 @@ class CvResult:
 
 
 def summarize(folds: list[FoldResult], pairs: PairTable, seconds: float = 0.0) -> CvResult:
-    """The CvResult of the folds that are done, be it all of them or the first few."""
+    """The CvResult of the finished folds, whether all or the first few."""
     finished = [fold for fold in folds if fold.status == FINISHED]
     criteria = criterion_scores(finished, pairs)
     return CvResult(folds, aggregate(finished, criteria), criteria, seconds)
@@ -110,7 +110,7 @@ def aggregate(finished: list[FoldResult], criteria: Mapping[str, Mapping[str, fl
     """`cv_aggregate/*` over finished folds.
 
     std is the sample standard deviation over folds (n - 1), 0 for one fold: the spread of folds, not an error bar.
-    A fold with one class of labels has no AUC; the mean is then over the others, and NaN when there are none.
+    A fold with one class of labels has no AUC; the mean is then over the others, and NaN if there are none.
     A metric that some fold's journal lacks (it was added to the table later) is left out: its mean would be over
     other folds than the rest.
     optimism_f1 is what choosing each fold's epoch (and threshold, where one is chosen) on the fold itself would have

@@ -1,4 +1,4 @@
-"""Tags that tell on what and with what a trial ran: its own GPUs only, the code's commit, the core stack's versions."""
+"""Tags for the hardware and software of a trial: its own GPUs only, the code's commit, the core stack's versions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GIT_SECONDS = 5.0
 
 
 def hardware_tags(device: torch.device | None = None) -> dict[str, str]:
-    """Of the device that trains: of a GPU among those this process was given, or of the CPU; without one, of them all.
+    """For the training device: one of this process's GPUs, or the CPU; without a device, for all of them.
 
     `supports_bfloat16` is whether the device computes it in hardware; on a CPU that is AVX512-BF16 or AMX.
     """
@@ -89,7 +89,7 @@ def environment_tags(folder: Path | None = None) -> dict[str, str]:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """What git answers, stripped; None where it is missing, slow or refuses."""
+    """Git's output, stripped; None if git is missing, slow or fails."""
     command = ["git", "-C", str(folder), *words]
     try:
         answer = subprocess.run(  # noqa: S603

@@ -1,13 +1,13 @@
 """A trial's append-only record on disk: the truth that MLflow's runs and Ray's trials are projections of.
 
-    storage/trials/<2>/<key>/journal.jsonl      one checksummed JSON line an event: started, folds, ended
+    storage/trials/<2>/<key>/journal.jsonl      one checksummed JSON line per event: started, folds, ended
                              folds_1-5.safetensors   out-of-fold probabilities and head weights of those folds
-                             weights_3.safetensors   adapters or encoder of a fold, where those were trained
+                             weights_3.safetensors   adapters or encoder of a fold, if those were trained
 
 In a bucket the same files are objects, the arrays with their checksums in their names (`storage/record.py`).
 
-A line counts when its checksum holds; a fold counts when its line does and the file it names has the checksum it says.
-Anything else is as if it had never happened and is computed again.
+A line counts if its checksum holds; a fold counts if its line does and the file it names has
+the stated checksum. Everything else is ignored and computed again.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ class TrialJournal:
         self.key = key
         place = storage / "trials" / key[:2] / key
         self.record = record_of(place)
-        self.folder = folder_of(place)  # in a bucket's case the mirror, which has no journal in it
+        self.folder = folder_of(place)  # in a bucket's case the mirror, which contains no journal
         self.path = place / "journal.jsonl"
 
     @contextmanager
     def claim(self, wait_seconds: float = -1) -> Iterator[None]:
-        """Hold the trial. A folder is let go when the holder dies, a bucket when it has not been heard of for long.
+        """Hold the trial. A folder is released when the holder dies, a bucket when the holder has been silent for too
+        long.
 
         Raises:
             JournalError: another process holds it for longer than `wait_seconds` (-1: wait as long as it takes).
@@ -79,7 +80,7 @@ class TrialJournal:
         num_folds: int,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """A new attempt; `tags` tell of the machine it runs on."""
+        """A new attempt; `tags` describe the machine it runs on."""
         self._append(
             {
                 "event": "started",
@@ -108,11 +109,11 @@ class TrialJournal:
         self._append({"event": "folds", "folds": facts, **file})
 
     def keep_weights(self, folds: Sequence[FoldResult], done: Iterable[FoldResult], limit_bytes: float) -> None:
-        """Adapters or encoder of folds that were added: each fold's up to the limit, past it the best fold's alone.
+        """Adapters or encoder of folds that were added: each fold's up to the limit, beyond it only the best fold's.
 
         Args:
             done: the folds before them.
-            limit_bytes: of one fold's weights. Whatever is kept or not, `state` is let go of.
+            limit_bytes: of one fold's weights. Kept or not, `state` is released.
         """
         best = max((fold.metrics.get("f1", -1.0) for fold in done), default=-1.0)
         for fold in folds:
@@ -146,7 +147,7 @@ class TrialJournal:
     ) -> None:
         """An end before the last fold: `failed` with its error, or `pruned` with the reason.
 
-        What is written is what MLflow and the terminal show later, so it passes the gate here.
+        MLflow and the terminal show it later, so it passes the gate here.
         """
         facts: dict[str, Any] = {
             "event": "ended",
@@ -160,10 +161,11 @@ class TrialJournal:
         self._append(facts)
 
     def read(self, weights: bool = False) -> TrialRecord | None:
-        """The trial as far as it is recorded, or None where nothing valid is.
+        """The trial as far as it is recorded, or None if nothing valid is.
 
         Args:
-            weights: find the folds' trained weights too; files of a bucket are fetched, each is read for its checksum.
+            weights: find the folds' trained weights too; files of a bucket are downloaded, and each file's checksum is
+            checked.
         """
         record: TrialRecord | None = None
         for event in self.events():
@@ -185,13 +187,13 @@ class TrialJournal:
         return record
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Valid lines in order; a line that does not hold its checksum is passed over with a warning."""
+        """Valid lines in order; a line with a wrong checksum is skipped with a warning."""
         for number, line in enumerate(self.record.lines(), start=1):
             if not line:
                 continue
             check, _, text = line.partition(b" ")
             if check != _checksum(text):
-                log.warning("%s line %d is damaged or cut off; what it recorded is computed again", self.path, number)
+                log.warning("%s line %d is damaged or truncated; what it recorded is computed again", self.path, number)
                 continue
             yield json.loads(text)
 
@@ -257,7 +259,7 @@ class TrialJournal:
 
 
 def without_credentials(config: RunConfig) -> RunConfig:
-    """Where a store's address holds a password, the address stays out: it is no part of what a trial is."""
+    """A store's address that contains a password is left out: it is not part of a trial."""
     stores = {
         "mlflow.tracking_uri": config.mlflow.tracking_uri,
         "mlflow.artifact_location": config.mlflow.artifact_location,
@@ -271,7 +273,7 @@ def _checksum(text: bytes) -> bytes:
 
 
 def read_trial(storage: Place, key: str, weights: bool = False) -> TrialRecord | None:
-    """The trial of that key as its journal tells it, or None; `weights` as in `TrialJournal.read`."""
+    """The trial of that key from its journal, or None; `weights` as in `TrialJournal.read`."""
     return TrialJournal(storage, key).read(weights)
 
 

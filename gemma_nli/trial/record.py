@@ -1,4 +1,4 @@
-"""What a trial is known by, and what its journal tells of it."""
+"""A trial's key, and what its journal records of it."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ class TrialRecord:
     weights: dict[int, Path] = field(default_factory=dict)  # fold to the file of its trained adapters or encoder
 
     def metrics(self) -> dict[str, float]:
-        """`cv_summary/*` of the folds that are there, and `cv_aggregate/*`."""
+        """`cv_summary/*` of the folds that are done, and `cv_aggregate/*`."""
         summaries = {k: v for _, fold in sorted(self.folds.items()) for k, v in fold.summary().items()}
         return {**summaries, **self.aggregates}

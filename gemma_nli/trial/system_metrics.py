@@ -17,7 +17,7 @@ MIB = 2**20
 
 
 class SystemSampler:
-    """A sample at the start, one each `seconds`, one at the end; `seconds=None` takes none."""
+    """A sample at the start, one every `seconds`, one at the end; `seconds=None` takes none."""
 
     def __init__(self, seconds: float | None, device: torch.device) -> None:
         self._seconds, self._device = seconds, device
@@ -28,7 +28,7 @@ class SystemSampler:
 
     def __enter__(self) -> SystemSampler:
         if self._seconds is not None:
-            psutil.cpu_percent(None)  # its first answer means nothing
+            psutil.cpu_percent(None)  # its first value is meaningless
             self._thread = threading.Thread(target=self._work, name="gemma_nli-system", daemon=True)
             self._thread.start()
         return self
@@ -80,7 +80,9 @@ def _host(before: object) -> dict[str, float]:
 
 
 def _gpu(device: torch.device) -> dict[str, float]:
-    """Of the device that trains. Memory is read from CUDA; utilization and power where the driver's library answers."""
+    """Of the device that trains. Memory is read from CUDA; utilization and power if the driver's library provides
+    them.
+    """
     if device.type != "cuda":
         return {}
     index = device.index or 0
@@ -92,6 +94,6 @@ def _gpu(device: torch.device) -> dict[str, float]:
     try:
         values[f"gpu_{index}_utilization_percentage"] = float(torch.cuda.utilization(index))
         values[f"gpu_{index}_power_usage_watts"] = torch.cuda.power_draw(index) / 1000
-    except (RuntimeError, ModuleNotFoundError):  # NVML is absent or refuses (a MIG slice): memory alone is shown
+    except (RuntimeError, ModuleNotFoundError):  # NVML is absent or refuses (a MIG slice): only memory is shown
         return values
     return values

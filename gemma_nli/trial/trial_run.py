@@ -1,4 +1,4 @@
-"""The one runner of a trial: claim it, take up what is done, start, train folds, journal each, end or fail.
+"""The one runner of a trial: claim it, load finished folds, start, train folds, journal each, end or fail.
 
 `gemma-nli train` runs it through; a Ray trial runs a step of it whenever Ray asks. Both only start it and show what its
 journal says, so that both leave the same journal for the same configuration.
@@ -28,7 +28,7 @@ from gemma_nli.trial.system_metrics import SystemSampler
 
 
 class TrialCrashed(Exception):
-    """An exception that was no mistake of the user's, its traceback included, as far as it may be shown."""
+    """An exception that was not the user's mistake, with its traceback, private text removed."""
 
 
 class TrialRun:
@@ -44,10 +44,10 @@ class TrialRun:
 
     Args:
         features: where a frozen encoder's vectors come from.
-        tags: facts for the journal beside those of the hardware.
+        tags: facts for the journal in addition to the hardware's.
         wait_seconds: for another process that holds the trial; -1 waits as long as it takes.
     Raises:
-        JournalError: on entry, where another process holds the trial for longer.
+        JournalError: on entry, if another process holds the trial for longer.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrialRun:
         self.tags, self.wait_seconds = dict(tags or {}), wait_seconds
         self.done: dict[int, FoldResult] = {}
         self.over = False
-        self.error: str | None = None  # why it failed, as far as it may be shown
+        self.error: str | None = None  # why it failed, private text removed
         self._private = PrivateTexts(lambda: texts_of(corpus))
         self._held = ExitStack()
         self._started = False
@@ -80,10 +80,10 @@ class TrialRun:
         self._held.close()
 
     def begin(self, listeners: Iterable[Listener] = (), again: bool = False) -> TrialRecord | None:
-        """Start a new attempt after the folds that are done; the record instead where the trial is finished already.
+        """Start a new attempt after the finished folds; gives the record instead if the trial is already finished.
 
         Args:
-            listeners: told as the folds go on, after the journal has them.
+            listeners: called as folds end, after the journal has them.
             again: train all folds anew, also those that an earlier attempt finished.
         """
         with self._recorded():
@@ -156,7 +156,7 @@ class TrialRun:
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:
-        """An exception is journalled before it goes on; an interrupt leaves a trial that can go on."""
+        """An exception is journalled before it is passed on; an interrupt leaves a trial that can be continued."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - recorded, then raised again as far as it may be shown
@@ -166,7 +166,7 @@ class TrialRun:
             raise
 
     def _failed(self, error: Exception) -> Exception:
-        """Record why the trial fails; gives what may be raised of it."""
+        """Record why the trial fails; gives the exception to raise, private text removed."""
         self.over = True
         self.error = self._shown(f"{type(error).__name__}: {error}")
         trace = self._shown(traceback.format_exc())

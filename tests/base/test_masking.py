@@ -141,7 +141,7 @@ def test_no_secret_of_another_form_survives(text):
         "training.batch_tokens=5 features.batch_tokens=2048 model.tokenizer=x",
         "params.training.seed = 3 and key=value",
         "a token is a word; its key: 'value'",
-        "the password is not kept; set $MLFLOW_TRACKING_URI",
+        "the password is not stored; set $MLFLOW_TRACKING_URI",
         "sqlite:////data/me@home/mlflow.db",
         "file:///a/b@c:d@e",
         "Basic understanding and bearer of bad tidings",

@@ -95,7 +95,7 @@ def test_what_the_cluster_lacks_is_told_a_sentence_each_and_nothing_is_queued(ho
         "MLflow from the head",
         "data on the head",
         "model on the head",
-        "storage: kept/here lies in the job's",
+        "storage: kept/here is inside the job's",
     ):
         assert sum(part in line for line in reported) == 1, ended.stderr
     assert ours(hosts, "jobs", "--json", cwd=job_folder).stdout == before
@@ -115,7 +115,7 @@ def test_a_storage_that_is_not_shared_and_a_model_that_is_not_everywhere_are_fou
     worker = hosts.hosts[1].address
     about = [line for line in ended.stderr.splitlines() if f"({worker})" in line]
     assert len(about) == 2, ended.stderr
-    assert "is not the head's folder of that name; mount one shared folder" in ended.stderr
+    assert "is not the head's folder of that name; mount the same shared folder" in ended.stderr
     assert "model.name: " in ended.stderr
     assert "no such folder" in ended.stderr
 

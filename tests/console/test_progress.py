@@ -39,7 +39,7 @@ def test_a_line_a_phase_and_a_link_once_each_and_no_redraw():
     assert [line.split(" ", 1)[1].split(":")[0] for line in reported] == [
         "MLflow run",
         "opening the sweep",
-        "encoding texts, once each",
+        "encoding each text once",
         "running trials",
         "bringing MLflow up to date",
     ]
@@ -76,4 +76,4 @@ def test_the_encoding_of_this_process_is_told_in_texts():
         state.encoded(1200, 5168)
         time.sleep(0.6)
 
-    assert any(line.endswith("encoding texts, once each: 1,200 of 5,168 texts") for line in lines_of(work, 0.1))
+    assert any(line.endswith("encoding each text once: 1,200 of 5,168 texts") for line in lines_of(work, 0.1))

@@ -222,7 +222,7 @@ def test_train_and_sweep_refuse_a_shifted_row_by_its_line(command, tmp_path, cap
         (b'{"post_id": "p1", "text": "private"}\n', "is JSON; save the table as CSV"),
         (b"sep=;\r\npost_id;text\r\np1;private\r\n", "is Excel's 'sep=' line"),
         (b"SEP=,\r\npost_id,text\r\np1,private\r\n", "is Excel's 'sep=' line"),
-        ("post_id,text\np1,private\n".encode("utf-16-le"), "holds NUL characters (UTF-16 without its mark"),
+        ("post_id,text\np1,private\n".encode("utf-16-le"), "contains NUL characters (UTF-16 without a byte order mark"),
     ],
 )
 def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path: Path, data: bytes, reported: str) -> None:

@@ -111,12 +111,12 @@ def test_a_missing_column_is_named_with_the_nearest_one_there(folder, column):
     [
         (b"post_id,text\np1,ok\np2,caf\xe9\n", "redsm5_posts.csv:3: not UTF-8 (0xe9 at byte 7"),
         (POSTS.encode("utf-16"), "redsm5_posts.csv:1: not UTF-8 (this is UTF-16)"),
-        (POSTS + "p3,a\0b\n", "redsm5_posts.csv:4: holds a NUL"),
+        (POSTS + "p3,a\0b\n", "redsm5_posts.csv:4: contains a NUL"),
         (POSTS + 'p3,"never closed\nmore\n', "redsm5_posts.csv:4: a quote is never closed"),
         (POSTS + 'p3,"closed" early\n', "redsm5_posts.csv:4: broken quoting"),
         ("", "redsm5_posts.csv:1: is empty"),
         ("post_id,text\n", "redsm5_posts.csv:1: has a header but no posts"),
-        ("post_id,text,text\np1,a,b\n", "column 'text' is there 2 times"),
+        ("post_id,text,text\np1,a,b\n", "column 'text' occurs 2 times"),
     ],
 )
 def test_a_damaged_file_is_refused_in_a_sentence(folder, posts, what):
@@ -132,10 +132,10 @@ def test_a_damaged_file_is_refused_in_a_sentence(folder, posts, what):
         ('[{"id": "A", "text": "x"},\n"B"]', "criteria.json:2: expected a list of"),
         ('[{"id": "A", "txt": "x"}]', "has no 'text'; did you mean 'txt'?"),
         ('[{"id": "A", "text": 3}]', "'text' must be text, got int"),
-        ('[{"id": "A", "text": "x"}, {"id": "B", "text": "x"}]', "has the text of another"),
+        ('[{"id": "A", "text": "x"}, {"id": "B", "text": "x"}]', "has the same text as another"),
         ('[{"id": "A\\nB", "text": "x"}]', "control character"),
         ('[{"id": "A\\u2028B", "text": "x"}]', "control character"),
-        ('[{"id": "A", "text": "\\ud800"}]', "no Unicode"),
+        ('[{"id": "A", "text": "\\ud800"}]', "not valid Unicode"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )
@@ -276,7 +276,9 @@ def test_any_id_without_control_characters_is_taken_and_read_back(tmp_path):
 
 
 def test_a_post_id_with_a_control_character_is_refused(folder):
-    assert "redsm5_posts.csv:2: post_id holds a control character" in refusal(folder(posts='post_id,text\n"p\t1",x\n'))
+    assert "redsm5_posts.csv:2: post_id contains a control character" in refusal(
+        folder(posts='post_id,text\n"p\t1",x\n')
+    )
 
 
 def test_equal_sentences_under_two_ids_are_one_sentence_judged_both_ways(folder):

@@ -78,8 +78,8 @@ def test_what_could_not_be_put_there_is_put_there_the_next_time(machine, request
 
 def test_a_store_that_is_away_or_asked_for_a_folders_upkeep_is_a_sentence(machine, request_, store):
     one = machine("one")
-    with pytest.raises(FeatureError, match=r"(s3|gs)://sweeps/storage/features: `features` looks after folders"):
+    with pytest.raises(FeatureError, match=r"(s3|gs)://sweeps/storage/features: `features` manages folders"):
         one.entries()
     store.away = True
-    with pytest.raises(StorageError, match=r"(s3|gs)://sweeps: .*goes on when it is mended"):
+    with pytest.raises(StorageError, match=r"(s3|gs)://sweeps: .*again when it is fixed"):
         one.ensure(request_)

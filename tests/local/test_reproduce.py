@@ -59,7 +59,7 @@ def test_other_code_and_versions_are_noted(config, sqlite_uri):
 def test_a_setting_that_decides_numbers_is_noted(config, sqlite_uri):
     run = run_here(config)
     reported = reproduce(run.run_id, sqlite_uri, {"training.seed": 7})
-    assert any("other settings than then: training.seed" in note for note in reported.notes)
+    assert any("settings changed since then: training.seed" in note for note in reported.notes)
 
 
 @pytest.mark.parametrize(("kind", "reported"), [("sweep", "is a sweep"), ("trial", "no config.yaml")])

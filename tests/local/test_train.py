@@ -204,16 +204,16 @@ def test_the_command_tells_run_experiment_and_metrics(words, capsys, runs_of):
     assert run_command("train", *words) == 0
     out = capsys.readouterr().out
     assert run.info.run_id in out
-    assert "trained before" in out
+    assert "already trained" in out
 
 
 @pytest.mark.parametrize(
     ("more", "reported"),
     [
         (["experiment=nli_4091"], "did you mean 'nli_4090'"),
-        (["--tag", "nonsense"], "write k=v"),
+        (["--tag", "nonsense"], "expected key=value"),
         (["--tag", "mlflow.runName=x"], "mlflow"),
-        (["experiment=nli_cpu", "--config", "x.yaml"], "give one of them"),
+        (["experiment=nli_cpu", "--config", "x.yaml"], "give only one of them"),
     ],
 )
 def test_a_mistake_is_one_message(words, more, reported, capsys):

@@ -101,7 +101,7 @@ def test_the_command_records_each_epoch_once(words, corpus_folder, capsys, clien
 def test_without_a_flag_nothing_is_recorded_and_that_is_said(words, capsys, runs_of):
     assert run_command("train-simple", *words) == 0
     out = capsys.readouterr().out
-    assert "--mlflow records it" in out
+    assert "use --mlflow to record it" in out
     assert "test_f1" in out
     assert runs_of("single") == []
 

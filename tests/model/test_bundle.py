@@ -125,7 +125,7 @@ def test_a_bundle_is_replaced_whole_and_nothing_else_is(tiny_bert: Path, tmp_pat
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(EncoderError, match="exists and is no bundle"):
+    with pytest.raises(EncoderError, match="exists and is not a bundle"):
         save(tmp_path / "mine", config, classifier)
 
 
@@ -154,10 +154,10 @@ def test_damage_is_told_not_served(tiny_bert: Path, tmp_path: Path) -> None:
     (turned / "bundle.json").write_text(json.dumps(record))
     for folder, words in [
         (head, "sha256 differs"),
-        (body, "not those that were saved"),
+        (body, "differ from those that were saved"),
         (newer, "format 99, this version reads 1"),
         (lacking, "not a bundle's record: 'threshold'"),
-        (turned, "a probe shows otherwise"),
+        (turned, "a probe finds otherwise"),
         (tmp_path / "nowhere", "no bundle here"),
     ]:
         with pytest.raises(EncoderError, match=words):

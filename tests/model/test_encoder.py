@@ -93,7 +93,7 @@ def test_a_flag_that_does_nothing_is_caught(tiny_gemma2: Path, monkeypatch: pyte
         model.config.use_bidirectional_attention = not causal  # type: ignore[union-attr]
 
     monkeypatch.setattr("gemma_nli.model.attention._switch", only_the_silent_flag)
-    with pytest.raises(EncoderError, match=r"bidirectional was asked, but a probe shows"):
+    with pytest.raises(EncoderError, match=r"bidirectional was requested, but a probe shows"):
         load(tiny_gemma2, attention="bidirectional")
 
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_read_safely_or_wholly_is_refused(tiny_bert: Path, tmp_pa
         (damaged, "damaged|cannot be loaded"),
         (partly, "its files lack 4 of its weights"),
         (bare, "no tokenizer files"),
-        (adapter, "holds an adapter"),
+        (adapter, "contains an adapter"),
     ]:
         with pytest.raises(EncoderError, match=words):
             load(folder)

@@ -57,7 +57,7 @@ def test_an_index_names_plain_safetensors_files_of_its_folder_alone(folder, pick
     keys = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(keys, entry)}))
-    with pytest.raises(EncoderError, match=r"no safetensors file of its folder") as caught:
+    with pytest.raises(EncoderError, match=r"not a safetensors file in its folder") as caught:
         load_encoder(ModelConfig(name=str(folder)), CPU)
     assert all(letter.isprintable() for letter in str(caught.value))
     assert pickles == []
@@ -83,7 +83,7 @@ def test_a_shard_that_is_a_link_out_is_refused_and_the_hubs_own_links_are_not(fo
     shutil.move(folder / "model.safetensors", tmp_path / "blobs" / "1")
     (folder / "model-1.safetensors").symlink_to("../blobs/1")
     (folder / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(EncoderError, match="is a link out of its folder"):
+    with pytest.raises(EncoderError, match="is a link to outside its folder"):
         encoder_folder(ModelConfig(name=str(folder)))
     shutil.move(folder, snapshot)
     (snapshot / "model-1.safetensors").unlink()
@@ -100,7 +100,7 @@ def test_a_configuration_that_names_its_weights_is_refused(folder, pickles, name
     assert pickles == []
 
 
-@pytest.mark.parametrize("spoil", ["no safetensors", "adapter", "sentence-transformers"])
+@pytest.mark.parametrize("spoil", ["not a safetensors", "adapter", "sentence-transformers"])
 def test_a_pickle_beside_is_never_opened(folder, pickles, spoil):
     if spoil == "sentence-transformers":
         (folder / "modules.json").write_text(
@@ -184,7 +184,7 @@ def test_a_record_that_is_no_bundles_is_refused(bundle, text):
 
 
 def test_a_record_larger_than_any_is_not_read(bundle):
-    refused(bundle, " " * (64 * 2**20 + 1), "the most is")
+    refused(bundle, " " * (64 * 2**20 + 1), "the maximum is")
 
 
 @pytest.mark.parametrize("key", ["config", "threshold", "encoder", "classifier_sha256", "metadata"])

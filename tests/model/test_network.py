@@ -83,16 +83,16 @@ def renamed(weights: Weights, before: str, after: str) -> Weights:
         (third_layer, {}, r"16 weights .* first encoder\.layer\.2\."),
         (lambda w: renamed(w, "", "bert."), {"num_hidden_layers": 1}, r"first bert\.encoder\.layer\.1\."),
         (as_they_are, {"num_hidden_layers": 3}, r"lack 16 of its weights, first encoder\.layer\.2\."),
-        (as_they_are, {"vocab_size": 77}, r"1 weights have another shape .*\[420, 32\], not \[77, 32\]"),
+        (as_they_are, {"vocab_size": 77}, r"1 weights have a different shape .*\[420, 32\], not \[77, 32\]"),
         (lambda w: w.update({"embeddings.dialect.weight": w[EMBEDDINGS].clone()}), {}, r"first embeddings\.dialect"),
         (adapters, {}, r"lora_A.*they are adapters; merge them"),
         (lambda w: renamed(w, "", "_orig_mod."), {}, r"lack \d+ of its weights.*begin with '_orig_mod\.'"),
         (lambda w: renamed(w, "", "base_model.model."), {}, r"begin with 'base_model\.model\.'"),
-        (lambda w: renamed(w, "", "bert."), {"model_type": "roberta", "architectures": None}, r"lack.*another model's"),
+        (lambda w: renamed(w, "", "bert."), {"model_type": "roberta", "architectures": None}, r"lack.*different model"),
         (as_they_are, {"model_type": "roberta"}, r"model_type roberta, but architectures BertModel"),
         (as_they_are, {"model_type": "roberta", "architectures": ["RobertaModel"]}, r"these weights use it.*as BERT"),
-        (as_they_are, {"model_type": "roberta", "architectures": None, "pad_token_id": 1}, r"as BERT does"),
-        (as_they_are, {"model_type": "camembert", "architectures": None}, r"as BERT does; correct model_type"),
+        (as_they_are, {"model_type": "roberta", "architectures": None, "pad_token_id": 1}, r"as in BERT"),
+        (as_they_are, {"model_type": "camembert", "architectures": None}, r"as in BERT; correct model_type"),
     ],
 )  # fmt: skip
 def test_weights_that_are_not_what_the_configuration_says_are_refused(
@@ -113,7 +113,7 @@ def test_roberta_weights_are_not_read_as_bert(tiny_bert: Path, tmp_path: Path) -
     load(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert", "architectures": None}))
-    with pytest.raises(EncoderError, match=r"position 1 of its weights is empty, as RoBERTa leaves it"):
+    with pytest.raises(EncoderError, match=r"position 1 of its weights is empty, as in RoBERTa"):
         load(folder)
 
 
@@ -217,5 +217,5 @@ def test_sizes_are_found_whatever_a_family_calls_them(tiny_encoder: Callable[...
 
 def test_a_configuration_without_sizes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "nobody"}')
-    with pytest.raises(EncoderError, match=r"config\.json does not tell its sizes"):
+    with pytest.raises(EncoderError, match=r"config.json does not give its sizes"):
         sizes("x", tmp_path)

@@ -178,7 +178,7 @@ def test_a_bundle_trained_on_other_states_is_not_served(tiny_encoder, tmp_path) 
     record = json.loads((folder / "bundle.json").read_text())
     record["encoder"]["fingerprint"] = of_the_files(folder / "encoder")
     (folder / "bundle.json").write_text(json.dumps(record))
-    with pytest.raises(EncoderError, match=r"gave this kind of encoder other states .*; train it again\.$"):
+    with pytest.raises(EncoderError, match=r"gave this kind of encoder different states .*; train it again\.$"):
         load_bundle(folder)
 
 

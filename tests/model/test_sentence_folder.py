@@ -105,5 +105,5 @@ def test_modules_outside_of_the_folder_are_refused(tiny_bert: Path, tmp_path: Pa
         folder = tmp_path / path.strip("./").replace("/", "_") / "x"
         folder.mkdir(parents=True)
         (folder / "modules.json").write_text(json.dumps([{"path": path, "type": f"{PACKAGE}.Transformer"}]))
-        with pytest.raises(EncoderError, match="no folder beside it"):
+        with pytest.raises(EncoderError, match="not a folder beside it"):
             identify_encoder(ModelConfig(name=str(folder)))

@@ -80,7 +80,7 @@ def test_a_vocabulary_of_another_model_is_refused(tiny_bert: Path, tmp_path: Pat
     lines = (folder / "vocab.txt").read_text().splitlines()
     (folder / "vocab.txt").write_text("\n".join(lines[:100]) + "\n")
     with pytest.raises(
-        EncoderError, match=r"its tokenizer has \d\d tokens, its embeddings 420: this is not the tokenizer"
+        EncoderError, match=r"its tokenizer has \d\d tokens, its embeddings 420 rows: this is not the tokenizer"
     ):
         load(folder)
     write_wordpiece(folder, ["fièvre", "jour", "mère"], letters=False)
@@ -103,7 +103,7 @@ def test_words_that_fall_into_letters_for_lack_of_merges_are_refused(tiny_bert: 
     with pytest.raises(EncoderError, match=r"its vocabulary is missing: .* lacks merges\.txt"):
         load(folder)
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    with pytest.raises(EncoderError, match=r"letter by letter, though its vocabulary has whole ones"):
+    with pytest.raises(EncoderError, match=r"into letters, although its vocabulary has whole words"):
         load(folder)
 
 
@@ -161,7 +161,7 @@ def test_a_sentencepiece_model_alone_says_what_to_install(
     (folder / file).write_bytes(b"IQ== 0\nIg== 1\nIw== 2\n")
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "tiktoken" else find(name, *a))
     with pytest.raises(
-        EncoderError, match=rf"{file} alone, which transformers reads with tiktoken: .* -m pip install tikt"
+        EncoderError, match=rf"only {file}, which transformers reads with tiktoken: .* -m pip install tikt"
     ):
         load(folder)
 

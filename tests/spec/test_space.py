@@ -117,7 +117,7 @@ def test_a_grid_too_large_is_refused_with_its_count_and_fast():
         ("model.freeze_encoder: {int: [0, 1]}", "must be a number"),
         ("data.num_folds: {grid: [3, 5]}", "could not be compared"),
         ("mlflow.enabled: {grid: [true, false]}", "does not change a trial's numbers"),
-        ("model.head: {grid: [mlp], when: {model.head: mlp}}", "in a circle"),
+        ("model.head: {grid: [mlp], when: {model.head: mlp}}", "form a circle"),
         ("model.head_hidden: {grid: [1], when: {model.head: mlp}}", "the space does not vary this setting"),
         ("model.head: {grid: [linear]}\nmodel.head_hidden: {grid: [1], when: {model.head: mlp}}", "never mlp"),
         ("model.head: {grid: [linear]}\nmodel.head_hidden: {grid: [1], when: {model.haed: mlp}}", "'model.head'?"),

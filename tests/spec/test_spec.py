@@ -116,7 +116,7 @@ def test_an_override_inside_a_varied_section_is_refused_too():
     [
         ("traning.batch_size=3", "did you mean 'training.batch_size'? (command line)"),
         ("serach.seed=3", "did you mean 'search.seed'? (command line)"),
-        ("zzz=1", "neither a setting of the base nor a key of the sweep file (command line)"),
+        ("zzz=1", "not a setting of the base, nor a key of the sweep file (command line)"),
         ("training.num_epochs=0", "training.num_epochs: must be greater than 0, got 0 (command line)"),
         ("search.seed=x", "search.seed: must be a valid integer"),
         ("name=../evil", "name: must be"),
@@ -130,7 +130,7 @@ def test_an_override_inside_a_varied_section_is_refused_too():
         ("resources.gpu=1.5", "whole number"),
         ("resources=none", "resources: must be"),
         ("storage=", "storage:"),
-        ("storage=az://bucket/sweeps", "storage: az:// is not known; name a folder that all nodes mount"),
+        ("storage=az://bucket/sweeps", "storage: az:// is not supported; name a folder that all nodes mount"),
         ("storage=s3://me:pw@bucket/x", "storage: s3:// must be followed by a bucket's name"),
         ("search.num_trials=5", "is for random and optuna; a grid runs every cell"),
         ("search.sampler=gp", "sampler is for algorithm optuna"),
@@ -188,7 +188,7 @@ def test_all_problems_of_a_file_come_at_once_with_their_dotted_names():
             changed(
                 OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.learning_rate": 0.5}]}}
             ),
-            "warm_start.configs[0].training.learning_rate: 0.5 is outside of loguniform",
+            "warm_start.configs[0].training.learning_rate: 0.5 is outside loguniform",
         ),
         (
             changed(OPTUNA, search={"algorithm": "optuna", "warm_start": {"configs": [{"training.seed": 5}]}}),

@@ -16,7 +16,7 @@ from tests.s3_server import SECRET
 @pytest.mark.parametrize(
     ("text", "reported"),
     [
-        ("az://bucket/x", "az:// is not known; name a folder .* s3://bucket/prefix .* gs://bucket/prefix"),
+        ("az://bucket/x", "az:// is not supported; name a folder .* s3://bucket/prefix .* gs://bucket/prefix"),
         ("gs://", "gs:// must be followed by a bucket's name"),
         ("s3://", "must be followed by a bucket's name"),
         ("s3://me:secret@bucket/x", "credentials belong in the environment"),
@@ -108,12 +108,12 @@ def test_an_object_that_is_written_too_often_is_written_a_little_later(gcs):
 
 
 def test_what_is_wrong_with_a_bucket_of_s3_is_one_sentence(s3, monkeypatch, tmp_path):
-    with pytest.raises(StorageError, match=r"^s3://nobucket: there is no such bucket; make it"):
+    with pytest.raises(StorageError, match=r"^s3://nobucket: there is no such bucket; create it"):
         Prefix("s3", "nobucket").bucket.check()
-    with pytest.raises(StorageError, match=r"^s3://nobucket: there is no such bucket; make it"):
+    with pytest.raises(StorageError, match=r"^s3://nobucket: there is no such bucket; create it"):
         Prefix("s3", "nobucket").bucket.put("k", b"")
     s3.away = True
-    with pytest.raises(StorageError, match=r"status 503\); the same command goes on"):
+    with pytest.raises(StorageError, match=r"status 503\); run the same command again"):
         s3.place().bucket.get("k")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:pass-word@127.0.0.1:1")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:1 does not answer \(EndpointConnectionError\)") as caught:
@@ -129,16 +129,16 @@ def test_what_is_wrong_with_a_bucket_of_s3_is_one_sentence(s3, monkeypatch, tmp_
 
 
 def test_what_is_wrong_with_a_bucket_of_google_is_one_sentence(gcs, monkeypatch, tmp_path):
-    with pytest.raises(StorageError, match=r"^gs://nobucket: there is no such bucket; make it"):
+    with pytest.raises(StorageError, match=r"^gs://nobucket: there is no such bucket; create it"):
         Prefix("gs", "nobucket").bucket.check()
-    with pytest.raises(StorageError, match=r"^gs://nobucket: there is no such bucket; make it"):
+    with pytest.raises(StorageError, match=r"^gs://nobucket: there is no such bucket; create it"):
         Prefix("gs", "nobucket").bucket.put("k", b"")
     gcs.forbidden = True
     with pytest.raises(StorageError, match=r"may not use it \(403\); they need Storage Object User"):
         gcs.place().bucket.check()
     gcs.forbidden, gcs.away = False, True
     for request in (lambda bucket: bucket.get("k"), lambda bucket: bucket.put("k", b"")):
-        with pytest.raises(StorageError, match=r"status 503\); the same command goes on"):
+        with pytest.raises(StorageError, match=r"status 503\); run the same command again"):
             request(gcs.place().bucket)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://me:pass-word@127.0.0.1:1")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:1 does not answer \(ConnectionError\)") as caught:

@@ -97,5 +97,5 @@ def test_the_command_tells_time_work_and_cost(sweep_tree, tmp_path, capsys):
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(sweep_tree))
     assert run_command("plan", str(tmp_path / "x.yaml"), "--price", "1.2") == 0
     out = capsys.readouterr().out
-    for part in ("cells", "time", "a trial", "GPU-hours", "cost", "at 1.2 an hour for one machine"):
+    for part in ("cells", "time", "a trial", "GPU-hours", "cost", "at 1.2 per hour for one machine"):
         assert part in out

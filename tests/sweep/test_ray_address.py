@@ -68,18 +68,18 @@ def refused(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
         ("https://head.example.org/ray/", "RAY_ADDRESS=head.example.org:6379"),
         ("ray://head:10001", "Ray Client"),
         ("tcp://head:6379", "unknown scheme"),
-        ("head", "names no port"),
-        ("10.0.0.1", "names no port"),
-        ("fe80::1", "names no port"),
+        ("head", "has no port"),
+        ("10.0.0.1", "has no port"),
+        ("fe80::1", "has no port"),
         ("head:", "host:port"),
-        (":6379", "names no port"),
+        (":6379", "has no port"),
         ("head:abc", "port from 1024"),
         ("head:70000", "port from 1024"),
         ("head:80", "port from 1024"),
         ("head:6379/path", "port from 1024"),
         ("he ad:6379", "host:port"),
         ("no.such.host.invalid:6379", "nothing answers"),
-        ("Local", "names no port"),
+        ("Local", "has no port"),
     ],
 )
 def test_an_address_that_is_no_heads_is_refused_with_what_to_write(monkeypatch, address, said):
@@ -109,7 +109,7 @@ def test_a_dashboard_without_its_scheme_is_known_by_its_answer(monkeypatch):
 def test_what_is_no_head_is_known_by_its_answer(monkeypatch, answer):
     monkeypatch.setattr(place, "CONNECT_SECONDS", 0.5)
     with listening(answer) as port:
-        assert "no head of Ray" in refused(monkeypatch, f"127.0.0.1:{port}") or answer == b""
+        assert "not a Ray head" in refused(monkeypatch, f"127.0.0.1:{port}") or answer == b""
 
 
 def test_a_server_of_another_grpc_is_given_up_in_time(monkeypatch):
@@ -121,12 +121,12 @@ def test_a_server_of_another_grpc_is_given_up_in_time(monkeypatch):
 def test_auto_without_a_session_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr(place, "find_gcs_addresses", set)
-    assert "no Ray runs on this machine" in refused(monkeypatch, "auto")
+    assert "Ray is not running on this machine" in refused(monkeypatch, "auto")
     (tmp_path / "ray").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
         (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{server.getsockname()[1]}")
         assert ray_address() == "auto"
-    assert "no Ray runs on this machine" in refused(monkeypatch, "auto")
+    assert "Ray is not running on this machine" in refused(monkeypatch, "auto")
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])

@@ -42,7 +42,7 @@ def test_fractions_are_packed_and_never_oversubscribed(node, cpu, gpu, fits):
 
 
 def test_a_trial_must_fit_one_node_whatever_all_together_have(ready):
-    with pytest.raises(SweepError, match=r"4 GPUs on one node, and the largest of 3 has 16 and 2"):
+    with pytest.raises(SweepError, match=r"4 GPUs on one node, but the largest of 3 nodes has 16 and 2"):
         choose(asked(ready, gpu=4), [Node(16, 2)] * 3, 24.0)
     assert choose(asked(ready, gpu=2), [Node(16, 2)] * 3, 24.0).concurrent == 3
 
@@ -77,7 +77,7 @@ def test_a_node_that_never_comes_ends_the_wait_with_what_was_wanted(monkeypatch)
     reported: list[str] = []
     monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.01)
     monkeypatch.setenv(waiting.WAIT, "0.002")
-    with pytest.raises(SweepError, match=r"no node with 3 CPU and 8 GPU came up within 0\.002 minutes"):
+    with pytest.raises(SweepError, match=r"no node with 3 CPU and 8 GPU started within 0\.002 minutes"):
         wait_for_nodes(Resources(cpu=3, gpu=8), reported.append)
     assert reported == ["waiting"]
     monkeypatch.setenv(waiting.WAIT, "soon")

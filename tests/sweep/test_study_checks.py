@@ -22,7 +22,7 @@ def test_a_sampler_whose_package_is_missing_is_refused_by_the_plan(sweep_tree, m
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: found(name, *rest) if name != "cmaes" else None
     )
-    with pytest.raises(SweepError, match="sampler cmaes lacks a package"):
+    with pytest.raises(SweepError, match="sampler cmaes needs a package"):
         plan_sweep(spec_of(sweep_tree, space=SPACE, search={**OPTUNA, "sampler": "cmaes"}))
 
 

@@ -76,7 +76,7 @@ def test_a_secret_variable_does_not_travel_with_the_job(word, submit, dashboard,
     monkeypatch.setenv("MY_TOKEN", "Qx9vLm2")
     assert submit("--env", word) == 2
     reported = capsys.readouterr()
-    assert f"--env {word.partition('=')[0]}: holds a secret" in reported.err
+    assert f"--env {word.partition('=')[0]}: contains a secret" in reported.err
     assert "Qx9vLm2" not in reported.out + reported.err
     assert dashboard[1] == []
 
@@ -86,7 +86,7 @@ def test_a_secret_variable_does_not_travel_with_the_job(word, submit, dashboard,
 def test_a_password_never_stands_in_a_jobs_command(word, submit, dashboard, capsys):
     assert submit(word) == 2
     reported = capsys.readouterr()
-    assert "mlflow.tracking_uri: holds a password" in reported.err
+    assert "mlflow.tracking_uri: contains a password" in reported.err
     assert "Qx9vLm2" not in reported.out + reported.err
     assert dashboard[1] == []
 
@@ -97,5 +97,5 @@ def test_a_password_never_stands_in_a_jobs_command(word, submit, dashboard, caps
 def test_an_address_that_is_no_dashboards_is_one_sentence(address, capsys):
     assert run_command("jobs", "--address", address) == 2
     assert capsys.readouterr().err == (
-        f"--address: must be a dashboard's, as in http://127.0.0.1:8265, got '{address}'.\n"
+        f"--address: must be a dashboard's address, such as http://127.0.0.1:8265, got '{address}'.\n"
     )

@@ -195,7 +195,7 @@ def test_a_manifest_that_is_no_json_mapping_is_refused(small, packed, tmp_path, 
 
 def test_a_file_that_the_list_lacks_is_refused(small, packed, tmp_path):
     refused(
-        small, pack(tmp_path / "bad.tar.gz", {"artifacts/0/more": b"x", **packed}), tmp_path, "which its list lacks"
+        small, pack(tmp_path / "bad.tar.gz", {"artifacts/0/more": b"x", **packed}), tmp_path, "which is not in its list"
     )
 
 
@@ -220,7 +220,7 @@ def test_sizes_are_looked_at_before_anything_is_read(small, packed, tmp_path):
         entry = tarfile.TarInfo(name)
         entry.size = size
         bomb.write_bytes(gzip.compress(entry.tobuf(tarfile.GNU_FORMAT)) + zeros * 100)
-        refused(small, bomb, tmp_path, "nothing was restored|the most is")
+        refused(small, bomb, tmp_path, "nothing was restored|the maximum is")
     for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
         entry = tarfile.TarInfo("long")
         entry.type, entry.size = kind, 2**28
@@ -233,14 +233,14 @@ def test_sizes_are_looked_at_before_anything_is_read(small, packed, tmp_path):
     [
         ("DROP TABLE runs", "not MLflow's"),
         ("UPDATE alembic_version SET version_num = 'ffff'", "newer MLflow"),
-        ("UPDATE runs SET artifact_uri = '/etc'", "outside of the archive"),
-        ("UPDATE runs SET artifact_uri = artifact_uri || '/../../../../../../../../../etc'", "outside of the archive"),
+        ("UPDATE runs SET artifact_uri = '/etc'", "outside the archive"),
+        ("UPDATE runs SET artifact_uri = artifact_uri || '/../../../../../../../../../etc'", "outside the archive"),
         ("UPDATE runs SET artifact_uri = artifact_uri || '/%2e%2e/%2E%2e/../../../../../../etc'", "outside"),
-        ("UPDATE runs SET artifact_uri = 'file:///etc'", "outside of the archive"),
-        ("UPDATE runs SET artifact_uri = 'FILE:///etc'", "outside of the archive"),
-        ("UPDATE runs SET artifact_uri = '../../etc'", "outside of the archive"),
-        ("UPDATE runs SET artifact_uri = X'2f657463'", "outside of the archive"),
-        ("UPDATE experiments SET artifact_location = '/root/.ssh' WHERE name = 'old'", "outside of the archive"),
+        ("UPDATE runs SET artifact_uri = 'file:///etc'", "outside the archive"),
+        ("UPDATE runs SET artifact_uri = 'FILE:///etc'", "outside the archive"),
+        ("UPDATE runs SET artifact_uri = '../../etc'", "outside the archive"),
+        ("UPDATE runs SET artifact_uri = X'2f657463'", "outside the archive"),
+        ("UPDATE experiments SET artifact_location = '/root/.ssh' WHERE name = 'old'", "outside the archive"),
         ("CREATE TRIGGER t AFTER INSERT ON runs BEGIN UPDATE runs SET artifact_uri = '/etc'; END", "trigger"),
         ("ALTER TABLE runs RENAME TO r; CREATE VIEW runs AS SELECT * FROM r", "not MLflow's"),
     ],
@@ -356,7 +356,7 @@ def test_a_restore_killed_at_any_step_is_ended_or_undone_by_the_next_command(sma
         step += 1
     assert seen.count("old") >= 2
     assert seen.count("new") >= 6
-    assert "brought to its end" in capfd.readouterr().err
+    assert "completed" in capfd.readouterr().err
 
 
 def test_a_move_that_fails_leaves_the_old_store_and_says_so(small, packed, tmp_path, monkeypatch):

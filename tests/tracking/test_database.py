@@ -83,7 +83,7 @@ def test_no_database_at_all_is_refused_with_an_address_that_works(act, kind, rep
 def test_asking_an_empty_file_makes_no_store_of_it_and_a_sweep_does(tmp_path):
     file = tmp_path / "mlflow.db"
     file.touch()
-    assert "no MLflow store there yet" in sentence_of(read_from, f"sqlite:///{file}")
+    assert "there is no MLflow store yet" in sentence_of(read_from, f"sqlite:///{file}")
     assert file.stat().st_size == 0
     write_to(f"sqlite:///{file}")
 
@@ -137,7 +137,7 @@ def test_half_made_tables_are_told(tmp_path, empty_database):
     shutil.copy(empty_database, file)
     with closing(sqlite3.connect(file)) as database, database:
         database.execute("DELETE FROM alembic_version")
-    assert "half made" in sentence_of(write_to, f"sqlite:///{file}")
+    assert "incomplete" in sentence_of(write_to, f"sqlite:///{file}")
 
 
 @pytest.mark.parametrize("act", [write_to, read_from])
@@ -162,7 +162,7 @@ except TrackingError as error:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can become a user without rights")
-@pytest.mark.parametrize(("act", "reported"), [("read_from", ""), ("write_to", "may only be read")])
+@pytest.mark.parametrize(("act", "reported"), [("read_from", ""), ("write_to", "is read-only")])
 def test_a_store_that_may_only_be_read_is_read_and_not_written(act, reported, empty_database, tmp_path):
     with tempfile.TemporaryDirectory(prefix="read_only_") as folder:
         file = Path(folder) / "mlflow.db"

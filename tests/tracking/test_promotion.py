@@ -107,7 +107,7 @@ def test_one_that_is_worse_or_no_better_stays_where_it_is_and_both_say_why(regis
     assert not decision.promoted
     assert registry.holder("production") == present
     assert "not shown to be better" in registry.tag(new, "promotion.production")
-    assert f"version {new} is not put in its place" in registry.tag(present, "promotion.production")
+    assert f"version {new} does not replace it" in registry.tag(present, "promotion.production")
     again = promote_if_better(registry.store, "m", new, "production", 0.5)  # decided once, at the level it was asked
     assert (again.promoted, again.why) == (False, decision.why)
 
@@ -138,7 +138,7 @@ def test_nothing_is_promoted_across_corpora_metrics_or_pairs(registry, tags, why
 def test_pairs_that_are_not_the_same_are_not_compared(registry):
     present, new = registry.version(0.5), registry.version(0.9, predictions=out_of_fold(0.9, 1, posts=290))
     promote(registry.store, "m", present, "staging")
-    assert "not the same" in promote_if_better(registry.store, "m", new, "staging", 0.05).why
+    assert "differ" in promote_if_better(registry.store, "m", new, "staging", 0.05).why
 
 
 def test_a_metric_of_ranks_is_compared_by_probabilities(registry):

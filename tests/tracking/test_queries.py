@@ -107,7 +107,7 @@ def test_a_sweep_without_a_usable_trial_says_so(sqlite_uri):
 
 
 def test_asking_creates_no_store(tmp_path):
-    with pytest.raises(TrackingError, match="no MLflow store there yet"):
+    with pytest.raises(TrackingError, match="there is no MLflow store yet"):
         best_trial("any")
     assert not (tmp_path / "gemma_nli_home").exists()
 

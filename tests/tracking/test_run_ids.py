@@ -41,7 +41,7 @@ def test_the_first_characters_of_an_id_do_wherever_a_run_is_asked_for(runs, sqli
     assert metric_history(one, "cv_aggregate/mean_f1", sqlite_uri)["value"].tolist() == [0.5]
     assert run_command("compare", one, two, "--tracking-uri", sqlite_uri, "--json") == 0
     assert list(json.loads(capsys.readouterr().out)["runs"]) == runs[:2]
-    with pytest.raises(TrackingError, match="name two runs at least"):
+    with pytest.raises(TrackingError, match="name at least two runs"):
         compare_runs([one, runs[0]], sqlite_uri)
 
 
@@ -62,7 +62,7 @@ def test_a_beginning_that_several_runs_share_is_refused_with_their_ids(runs, sql
 
 @pytest.mark.parametrize("unknown", ["0" * 32, "zzz", "", "%", "a' OR '1'='1", "0123456789abcdef"])
 def test_an_unknown_run_is_told_with_the_line_that_lists_them(unknown, runs, sqlite_uri):
-    with pytest.raises(TrackingError, match=r"no run '.*'; they are listed by: \S*gemma-nli runs"):
+    with pytest.raises(TrackingError, match=r"no run '.*'; list them with: \S*gemma-nli runs"):
         recorded_run(unknown, sqlite_uri)
 
 

@@ -67,7 +67,7 @@ def test_an_encoder_of_rows_of_equal_length_is_not_exported_and_its_bundle_serve
     bundle = make_bundle(tmp_path / "bundle", tiny_encoder("fnet"), max_length=64)
     reported = save_model_folder(bundle, tmp_path / "model", None, 1.0)
     assert reported.startswith("not exported: ")
-    assert "gives a text other states beside longer ones" in reported
+    assert "gives a text different states in a batch with longer ones" in reported
     both, alone = PairScorer.from_bundle(bundle).score(PAIRS), PairScorer.from_bundle(bundle).score(PAIRS[1:])
     assert both["probability"][1] == pytest.approx(alone["probability"][1], abs=1e-6)
 

@@ -44,8 +44,8 @@ def test_a_second_ui_is_told_while_the_first_is_still_starting(sqlite_uri, capsy
     assert len(claims) == 1
 
 
-@pytest.mark.parametrize(("words", "reported"), [(["--host", "no such host"], "is no address of this machine"),
-                                            (["--host", "192.0.2.1"], "is no address of this machine")])  # fmt: skip
+@pytest.mark.parametrize(("words", "reported"), [(["--host", "no such host"], "is not an address of this machine"),
+                                            (["--host", "192.0.2.1"], "not an address of this machine")])  # fmt: skip
 def test_a_host_that_is_not_here_is_told(words, reported, sqlite_uri, capsys):
     assert run_command("ui", *words, "--tracking-uri", sqlite_uri) == 2
     assert reported in capsys.readouterr().err

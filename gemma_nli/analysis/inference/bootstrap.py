@@ -1,4 +1,4 @@
-"""Resampling posts with all their pairs: the sampling error of a score, and of the difference of two.
+"""Resampling posts with all their pairs: the sampling error of a score, and of the difference between two.
 
 Pairs of one post are not independent (one text, nine criteria), so posts are drawn, not pairs. With folds, posts are
 drawn within each fold and a score is the mean over folds, as `cv_aggregate/mean_*` is.

@@ -1,4 +1,4 @@
-"""What choosing the best of some trials is worth: chosen on nine tenths of the posts, measured on the tenth left out.
+"""What the best of some trials scores: chosen on nine tenths of the posts, measured on the tenth left out.
 
 The posts of each fold are cut into ten parts. Each part is measured by the trial that is best on the other nine, so
 every post is measured once, by a choice that has not seen it; then they are cut anew. A bootstrap draw chooses by 63%
@@ -36,7 +36,7 @@ class HeldOut:
             self.measured_ST = self.cut.many(values_NT, metric, left_out=True)
 
     def score_of_best(self, places: Sequence[int]) -> float:
-        """The score of the best of `places`, free of the luck of the choice; of a single trial its own score.
+        """The score of the best of `places`, without the bias of choosing it; for a single trial, its own score.
 
         A metric of decisions is of counts over all posts of a fold, each from the part that measured it. A
         ranking is made within a part, as scores of two trials have no common scale, and averaged over parts.

@@ -1,4 +1,4 @@
-"""The winner's curse: what the best of many trials is really worth, and what more trials buy.
+"""The winner's curse: what the best of many trials really scores, and what more trials bring.
 
 Letters: T trials, S draws.
 """
@@ -27,9 +27,9 @@ METHOD = "bias corrected, bootstrap over posts"
 
 @dataclass(frozen=True)
 class HonestScore:
-    """`raw` is the winner's own score, `value` what choosing the best of these trials is worth on posts not chosen by.
+    """`raw` is the winner's own score, `value` the score of the best of these trials on posts that did not choose it.
 
-    `low` and `high` count in that other posts would have chosen otherwise.
+    `low` and `high` take into account that other posts would have chosen another trial.
 
     `stability`: the share of draws in which the same trial won.
     """
@@ -64,7 +64,7 @@ class Draws:
 
     @classmethod
     def of(cls, evidence: Evidence, repetitions: int = REPETITIONS, seed: int = 0) -> Draws:
-        """Fewer draws where a ranking metric of very many trials would take minutes."""
+        """Fewer draws where a ranking metric over very many trials would take minutes."""
         metric = evidence.ranked_by
         if isinstance(METRICS[metric], RankedMetric):
             cells = evidence.probability_TN.size
@@ -82,7 +82,7 @@ class Draws:
         return cls(metric, inside_ST, outside_ST, score_T, bootstrap, held_out)
 
     def winners(self, places: Sequence[int] | None = None) -> NDArray[np.int64]:
-        """(S,) which of `places` (all trials) is best on the posts drawn; of equals the first."""
+        """(S,) which of `places` (all trials) is best on the posts drawn; ties go to the first."""
         columns = np.arange(self.inside_ST.shape[1]) if places is None else np.asarray(places)
         inside_ST = np.where(np.isnan(self.inside_ST[:, columns]), -np.inf, self.inside_ST[:, columns])
         return np.asarray(columns[inside_ST.argmax(1)])
@@ -109,7 +109,7 @@ class Draws:
         return difference_of_draws(d_S, a, b, level, "paired bootstrap over posts")
 
     def difference_from(self, values_N: NDArray[Any], score: float, level: float = LEVEL) -> Difference:
-        """The tuned best of all trials less something that was not chosen (a baseline), on the same posts left out.
+        """The tuned best of all trials minus something that was not chosen (a baseline), on the same left-out posts.
 
         Args:
             values_N: its decisions, or scores where the metric takes them.
@@ -121,10 +121,10 @@ class Draws:
         return difference_of_draws(own_S - other_S, own, score, level, METHOD)
 
     def difference_of_tuned(self, places_a: Sequence[int], places_b: Sequence[int], level: float = LEVEL) -> Difference:
-        """Best of one group less best of another, each chosen on some posts and measured on the others.
+        """Best of one group minus best of another, each chosen on some posts and measured on the others.
 
-        `score_a` and `score_b` are the groups' honest scores, `value` their difference; so a group that was given more
-        trials wins nothing by its luck. The interval counts in that another sample of posts would choose other trials.
+        `score_a` and `score_b` are the groups' honest scores, `value` their difference; so a group with more trials
+        gains nothing from that. The interval takes into account that another sample of posts would choose other trials.
         """
         (a, a_S), (b, b_S) = self.honest(places_a), self.honest(places_b)
         return difference_of_draws(a_S - b_S, a, b, level, METHOD)

@@ -1,4 +1,4 @@
-"""Is one configuration better than another, by how much, and how sure is that?
+"""Is one configuration better than another, by how much, and how certain is that?
 
 Each test takes out-of-fold predictions or fold scores of both, and gives the difference `a - b` with an interval; a
 p-value alone answers nothing. Letters: N pairs, J fold scores.
@@ -26,8 +26,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """`value` = a - b, with an interval that holds the true one at `level`, and a two-sided p-value of no
-    difference.
+    """`value` = a - b, with an interval that contains the true difference at `level`, and a two-sided
+    p-value.
     """
 
     value: float
@@ -41,7 +41,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
@@ -73,14 +73,14 @@ def paired_bootstrap(
 ) -> Difference:
     """The difference of two scores on the same pairs, posts drawn with all their pairs, for both at once.
 
-    What it answers: would it hold on other posts? It takes both models as they are; that training them again would give
-    others is what `corrected_resampled_t` counts in.
+    What it answers: would it hold on other posts? It takes both models as they are; the variation between trainings
+    is what `corrected_resampled_t` takes into account.
 
     Args:
         posts: (N,) the post of each pair.
         labels: (N,) 0 or 1.
         predictions_a: (N,) decisions (0 or 1) for a metric that counts them (f1), scores for one of ranks (auc).
-        level: how often the interval shall hold the true difference.
+        level: how often the interval should contain the true difference.
         folds: (N,) of each pair; given, scores are means over folds and posts are drawn within folds.
     Returns:
         Interval by percentiles; the p-value is the level at which that interval would just touch zero.
@@ -107,14 +107,14 @@ def paired_bootstrap(
 def difference_of_draws(
     draws_S: Floats, score_a: float, score_b: float, level: float, method: str = "bootstrap"
 ) -> Difference:
-    """A Difference from bootstrap draws of it; draws without a number are passed over."""
+    """A Difference from bootstrap draws of it; draws that are NaN are left out."""
     real_S = draws_S[~np.isnan(draws_S)]
     if not len(real_S):
         return Difference(score_a - score_b, math.nan, math.nan, math.nan, level, score_a, score_b, method)
     low, high = np.quantile(real_S, [(1 - level) / 2, (1 + level) / 2])
     tail, spread = min((real_S <= 0).sum(), (real_S >= 0).sum()), float(real_S.std())
     p_value = min(1.0, 2 * (float(tail) + 1) / (len(real_S) + 1))
-    if tail == 0 and spread > 0:  # so few draws cannot say how rare zero is: then the normal tail does
+    if tail == 0 and spread > 0:  # too few draws to say how rare zero is: use the normal tail
         p_value = min(p_value, float(2 * stats.norm.sf(abs(float(real_S.mean())) / spread)))
     return Difference(score_a - score_b, float(low), float(high), p_value, level, score_a, score_b, method)
 
@@ -126,7 +126,7 @@ def corrected_resampled_t(
 
     Args:
         scores_a: (J,) the score in each fold (of each repeat), in the order of scores_b.
-        test_share: test pairs a training pair: 1 / (K - 1) for K folds.
+        test_share: test pairs per training pair: 1 / (K - 1) for K folds.
     Raises:
         ValueError: fewer than two folds, or lengths that differ.
     Source: Nadeau and Bengio 2003, "Inference for the Generalization Error", equation 9: (1/J + n_test/n_train) in
@@ -260,7 +260,7 @@ def _placements(scores_N: Floats, y: NDArray[np.bool_]) -> Floats:
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> tuple[list[float], list[bool]]:
-    """(adjusted p-values, which are below `level`) so that all of them together err at `level`.
+    """(adjusted p-values, which are below `level`), so that the chance of any false one is at most `level`.
 
     Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure" (statsmodels).
     """

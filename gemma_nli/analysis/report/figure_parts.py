@@ -1,4 +1,4 @@
-"""What the report's figures share: colours, layout, and words for those who cannot see them."""
+"""What the report's figures share: colours, layout and text alternatives."""
 
 from __future__ import annotations
 

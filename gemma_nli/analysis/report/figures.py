@@ -1,4 +1,4 @@
-"""The report's figures, drawn by plotly; each with words for those who cannot see it, and its numbers as a table."""
+"""The report's figures, drawn by plotly; each with a text alternative, and its numbers as a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gemma_nli.analysis.report.figures_settings import (
 
 
 def draw(findings: Findings) -> dict[str, Figure]:
-    """Every figure that these findings have something to show for, by name."""
+    """Every figure that these findings have data for, by name."""
     makers: list[Callable[[Findings], Figure | None]] = [
         answer_figure,
         budget_figure,

@@ -59,14 +59,14 @@ def answer_figure(findings: Findings) -> Figure | None:
     )
     lay_out(figure, 110 + 40 * (len(shown) + len(findings.baselines)), score, legend=True)
     note = (
-        "Filled: what choosing this value and tuning the rest is worth on posts that did not choose. Open: the best "
-        "trial's own score. Diamonds: baselines."
+        "Filled: the score of this value, the rest tuned, on posts that did not choose the trial. Open: the best "
+        "trial's cross-validated score. Diamonds: baselines."
     )
     return Figure("answer", "The compared values", alt, figure, tuple(rows), note)
 
 
 def budget_figure(findings: Findings) -> Figure | None:
-    """What each compared value's best score is expected to be after so many trials."""
+    """The expected best score of each compared value by number of trials."""
     variants, score = findings.answer.variants[: len(COLORS)], findings.metric_name
     if not variants or max(len(variant.places) for variant in variants) < 2:
         return None
@@ -103,7 +103,8 @@ def budget_figure(findings: Findings) -> Figure | None:
     alt = f"Expected best {score} by number of trials, for each {findings.answer.setting}: {ends}."
     lay_out(figure, 340, "trials", score, legend=True)
     note = (
-        "A line that overtakes another only after many trials won by tuning. Bands: four in five orders of the trials."
+        "A line that overtakes another only after many trials won by tuning. Bands cover 80% of random orders of the "
+        "trials."
     )
     return Figure("budget", "What tuning buys", alt, figure, tuple(rows), note)
 
@@ -191,7 +192,7 @@ def criteria_figure(findings: Findings) -> Figure | None:
 
 
 def calibration_figure(findings: Findings) -> Figure | None:
-    """Stated probability against what was true."""
+    """Stated probability against the observed share of positives."""
     calibration = findings.calibration
     figure = go.Figure()
     figure.add_scatter(
@@ -221,12 +222,12 @@ def calibration_figure(findings: Findings) -> Figure | None:
             name=name,
             mode="lines+markers",
             line={"color": color(index)},
-            hovertemplate="said %{x:.2f}, true %{y:.2f}, %{customdata} pairs<extra>" + name + "</extra>",
+            hovertemplate="stated %{x:.2f}, observed %{y:.2f}, %{customdata} pairs<extra>" + name + "</extra>",
         )
         rows += [(name, *(f"{v:.2f}" for v in (b.stated, b.share, b.low, b.high)), str(b.pairs)) for b in bins]
     lay_out(figure, 380, "stated probability", "share matched", legend=True)
     alt = f"Calibration: expected error {calibration.error:.3f} as trained, {calibration.scaled_error:.3f} after a "
     alt += "temperature from the other folds."
     note = f"Expected calibration error {calibration.error:.3f}; with a temperature learned on the other folds "
-    note += f"{calibration.scaled_error:.3f}. On the dotted line a probability means what it says."
+    note += f"{calibration.scaled_error:.3f}. On the dotted line, stated probability equals the observed share."
     return Figure("calibration", "Calibration", alt, figure, tuple(rows), note)

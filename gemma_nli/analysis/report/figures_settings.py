@@ -55,9 +55,7 @@ def effects_figure(findings: Findings) -> Figure | None:
     )
     lay_out(figure, 60 + 240 * lines)
     figure.update_yaxes(title_text="")
-    note = (
-        "Means over all trials of a value, whatever their other settings. Intervals: other posts would have been drawn."
-    )
+    note = "Means over all trials with a value, whatever their other settings. Intervals: over resampled posts."
     return Figure("effects", "What each setting did", alt, figure, tuple(rows), note)
 
 
@@ -85,8 +83,8 @@ def importance_figure(findings: Findings) -> Figure | None:
     lay_out(figure, 120 + 44 * len(effects), "share of importance", legend=True)
     figure.update_xaxes(tickformat=".0%")
     figure.update_layout(barmode="group")
-    note = "fANOVA: what moves the score over all trials. PED-ANOVA: what sets the best tenth of the trials apart."
-    return Figure("importance", "Which settings mattered", alt, figure, tuple(rows), note)
+    note = "fANOVA: what changes the score over all trials. PED-ANOVA: what distinguishes the best tenth of the trials."
+    return Figure("importance", "Importance of the settings", alt, figure, tuple(rows), note)
 
 
 def interaction_figure(findings: Findings) -> Figure | None:
@@ -112,7 +110,7 @@ def interaction_figure(findings: Findings) -> Figure | None:
     rows = [(f"{a} \\ {b}", *second)]
     rows += [(name, *(f"{v:.3f}" for v in line)) for name, line in zip(first, top.mean_IJ, strict=True)]
     alt = f"Mean {findings.metric_name} for each combination of {a} and {b}; beyond the sum of both effects the cells "
-    alt += f"differ by {top.size:.3f} (root mean square, noise taken off)."
+    alt += f"differ by {top.size:.3f} (root mean square, noise subtracted)."
     lay_out(figure, 130 + 44 * len(first), label(b), label(a))
     listed = "; ".join(f"{short(i.keys[0])} x {short(i.keys[1])} {i.size:.3f}" for i in findings.interactions[:5])
     note = f"Size of interactions, in {findings.metric_name}: {listed}."
@@ -164,7 +162,7 @@ def _dimension(name: str, values: list[Any], domain: Any) -> dict[str, Any]:
 
 
 def scatter_figure(findings: Findings) -> Figure | None:
-    """Score against each setting, a point a trial."""
+    """Score against each setting, one point per trial."""
     evidence, effects = findings.evidence, findings.effects[:9]
     if not effects or len(evidence.complete) < 3:
         return None
@@ -202,7 +200,7 @@ def scatter_figure(findings: Findings) -> Figure | None:
 
 
 def _panels(effects: Sequence[Effect], lines: int, columns: int) -> go.Figure:
-    """A panel a setting, all on one scale."""
+    """One panel per setting, all on one scale."""
     return make_subplots(
         rows=lines,
         cols=columns,

@@ -1,4 +1,4 @@
-"""The report as one HTML file that asks nothing of any network; every word a user chose is escaped."""
+"""The report as one HTML file that makes no network request; all user text is escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
-"""No address at all may be asked; plotly's parallel coordinates compile their shaders' code."""
+"""No address may be requested; plotly's parallel coordinates compile their shaders' code."""
 
 WIDE = ("parallel", "effects", "scatter", "curves")
 """Figures of several panels, which a phone scrolls sideways."""
@@ -66,7 +66,7 @@ def _top(findings: Findings) -> str:
     honest, score = findings.honest, esc(findings.metric_name)
     cards = [
         (f"{honest.value:.3f}", f"honest {score} of the winner, {honest.low:.3f} to {honest.high:.3f}"),
-        (f"{honest.raw:.3f}", f"its own {score}, as the best of {honest.candidates}"),
+        (f"{honest.raw:.3f}", f"cross-validated {score}, the best of {honest.candidates} trials"),
         (f"{findings.draws.score_T.mean():.3f}", f"{score} of the average trial"),
     ]
     best = max(findings.baselines, key=lambda baseline: baseline.score)
@@ -75,7 +75,7 @@ def _top(findings: Findings) -> str:
     warned = ""
     if findings.warnings:
         lines = "".join(f"<li>{esc(line)}</li>" for line in findings.warnings)
-        warned = f'<aside class="warnings" aria-label="warnings"><h2>Before you believe it</h2><ul>{lines}</ul></aside>'
+        warned = f'<aside class="warnings" aria-label="warnings"><h2>Before you rely on it</h2><ul>{lines}</ul></aside>'
     return (
         f"{questions}<h1>{esc(findings.answer.first)}</h1><p class='sure'>{esc(findings.answer.second)}</p>"
         f'<div class="cards">{shown}</div>{warned}'

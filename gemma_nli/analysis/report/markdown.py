@@ -1,4 +1,4 @@
-"""The report as markdown: the same words and tables, figures as the words that describe them."""
+"""The report as markdown: the same text and tables, with descriptions in place of the figures."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def markdown(findings: Findings, figures: dict[str, Figure]) -> str:
     lines += [f"**{esc(findings.answer.first)}** {esc(findings.answer.second)}", ""]
     lines += [
         f"Honest {findings.metric_name} of the winner: **{honest.value:.3f}** ({honest.low:.3f} to "
-        f"{honest.high:.3f}); its own score as the best of {honest.candidates}: {honest.raw:.3f}.",
+        f"{honest.high:.3f}); its cross-validated score, the best of {honest.candidates} trials: {honest.raw:.3f}.",
         "",
     ]
     if findings.warnings:
-        lines += ["**Before you believe it:**", "", *(f"- {esc(line)}" for line in findings.warnings), ""]
+        lines += ["**Before you rely on it:**", "", *(f"- {esc(line)}" for line in findings.warnings), ""]
     for part in sections(findings):
         lines += _section(part, figures)
     return "\n".join(lines).rstrip() + "\n"

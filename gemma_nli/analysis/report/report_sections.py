@@ -1,4 +1,4 @@
-"""What the report says in which order; page and markdown write the same sections."""
+"""What the report says, and in which order; the HTML page and the markdown have the same sections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gemma_nli.analysis.report.report_tables import (
 
 @dataclass(frozen=True)
 class Facts:
-    """Named facts, one a line."""
+    """Named facts, one per line."""
 
     items: tuple[tuple[str, str], ...]
 
@@ -59,7 +59,7 @@ class Section:
 
 
 def sections(findings: Findings) -> list[Section]:
-    """All sections that have something to say."""
+    """Every section with content."""
     found = [
         _compared(findings),
         _baselines(findings),
@@ -78,38 +78,35 @@ def _compared(findings: Findings) -> Section | None:
     if not answer.variants:
         return None
     how = {
-        "compare": "Each compared value at its best, the rest tuned alike for each.",
+        "compare": "Each compared value at its best, the rest tuned the same way for each.",
         "only": "Each value at its best.",
-        "largest": "This sweep names nothing to compare, so its setting of largest effect is; each value at its best, "
-        "the rest tuned. Name what you ask about under compare: to decide it beforehand.",
+        "largest": "This sweep names nothing to compare, so the setting with the largest effect is compared: each "
+        "value at its best, the rest tuned. To decide beforehand what is compared, name it under compare:.",
     }[answer.chosen_by]
     lead = (
-        f"{how} Lead, tuned: the best is chosen on some posts and measured on the others, so a value wins nothing "
-        "by the luck of many trials; p is adjusted over these comparisons. Over trainings: the corrected "
-        f"resampled t-test on folds; better, equal, worse: chances of a difference beyond {ROPE:g}, or within it."
+        f"{how} Lead, tuned: the best is chosen on some posts and measured on the others, so a value gains "
+        "nothing from having many trials; p is adjusted over these comparisons. Over trainings: the corrected "
+        f"resampled t-test on folds; better, equal, worse: the chances of a difference beyond {ROPE:g}, or within it."
     )
     return Section("compared", "Compared", lead, ("answer", ("", contrast_table(findings)), "budget"))
 
 
 def _baselines(findings: Findings) -> Section:
     lead = (
-        "On the same folds and pairs, thresholds chosen on training posts. Ahead: the winner, chosen on some posts and "
-        "measured on the others, against the baseline."
+        "On the same folds and pairs, with thresholds chosen on training posts. Lead: the winner, chosen on some "
+        "posts and measured on the others, minus the baseline."
     )
     return Section("baselines", "Baselines", lead, (("", baseline_table(findings)),))
 
 
 def _leaders(findings: Findings) -> Section:
     tied = sum(row.level_with_winner for row in findings.rows) - 1
-    others = (
-        "no other trial cannot" if not tied else "1 other trial cannot" if tied == 1 else f"{tied} other trials cannot"
-    )
+    others = "the one other trial" if tied == 1 else f"the {tied} other trials"
+    shaded = f"Shaded: {others} not shown to be worse" if tied else "Every other trial is shown to be worse"
     lead = (
-        f"Scores are means over folds. Shaded: {others} be told from the winner (95% intervals that hold for all rows "
-        f"at once). The same trial won in {findings.honest.stability:.0%} of the resamples. Click a heading to sort."
+        f"Scores are means over folds. {shaded} than the winner (95% intervals that hold for all rows at once). "
+        f"The same trial won in {findings.honest.stability:.0%} of the resamples. Click a heading to sort."
     )
-    if not tied:
-        lead = lead.replace("Shaded: no other trial cannot be told", "Every other trial can be told")
     return Section("leaderboard", "Leaderboard", lead, (("", leaderboard_table(findings)),))
 
 
@@ -121,7 +118,7 @@ def _confirmed(findings: Findings) -> Section | None:
     lead = f"The leaders again on {confirmation.repeats} fresh fold drawings and training seeds: their order {held}."
     if confirmation.first_ahead is not None:
         lead += (
-            f" The first is ahead of the second by {points(confirmation.first_ahead, findings.metric_name)} there "
+            f" The first leads the second by {points(confirmation.first_ahead, findings.metric_name)} there "
             "(corrected resampled t)."
         )
     return Section("confirmed", "Confirmed", lead, (("", confirmation_table(findings)),))
@@ -131,8 +128,8 @@ def _settings(findings: Findings) -> Section | None:
     if not findings.effects:
         return None
     lead = (
-        "What each setting did over all complete trials. Where a search chose the trials, their means are of what it "
-        "chose, not of a balanced design."
+        "What each setting did over all complete trials. Where a search chose the trials, these means are over what it "
+        "chose, not over a balanced design."
     )
     table = ("", effect_table(findings))
     return Section("settings", "Settings", lead, (table, "effects", "importance", "interaction", "parallel", "scatter"))
@@ -168,7 +165,7 @@ def _errors(findings: Findings) -> Section:
     items.append("calibration")
     items += [(f"By {title}", slice_table(parts, title)) for title, parts in mistakes.slices.items()]
     if mistakes.most_confident:
-        items.append(("Most certain mistakes", mistake_table(findings)))
+        items.append(("Most confident mistakes", mistake_table(findings)))
     lead = "Of the winner's out-of-fold predictions. F1 here is over all folds at once; intervals resample posts."
     return Section("errors", "Errors of the winner", lead, tuple(items))
 

@@ -1,4 +1,4 @@
-"""The report's tables as rows of words, so that page and markdown say the same."""
+"""The report's tables as rows of cells, so that page and markdown show the same."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def word(text: object) -> Words:
 
 
 def leaderboard_table(findings: Findings) -> TableOf:
-    """Rank, settings, scores; trials that cannot be told from the winner are marked."""
+    """Rank, settings, scores; trials that cannot be distinguished from the winner are marked."""
     keys, several = findings.evidence.varied, len(findings.evidence.names) > 1
     score = findings.metric_name
     header = ["#", *(["sweep"] if several else []), *(short(key) for key in keys), score, "std"]
@@ -99,7 +99,7 @@ def contrast_table(findings: Findings) -> TableOf:
 
 def baseline_table(findings: Findings) -> TableOf:
     score = findings.metric_name
-    header = ("baseline", "what it does", "F1", "AUC", f"winner ahead, {score}", "95% interval", "beyond doubt")
+    header = ("baseline", "what it does", "F1", "AUC", f"winner's lead, {score}", "95% interval", "outcome")
     rows = [
         (
             word(b.name),
@@ -108,7 +108,7 @@ def baseline_table(findings: Findings) -> TableOf:
             number(b.auc),
             number(b.ahead.value),
             word(f"{b.ahead.low:.3f} to {b.ahead.high:.3f}"),
-            word("yes" if b.ahead.low > 0 else "no"),
+            word("winner better" if b.ahead.low > 0 else "baseline better" if b.ahead.high < 0 else "not settled"),
         )
         for b in findings.baselines
     ]
@@ -118,9 +118,9 @@ def baseline_table(findings: Findings) -> TableOf:
 def effect_table(findings: Findings) -> TableOf:
     header = (
         "setting",
-        "best value on average",
+        "best on average",
         "worst",
-        "between them",
+        "difference",
         "95% interval",
         "p (Holm)",
         "fANOVA",

@@ -16,7 +16,7 @@ from gemma_nli.base.files import write_whole
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, and where it is written down."""
+    """The findings, and the files they are written to."""
 
     findings: Findings
     html: Path
@@ -24,7 +24,7 @@ class Report:
 
 
 def write_report(evidence: Evidence, folder: Path, encode: bool = False) -> Report:
-    """Find, draw and write; the same evidence gives the same files.
+    """Analyse, draw and write; the same evidence gives the same files.
 
     Args:
         encode: compute the vectors that the cosine baseline lacks.

@@ -29,7 +29,7 @@ class Auc(RankedMetric):
 
 
 def roc_auc(scores_EN: Floats, labels_N: NDArray[np.int8]) -> Floats:
-    """(E,) area under the ROC curve, ties counted half; NaN where the labels are all of one class.
+    """(E,) area under the ROC curve, ties counted half; NaN if the labels are all of one class.
 
     Written with numpy alone: importing scipy.stats would cost each of a sweep's processes a second.
     """

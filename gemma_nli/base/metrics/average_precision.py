@@ -33,7 +33,7 @@ class AveragePrecision(RankedMetric):
 
 
 def average_precision(scores_EN: Floats, labels_N: NDArray[np.int8]) -> Floats:
-    """(E,) average precision, equal scores taken as one step; NaN without a positive."""
+    """(E,) average precision, equal scores treated as one step; NaN without a positive."""
     positives = int(labels_N.sum())
     if positives == 0:
         return np.full(len(scores_EN), np.nan)

@@ -16,10 +16,10 @@ def experiment_names() -> list[str]:
 
 
 def experiment_tree(name: str) -> dict[str, Any]:
-    """The settings of a shipped experiment, as a config file has them.
+    """The settings of a shipped experiment, as in a config file.
 
     Raises:
-        ConfigError: none of that name; with the nearest.
+        ConfigError: no such experiment; with the nearest name.
     """
     names = experiment_names()
     if name not in names:

@@ -57,7 +57,7 @@ head = HEADS.part
 
 
 def build_head(name: str, in_features: int, hidden: int = 256, num_models: int = 1) -> Head:
-    """The head of that name; raises ConfigError with the nearest name where there is none."""
+    """The head of that name; raises ConfigError with the nearest name if there is none."""
     kind = HEADS[name]
     return kind(in_features, hidden if HEADS.reads(name, HIDDEN_SETTING) else None, num_models)
 
@@ -69,12 +69,12 @@ def draw_uniform(weight: Tensor, fan_in: int, generator: torch.Generator) -> Non
 
 
 def logits_of(x_KBD: Tensor, weight_KD: Tensor, bias_K: Tensor) -> Tensor:
-    """w . x + b; the row vector stands first, which on a CPU is ten times faster than x times a column."""
+    """w . x + b; the row vector comes first, which on a CPU is ten times faster than x times a column."""
     return torch.bmm(weight_KD.unsqueeze(1), x_KBD.transpose(1, 2)).squeeze(1) + bias_K.unsqueeze(1)
 
 
 def combine(u_BH: Tensor, v_BH: Tensor) -> Tensor:
-    """u, v, |u - v| and u * v side by side: what a classifier sees of two texts encoded alone.
+    """u, v, |u - v| and u * v side by side: the classifier's input for two texts encoded alone.
 
     Source: Conneau et al. 2017, InferSent, section 3.1.
     """

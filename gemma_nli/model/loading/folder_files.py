@@ -1,4 +1,4 @@
-"""What a model's folder says of its own files, read as if its writer meant harm: bounded, no name leading out of it."""
+"""What a model's folder says about its own files, read as untrusted: bounded, no name leading out of it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        EncoderError: larger than any such file is, no JSON, or nested too deeply.
+        EncoderError: larger than any such file, not JSON, or nested too deeply.
         FileNotFoundError: there is none.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise EncoderError(f"{path}: has {path.stat().st_size:,} bytes, the most is {MOST_BYTES:,}.")
+            raise EncoderError(f"{path}: has {path.stat().st_size:,} bytes, the maximum is {MOST_BYTES:,}.")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
@@ -36,19 +36,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping that a JSON file holds.
 
     Raises:
-        EncoderError: as `read_json`, or it holds no mapping.
+        EncoderError: as for `read_json`, or it is not a mapping.
         FileNotFoundError: there is none.
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise EncoderError(f"{path}: cannot be read: a mapping is expected, got {type(content).__name__}.")
+        raise EncoderError(f"{path}: cannot be read: expected a mapping, got {type(content).__name__}.")
     return content
 
 
 def shard_names(index: Path) -> list[str]:
     """The files that an index of weights names: plain safetensors files of its folder.
 
-    transformers reads a file of another ending by `torch.load`, and joins whatever path stands there.
+    transformers reads a file with another extension by `torch.load`, and joins whatever path is given there.
 
     Raises:
         EncoderError: no such index, or one that names anything else.
@@ -60,11 +60,13 @@ def shard_names(index: Path) -> list[str]:
     for name in names:
         if not _SHARD.fullmatch(name):
             raise EncoderError(
-                f"model.name: {index}: names {name[:80]!a}, which is no safetensors file of its folder; such "
+                f"model.name: {index}: names {name[:80]!a}, which is not a safetensors file in its folder; such "
                 "weights are not read."
             )
         if not _is_within(index.parent / name, index.parent):
-            raise EncoderError(f"model.name: {index.parent / name}: is a link out of its folder; copy the file there.")
+            raise EncoderError(
+                f"model.name: {index.parent / name}: is a link to outside its folder; copy the file there."
+            )
     return names
 
 
@@ -76,9 +78,9 @@ def _is_within(path: Path, folder: Path) -> bool:
 
 
 def check_weights_choice(name: str, config: dict[str, Any], where: Path) -> None:
-    """Refuses a config.json that points transformers at other weights than those we look at: it may name a pickle."""
+    """Refuses a config.json that points transformers to weights other than those we check: it may name a pickle."""
     if config.get("transformers_weights") is not None:
         raise EncoderError(
-            f"model.name: {name}: {where} names its weights itself (transformers_weights), which is not read; save the "
-            "model as model.safetensors."
+            f"model.name: {name}: {where} names its own weights file (transformers_weights), which is not supported; "
+            "save the model as model.safetensors."
         )

@@ -1,4 +1,4 @@
-"""Which encoder this is: from a hub id or a folder to files on this disk and a hash of what they hold."""
+"""Which encoder this is: from a hub id or a folder to files on this disk and a hash of their contents."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ _ENCODED_AS_EVER = {
     "mistral", "mixtral", "modernbert", "modernbert-decoder", "mpnet", "nomic_bert", "olmo", "olmo2", "phi", "phi3",
     "qwen2", "qwen3", "rembert", "roberta", "smollm3", "stablelm", "starcoder2", "xlm-roberta",
 }  # fmt: skip
-"""Kinds of encoder whose states versions before the probe had right, measured: `python -m benchmarks families`."""
+"""Kinds of encoder whose states were right in versions before the probe, as measured by `python -m benchmarks
+families`.
+"""
 _ROPE_BY_LENGTH = re.compile(r'"(rope_)?type": "(dynamic|longrope|su)"')
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt"]
 _UNWANTED = ["[!0-9]*/*", "*/*/*"]
-"""Of subfolders only those of sentence-transformers are taken (0_Transformer, 1_Pooling): no onnx, no openvino."""
+"""Only the subfolders of sentence-transformers are used (0_Transformer, 1_Pooling): no onnx, no openvino."""
 _WANTED += ["*.codes", "*.bpe", "*.tokenizer", "*.tiktoken", "tokenizer.model.*"]
 
 _digests: dict[tuple[str, int, int], str] = {}
@@ -41,7 +43,7 @@ _digests: dict[tuple[str, int, int], str] = {}
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """Equal fingerprints mean equal states, wherever the files lie; `revision`: the hub's commit, None for a folder."""
+    """Equal fingerprints mean equal states, wherever the files are; `revision`: the hub's commit, None for a folder."""
 
     name: str
     revision: str | None
@@ -52,7 +54,7 @@ def identify_encoder(model: ModelConfig) -> EncoderIdentity:
     """The identity of `model.name`, without loading weights: sha256 over configuration, weights and tokenizer files.
 
     Raises:
-        EncoderError: no such folder or cached model, or the folder is no safetensors model.
+        EncoderError: no such folder or cached model, or the folder is not a safetensors model.
     """
     return identify_folder(model.name, encoder_folder(model))
 
@@ -67,7 +69,7 @@ def identify_folder(name: str, folder: Path) -> EncoderIdentity:
 
 
 def is_of_an_earlier_encoding(folder: Path, fingerprint: str) -> bool:
-    """Whether a fingerprint is of this folder's files, by a version that gave them other states than now."""
+    """Whether a fingerprint is of this folder's files, made by a version that gave them different states."""
     return not _encoded_as_ever(folder) and _files_hash(folder).hexdigest() == fingerprint
 
 
@@ -79,18 +81,18 @@ def _files_hash(folder: Path) -> hashlib._Hash:
 
 
 def _encoded_as_ever(folder: Path) -> bool:
-    """Whether versions before the probe gave this kind of encoder the states that it has now: then what was stored of
-    it is still right. Others got positions, segments or company that changed their states."""
+    """Whether versions before the probe gave this kind of encoder the states that it has now: then stored results
+    are still right. Others got positions, segments or batches that changed their states."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = content.get("model_type")
     except (OSError, ValueError, AttributeError):
-        return True  # refused in a sentence when it is loaded
+        return True  # refused with an error when it is loaded
     return kind in _ENCODED_AS_EVER and not _ROPE_BY_LENGTH.search(json.dumps(content))
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, read once a process while its size and modification time stay."""
+    """sha256 of a file, read once per process while its size and modification time are unchanged."""
     real = path.resolve()
     stat = real.stat()
     key = (str(real), stat.st_size, stat.st_mtime_ns)
@@ -101,10 +103,10 @@ def file_digest(path: Path) -> str:
 
 
 def encoder_folder(model: ModelConfig) -> Path:
-    """The folder of `model.name`: itself, or the hub's snapshot, a cached one first: a sweep keeps its commit.
+    """The folder of `model.name`: itself, or the hub's snapshot, a cached one first, so that a sweep keeps its commit.
 
     Raises:
-        EncoderError: nothing is found, or what is found cannot be read safely; says where and how to mend it.
+        EncoderError: nothing is found, or what is found cannot be read safely; says where and how to fix it.
     """
     folder = expanded(model.name)
     if folder.is_dir():
@@ -143,7 +145,7 @@ def is_tokenizer_file(name: str) -> bool:
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a download takes the file."""
+    """Whether the file is downloaded."""
     unwanted = any(fnmatch(name, pattern) for pattern in _UNWANTED)
     return not unwanted and any(fnmatch(name, pattern) for pattern in _WANTED)
 
@@ -151,21 +153,25 @@ def is_wanted(name: str) -> bool:
 def _check_folder(name: str, folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise EncoderError(
-            f"model.name: {name} holds an adapter, which needs another model; merge it and save the whole."
+            f"model.name: {name} contains an adapter, which needs its base model; merge them and save the full model."
         )
     if not (folder / "config.json").is_file():
-        raise EncoderError(
-            f"model.name: {name}: no config.json in {folder}; name the folder that save_pretrained wrote."
-        )
+        raise EncoderError(f"model.name: {name}: no config.json in {folder}; name a folder written by save_pretrained.")
     check_weights_choice(name, read_mapping(folder / "config.json"), folder / "config.json")
     if not weight_files(folder):
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         raise EncoderError(
             f"model.name: {name}: no model.safetensors in {folder}"
-            + ("; pickled weights are not read: load and save_pretrained them once as safetensors." if pickled else ".")
+            + (
+                "; pickled weights are not read: load them and save them once as safetensors (save_pretrained)."
+                if pickled
+                else "."
+            )
         )
     if not tokenizer_files(folder):
-        raise EncoderError(f"model.name: {name}: no tokenizer files in {folder}; save the tokenizer beside the model.")
+        raise EncoderError(
+            f"model.name: {name}: no tokenizer files in {folder}; save the tokenizer in the model's folder."
+        )
 
 
 def _near_folder(folder: Path) -> str:
@@ -177,7 +183,7 @@ def _near_folder(folder: Path) -> str:
 
 
 def _snapshot(model: ModelConfig) -> Path:
-    """The hub's files of one commit; downloads only what the cache lacks, and only where the hub may be asked."""
+    """The hub's files of one commit; downloads only what the cache lacks, and only if the hub may be used."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -210,17 +216,17 @@ def _snapshot(model: ModelConfig) -> Path:
         ) from None
     except RepositoryNotFoundError:
         near = _near_cached(model.name, Path(cache))
-        raise EncoderError(f"model.name: the hub has no model {asked}, or none that HF_TOKEN may see{near}") from None
+        raise EncoderError(f"model.name: the hub has no model {asked}, or HF_TOKEN has no access to it{near}") from None
     except (LocalEntryNotFoundError, ConnectionError) as error:
         raise EncoderError(
             f"model.name: {asked} is neither a folder nor in the cache {cache}, and the hub cannot be reached from "
-            f"here ({type(error).__name__}); where there is a network: hf download {model.name} --local-dir DIR, copy "
-            "DIR, and set model.name=DIR."
+            f"here ({type(error).__name__}); on a machine with a network: hf download {model.name} --local-dir DIR; "
+            "copy DIR here, and set model.name=DIR."
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise EncoderError(
-            f"model.name: {asked} is neither a folder nor in the cache {cache}, and the hub did not give it "
+            f"model.name: {asked} is neither a folder nor in the cache {cache}, and downloading it failed "
             f"({type(error).__name__}: {reason}){_near_cached(model.name, Path(cache))}"
         ) from None
 

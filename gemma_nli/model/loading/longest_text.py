@@ -1,6 +1,6 @@
-"""How long a text an encoder's files allow at most, as far as they tell without loading it: before a sweep costs money.
+"""The longest text that an encoder's files allow, as far as they show without loading it: before a sweep costs money.
 
-A probe of the loaded model has the last word (`probing/position_tables.py`). What is said here is never less than that.
+A probe of the loaded model decides (`probing/position_tables.py`). The limit found here is never below that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gemma_nli.model.loading.identity import encoder_folder, weight_files
 from gemma_nli.model.loading.network import read_config, read_header
 
 _POSITIONS = re.compile(r"(^|\.)(embed_positions|positions?_embeddings?|positions_embed|wpe)\.weight$")
-_SPARE_ROWS = 8  # OPT and BART keep two rows more than positions
+_SPARE_ROWS = 8  # OPT and BART have two more rows than positions
 _COUNT_FROM_PADDING = re.compile(
     r"(xlm-)?roberta(-.*)?|camembert|longformer|mpnet|data2vec-text|xmod|ibert|luke|markuplm"
 )
@@ -22,10 +22,10 @@ _COUNT_FROM_PADDING = re.compile(
 
 
 def check_max_length(model: ModelConfig) -> None:
-    """Refuse a `max_length` past the learned positions that the encoder's files hold.
+    """Refuse a `max_length` beyond the learned positions in the encoder's files.
 
     Raises:
-        EncoderError: with the most that it takes; or the encoder is not found, or its files are damaged.
+        EncoderError: with the maximum; or the encoder is not found, or its files are damaged.
     """
     most = positions_held(model.name, encoder_folder(model))
     if most is not None and model.max_length > most:
@@ -33,13 +33,13 @@ def check_max_length(model: ModelConfig) -> None:
 
 
 def positions_held(name: str, folder: Path) -> int | None:
-    """Positions of the longest table of them; None where the files hold none, as those of rotary encoders.
+    """Positions of the longest such table; None if the files have none, as for rotary encoders.
 
     Raises:
         EncoderError: the files are damaged.
     """
     config = read_config(name, folder)
-    if "rot" in str(config.get("position_embedding_type")):  # ESM's table is there and not read
+    if "rot" in str(config.get("position_embedding_type")):  # ESM has such a table but does not use it
         return None
     shapes = [
         entry.get("shape")

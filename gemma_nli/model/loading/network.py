@@ -1,8 +1,8 @@
-"""A Hugging Face network out of a folder's safetensors, or the reason why what would come out is not that model.
+"""A Hugging Face network from a folder's safetensors, or the reason why the result would not be that model.
 
-transformers draws at random what a file lacks and leaves out what the network has no place for: the scales of 8-bit
-weights, layers past the configured number, another family's names. Both are looked through here before a state is
-believed. Heads beside the encoder (a language model's, a classifier's, BERT's pooler) are of no use here and ignored.
+transformers initializes missing weights at random and drops those that the network has no place for: the scales of
+8-bit weights, layers past the configured number, another family's names. Both are checked here before any state is
+used. Heads on the encoder (a language model's, a classifier's, BERT's pooler) are not needed here and are ignored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 _BUFFERS = re.compile(
     r"(^|\.)(position_ids|token_type_ids|(original_)?inv_freq|masked_bias|num_batches_tracked|version|causal_mask"
     r"|relative_position_index|(cos|sin)_cached|_float_tensor|(attn|attention)\.bias)$"
-)  # of old files: tables that a network makes itself, and the masks that GPT-2 and GPT-NeoX kept as `bias`
+)  # in old files: tables that a network computes itself, and the masks that GPT-2 and GPT-NeoX kept as `bias`
 _SCALES = re.compile(
     r"(^|[._])(scales?|scale_inv|scb|absmax|amax|quant_map|quant_state\S*|nested_\S+|qweight|qzeros|zero_points?|g_idx"
     r"|weight_(packed|shape|format)|codebooks?|blocks)$",
@@ -40,12 +40,12 @@ _SCALES = re.compile(
 _WRAPPERS = ("module.", "_orig_mod.", "base_model.model.")
 _TEXT_PARTS = ("language_model", "text_model")
 _ALIKE = ({"roberta", "xlm_roberta", "camembert"}, {"llama", "mistral"})
-"""Families whose networks are one: weights of either may be read as the other."""
+"""Families with the same network: weights of either may be read as the other."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """The part of a model that encodes text, and the dotted name of it within the whole that config.json describes."""
+    """The part of a model that encodes text, and its dotted name within the whole model that config.json describes."""
 
     module: Any
     part: str = ""
@@ -57,7 +57,7 @@ def load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Networ
     Of an encoder-decoder (T5, T5Gemma, BART) this is the encoder; of a model that also sees images, the text part.
 
     Raises:
-        EncoderError: the files cannot be read, or do not hold the weights of the network that config.json describes.
+        EncoderError: the files cannot be read, or do not contain the weights of the network that config.json describes.
     """
     from transformers import AutoModel
 
@@ -89,13 +89,13 @@ def load_network(model: ModelConfig, folder: Path, dtype: torch.dtype) -> Networ
 
 
 def _check_depth(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a number of layers that no encoder has: transformers would make them one by one, for hours."""
+    """Refuse a number of layers that no encoder has: transformers would create them one by one, for hours."""
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for key, value in part.items():
             if "layer" in key and isinstance(value, int) and value > MOST_LAYERS:
                 raise EncoderError(
-                    f"model.name: {name}: config.json says {key} {value:,}, and no encoder has more than "
-                    f"{MOST_LAYERS:,} layers; take the config.json that was saved with these weights."
+                    f"model.name: {name}: config.json says {key} {value:,}, but no encoder has more than "
+                    f"{MOST_LAYERS:,} layers; use the config.json that was saved with these weights."
                 )
 
 
@@ -124,7 +124,7 @@ def _check_kinds_of_numbers(name: str, folder: Path, config: Mapping[str, Any]) 
         tensor, kind = odd[0]
         raise EncoderError(
             f"model.name: {name}: {len(odd)} of its tensors are {kind}, first {tensor}, but config.json has no "
-            "quantization_config that says how to read them; save the model in float32 or bfloat16, or restore its "
+            "quantization_config to say how to read them; save the model in float32 or bfloat16, or restore its "
             "config.json."
         )
 
@@ -138,7 +138,7 @@ def read_header(path: Path) -> dict[str, Any]:
     """`dtype` and `shape` of each tensor of a safetensors file.
 
     Raises:
-        EncoderError: the file is cut short or no safetensors file.
+        EncoderError: the file is truncated or not a safetensors file.
     """
     try:
         with path.open("rb") as file:
@@ -150,7 +150,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _check_names(name: str, whole: Any, part: str, info: Mapping[str, Any]) -> None:
-    """Refuse weights that the network lacks, has no place for, or has in another shape; heads are left aside."""
+    """Refuse weights that are missing, unknown to the network, or of another shape; heads are ignored."""
     prefix = f"{part}." if part else ""
     unexpected = [str(key) for key in info["unexpected_keys"]]
     missing = sorted(key for key in info["missing_keys"] if key.startswith(prefix) and "pooler" not in key)
@@ -174,9 +174,9 @@ def _check_names(name: str, whole: Any, part: str, info: Mapping[str, Any]) -> N
                 "the model in float32 or bfloat16, or restore its config.json"
             )
         elif any("lora_" in key for key in extra):
-            how = "they are adapters; merge them into the weights and save the whole"
+            how = "they are adapters; merge them into the weights and save the full model"
         raise EncoderError(
-            f"model.name: {name}: its files hold {len(extra)} weights that the network of config.json has no place "
+            f"model.name: {name}: its files contain {len(extra)} weights that the network of config.json has no place "
             f"for, first {(scales or extra)[0]}; {how}."
         )
     mismatched = sorted((tuple(entry) for entry in info["mismatched_keys"]), key=str)
@@ -184,8 +184,8 @@ def _check_names(name: str, whole: Any, part: str, info: Mapping[str, Any]) -> N
     if mismatched:
         key, held, wanted = mismatched[0]
         raise EncoderError(
-            f"model.name: {name}: {len(mismatched)} weights have another shape than config.json asks for, first {key}: "
-            f"{list(held)}, not {list(wanted)}; take the config.json that was saved with these weights."
+            f"model.name: {name}: {len(mismatched)} weights have a different shape from config.json's, first {key}: "
+            f"{list(held)}, not {list(wanted)}; use the config.json that was saved with these weights."
         )
 
 
@@ -194,18 +194,18 @@ def _ignorable(key: str) -> bool:
 
 
 def _why(unexpected: Iterable[str]) -> str:
-    """What the names of weights that found no place say about those that are lacking."""
+    """What the names of unknown weights say about the missing ones."""
     names = sorted(unexpected)
     if not names:
         return ""
     wrapper = next((w for w in _WRAPPERS if names[0].startswith(w)), None)
     if wrapper is not None:
         return f"; all names begin with {wrapper!r}: save the module inside that wrapper (adapters merged)"
-    return f", but hold others, first {names[0]}: they are another model's than config.json says"
+    return f", but contain others, first {names[0]}: they belong to a different model than config.json says"
 
 
 def _check_family(name: str, whole: Any, network: Any, config: Mapping[str, Any]) -> None:
-    """Refuse weights of a family that has the names and shapes of another: BERT's and RoBERTa's differ in neither."""
+    """Refuse weights of a family with the same names and shapes as another's, such as BERT and RoBERTa."""
     kind, made = str(config.get("model_type")), config.get("architectures") or []
     other = _family_of(str(made[0])) if isinstance(made, list) and made else None
     here = _folder_of(type(whole))  # InternLM 3 is read by Llama's classes
@@ -224,18 +224,18 @@ def _check_family(name: str, whole: Any, network: Any, config: Mapping[str, Any]
     if padding is None and bool(empty.any()) and not bool(empty.all()):
         raise EncoderError(
             f"model.name: {name}: model_type {kind} counts positions from 0, but position {int(empty.int().argmax())} "
-            "of its weights is empty, as RoBERTa leaves it; correct model_type in config.json."
+            "of its weights is empty, as in RoBERTa; correct model_type in config.json."
         )
     many = isinstance(segments, nn.Embedding) and segments.num_embeddings > 1
     if padding is not None and many and bool(positions.weight[padding].abs().max() > 0):
         raise EncoderError(
             f"model.name: {name}: model_type {kind} leaves position {padding} empty, but these weights use it and "
-            "tell segments apart, as BERT does; correct model_type in config.json."
+            "distinguish segments, as in BERT; correct model_type in config.json."
         )
 
 
 def _family_of(architecture: str) -> str | None:
-    """The module of transformers that has a class of this name; None where none has."""
+    """The transformers module that has a class of this name; None if none has."""
     import transformers
 
     try:
@@ -253,7 +253,7 @@ def check_finite(name: str, network: nn.Module, folder: Path) -> None:
     """Refuse NaN and infinity among the weights.
 
     Raises:
-        EncoderError: names the first tensor, and whether its file holds it so or half precision makes it so.
+        EncoderError: names the first tensor, and whether it is so in its file or from half precision.
     """
     odd = [key for key, weight in network.named_parameters() if not bool(torch.isfinite(weight).all())]
     if not odd:
@@ -267,7 +267,7 @@ def check_finite(name: str, network: nn.Module, folder: Path) -> None:
                     if count:
                         raise EncoderError(
                             f"model.name: {name}: {count} of {tensor.numel()} numbers of {key} in {path.name} are NaN "
-                            "or infinite: the file is damaged, or was saved by a training that failed; "
+                            "or infinite: the file is damaged, or was saved by a failed training; "
                             "copy or download it again."
                         )
     raise EncoderError(
@@ -279,7 +279,7 @@ def sizes(name: str, folder: Path) -> tuple[int, int, int]:
     """Hidden units, layers and attention heads of the part that encodes text, whatever its family calls them.
 
     Raises:
-        EncoderError: config.json cannot be read, or does not say.
+        EncoderError: config.json cannot be read, or does not give them.
     """
     from transformers import AutoConfig
 
@@ -289,7 +289,7 @@ def sizes(name: str, folder: Path) -> tuple[int, int, int]:
         part = getattr(part, "text_config", part)
         return int(part.hidden_size), int(part.num_hidden_layers), int(part.num_attention_heads)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, StrictDataclassError) as error:
-        raise EncoderError(f"model.name: {name}: config.json does not tell its sizes: {one_line(error)}") from None
+        raise EncoderError(f"model.name: {name}: config.json does not give its sizes: {one_line(error)}") from None
 
 
 def read_config(name: str, folder: Path) -> dict[str, Any]:

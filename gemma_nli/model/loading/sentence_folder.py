@@ -1,11 +1,11 @@
-"""What a folder of sentence-transformers says beside its transformer: where that lies, and what else makes its vectors.
+"""What a sentence-transformers folder says besides its transformer: where that is, and what else makes its vectors.
 
     modules.json                         the modules in order: Transformer, Pooling, Dense, Normalize
     sentence_bert_config.json            do_lower_case
-    config_sentence_transformers.json    prompts that stand before a text
+    config_sentence_transformers.json    prompts that precede a text
 
-Token states are the transformer's and are pooled as `model.pooling_strategy` says; a head learns the rest. What the
-folder's own `encode` would do beside that is told, so that nobody takes the one for the other.
+Token states are the transformer's and are pooled as `model.pooling_strategy` says; a head learns the rest. What else
+the folder's own `encode` would do is reported, so that nobody confuses the two.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _POOLINGS = {
     "max_tokens": "max",
     "lasttoken": "last",
 }
-"""Their poolings that are ours too; weighted and square-root means are not."""
+"""Their poolings that exist here too; weighted and square-root means do not."""
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Where the transformer's files lie: in older folders of sentence-transformers in a subfolder, else in `folder`.
+    """Where the transformer's files are: in older sentence-transformers folders in a subfolder, else in `folder`.
 
     Raises:
         EncoderError: modules.json cannot be read, or names a place outside.
@@ -46,7 +46,7 @@ def transformer_folder(folder: Path) -> Path:
 
 
 def left_aside(transformer: Path, pooling: str) -> list[str]:
-    """What the folder's own `encode` does that `model.pooling_strategy` does not: a sentence for its user, or none.
+    """What the folder's own `encode` does that `model.pooling_strategy` does not: a sentence for the user, or none.
 
     Args:
         transformer: as `transformer_folder` gives it.
@@ -68,7 +68,7 @@ def left_aside(transformer: Path, pooling: str) -> list[str]:
     remarks = []
     if parts:
         remarks.append(
-            f"a folder of sentence-transformers, used without {', '.join(parts)}: vectors are its token states pooled "
+            f"a sentence-transformers folder, used without {', '.join(parts)}: its vectors are token states pooled "
             "by model.pooling_strategy, not those of its own encode()."
         )
     own = [
@@ -96,7 +96,7 @@ def _pooling_modes(config: dict[str, Any]) -> list[str]:
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
-    """(kind, subfolder) of each module; the kind is the class's own name."""
+    """(kind, subfolder) of each module; the kind is the class's name."""
     return list(_read_modules(folder / "modules.json"))
 
 
@@ -108,7 +108,7 @@ def _read_modules(file: Path) -> Iterator[tuple[str, str]]:
     for module in content if isinstance(content, list) else []:
         kind, path = (str(module.get(key, "")) for key in ("type", "path")) if isinstance(module, dict) else ("", "")
         if path and not _PLAIN_NAME.fullmatch(path):
-            raise EncoderError(f"model.name: {file}: names {path[:80]!a}, which is no folder beside it.")
+            raise EncoderError(f"model.name: {file}: names {path[:80]!a}, which is not a folder beside it.")
         yield kind.rsplit(".", 1)[-1], path
 
 

@@ -1,6 +1,6 @@
-"""A folder's tokenizer, or the reason why what transformers makes of it cannot read English for this model.
+"""A folder's tokenizer, or the reason why what transformers loads from it cannot read English for this model.
 
-Without its vocabulary a tokenizer loads all the same: five special tokens, and every text unknown or empty.
+Without its vocabulary a tokenizer still loads: five special tokens, and every text unknown or empty.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def load_tokenizer(name: str, folder: Path) -> Any:
     """The tokenizer of a folder, as plain transformers gives it.
 
     Raises:
-        EncoderError: it cannot be made of the folder's files; says which are lacking, or which package to install.
+        EncoderError: it cannot be loaded from the folder's files; says which are missing, or which package to install.
     """
     from transformers import AutoTokenizer
 
     advised = _advice(folder)
     try:
-        with quietly() if advised else nullcontext():  # what is lacking is said once, here
+        with quietly() if advised else nullcontext():  # what is missing is reported once, here
             found = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-            found(_WORDS[0])  # a setting of a wrong type (model_max_length: "x") is met when a text is read
+            found(_WORDS[0])  # a setting of a wrong type (model_max_length: "x") only fails when a text is read
             return found
     except Exception as error:  # noqa: BLE001 - transformers raises what its readers of vocabularies raise, bare Exception too
         advice = advised or one_line(error)
@@ -55,15 +55,15 @@ def check_vocabulary(name: str, tokenizer: Any, rows: int, folder: Path) -> list
     """Whether the tokenizer reads ordinary English into ids of an embedding table of `rows`.
 
     Returns:
-        What is odd about it but may be meant.
+        What is unusual about it but may be intended.
     Raises:
         EncoderError: it does not.
     """
     size, advice = len(tokenizer), _advice(folder) or "copy or download the tokenizer's files again."
     if size < _FAR_SMALLER * rows:
         raise EncoderError(
-            f"model.name: {name}: its tokenizer has {size} tokens, its embeddings {rows}: this is not the tokenizer "
-            f"that the model was trained with; {advice}"
+            f"model.name: {name}: its tokenizer has {size} tokens, its embeddings {rows} rows: this is not the "
+            f"tokenizer that the model was trained with; {advice}"
         )
     read = _words_read(tokenizer)
     if len(read) < len(_WORDS) / 2:
@@ -74,8 +74,8 @@ def check_vocabulary(name: str, tokenizer: Any, rows: int, folder: Path) -> list
     letters = sum(map(len, _WORDS))
     if sum(len(ids) for ids in read.values()) > 0.9 * letters and _holds_words(tokenizer):
         raise EncoderError(
-            f"model.name: {name}: its tokenizer spells every word letter by letter, though its vocabulary has whole "
-            f"ones: its merges are missing; {advice}"
+            f"model.name: {name}: its tokenizer splits every word into letters, although its vocabulary has whole "
+            f"words: its merges are missing; {advice}"
         )
     largest = max(i for text in SENTENCES for i in tokenizer(text)["input_ids"])
     if largest >= rows:
@@ -85,12 +85,14 @@ def check_vocabulary(name: str, tokenizer: Any, rows: int, folder: Path) -> list
         )
     odd = _overridden(tokenizer, folder)
     if size < _SMALLER * rows:
-        odd.insert(0, f"its tokenizer has {size} tokens, its embeddings {rows}; make sure that they belong together.")
+        odd.insert(
+            0, f"its tokenizer has {size} tokens, its embeddings {rows} rows; make sure that they belong together."
+        )
     return odd
 
 
 def report_remarks(name: str, remarks: Iterable[str]) -> None:
-    """Warn of what `check_vocabulary` found odd, once per process."""
+    """Warn about what `check_vocabulary` found unusual, once per process."""
     for remark in remarks:
         if (name, remark) not in _reported:
             _reported.add((name, remark))
@@ -115,7 +117,7 @@ def _holds_words(tokenizer: Any) -> bool:
 
 
 def _overridden(tokenizer: Any, folder: Path) -> list[str]:
-    """Where tokenizer.json says one thing and the class that reads it another: most often about upper case."""
+    """Where tokenizer.json and the class that reads it disagree: most often about upper case."""
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
@@ -124,7 +126,7 @@ def _overridden(tokenizer: Any, folder: Path) -> list[str]:
     try:
         own = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - tokenizers raises a bare Exception
-        return [f"tokenizer.json cannot be read by itself: {one_line(error)}"]
+        return [f"tokenizer.json cannot be read on its own: {one_line(error)}"]
     own.no_truncation()
     own.no_padding()
 
@@ -144,7 +146,7 @@ def _overridden(tokenizer: Any, folder: Path) -> list[str]:
 
 
 def _advice(folder: Path) -> str:
-    """What the folder's files say about a tokenizer that is not there; empty where they say nothing."""
+    """What the folder's files say about a missing tokenizer; empty if they say nothing."""
     names = [path.name for path in tokenizer_files(folder)]
     if "tokenizer.json" in names:
         return ""
@@ -156,7 +158,7 @@ def _advice(folder: Path) -> str:
         if any(importlib.util.find_spec(modules.get(package, package)) is None for package in packages):
             both = " and ".join(packages)
             return (
-                f"its vocabulary is {models[0]} alone, which transformers reads with {both}: "
+                f"its vocabulary is only {models[0]}, which transformers reads with {both}: "
                 f"{install_line(*packages)}, or save the tokenizer once as tokenizer.json."
             )
         return ""
@@ -168,7 +170,7 @@ def _advice(folder: Path) -> str:
         return ""
     return (
         f"its vocabulary is missing: {kind} reads {', '.join(wanted)}, and {folder} lacks {', '.join(lacking)}; "
-        "copy the file from where the model comes from."
+        "copy the file from where the model came from."
     )
 
 

@@ -19,7 +19,7 @@ class AttentionKV(LearnedPooler):
     """A learned query with its own key and value maps (the key/value probe of the Gemma Encoder paper).
 
     Both maps are linear, so query . (W_k h) is (W_k' query) . h and the sum of a W_v h is W_v of the sum: the maps are
-    applied once a text, not once a token. Equal to the textbook form to rounding, at the cost of `attention`.
+    applied once per text, not once per token. Equal to the textbook form to rounding, at the cost of `attention`.
     """
 
     def __init__(self, hidden_size: int, k: int | None = None, num_models: int = 1) -> None:

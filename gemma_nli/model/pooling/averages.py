@@ -43,7 +43,7 @@ class Last(Pooler):
 
 @pooler("first_k", reads=("model.pooling_k",))
 class FirstK(Pooler):
-    """Average of the first k real tokens, of all where there are fewer."""
+    """Average of the first k real tokens, of all if there are fewer."""
 
     def forward(self, h_BTH: Tensor, mask_BT: Tensor) -> Tensor:
         mask_BT = mask_BT.bool()
@@ -52,7 +52,7 @@ class FirstK(Pooler):
 
 @pooler("last_k", reads=("model.pooling_k",))
 class LastK(Pooler):
-    """Average of the last k real tokens, of all where there are fewer."""
+    """Average of the last k real tokens, of all if there are fewer."""
 
     def forward(self, h_BTH: Tensor, mask_BT: Tensor) -> Tensor:
         mask_BT = mask_BT.bool()

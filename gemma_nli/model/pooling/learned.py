@@ -12,15 +12,15 @@ from gemma_nli.model.pooling.pooler import Pooler
 
 
 class LearnedPooler(Pooler):
-    """Attention by a learned query: `look` gives it, the states are weighted by it, `mix` is what follows.
+    """Attention by a learned query: `look` gives it, the states are weighted by it, `mix` is applied afterwards.
 
-    A trainer that keeps states without padding does the weighing itself between `look` and `mix`.
+    A trainer that keeps states without padding does the weighting itself between `look` and `mix`.
     """
 
     learned = True
 
     def look(self) -> Tensor:
-        """(K, H) what the states are multiplied by for their scores, scale included."""
+        """(K, H) the vectors that the states are multiplied by for their scores, scale included."""
         raise TypeError("use a registered pooler")
 
     def mix(self, x_KBH: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ A pooling is a class under `@pooler(name, reads=...)` in a file of this folder.
 
 Shapes: K models trained together (folds), B rows, T tokens, H hidden. `mask` is 1 on real tokens, on whichever side the
 padding is. Poolers without parameters take any leading dimensions; learned ones carry one set of parameters per model
-and take `h_KBTH`. A row that is all padding gives zeros, whatever the strategy: NaN would poison its whole batch.
+and take `h_KBTH`. A row that is all padding gives zeros, whatever the strategy: NaN would spread to its whole batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ K_SETTING = "model.pooling_k"
 
 
 class Pooler(nn.Module):
-    """One way to make a vector of a text; `num_models` copies of its parameters stand along the first dimension."""
+    """One way to turn a text's token states into a vector; `num_models` copies of its parameters along the first
+    dimension.
+    """
 
     learned: ClassVar[bool] = False
 
@@ -42,7 +44,7 @@ class Pooler(nn.Module):
         raise TypeError("use a registered pooler")
 
     def reset(self, model: int, generator: torch.Generator) -> None:
-        """Draw the initial parameters of one of the K models; nothing to draw where nothing is learned."""
+        """Draw the initial parameters of one of the K models; does nothing if nothing is learned."""
 
 
 POOLERS: Registry[type[Pooler]] = Registry("model.pooling_strategy")
@@ -55,7 +57,7 @@ def uses_k(strategy: str) -> bool:
 
 
 def build_pooler(name: str, hidden_size: int, k: int = 4, num_models: int = 1) -> Pooler:
-    """The pooler of that name; raises ConfigError with the nearest name where there is none."""
+    """The pooler of that name; raises ConfigError with the nearest name if there is none."""
     kind = POOLERS[name]
     return kind(hidden_size, k if uses_k(name) else None, num_models)
 

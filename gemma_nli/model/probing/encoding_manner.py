@@ -1,8 +1,8 @@
-"""How an encoder has to be given its texts, found by running it; signatures, table names and flags are not believed.
+"""How an encoder has to be given its texts, found by running it; signatures, table names and flags are not trusted.
 
-The measure is plain transformers on one text without padding, straight after loading. A text must have the same states
-beside a longer one, with padding on either side, in another order, after short and long texts, and again. Where it has
-not, `Encoder` gives the model rows of equal length, or one at a time, and puts back what a pass changed in it.
+The reference is plain transformers on one text without padding, directly after loading. A text must have the same
+states beside a longer one, with padding on either side, in another order, after short and long texts, and again. Where
+it does not, `Encoder` gives the model rows of equal length, or one at a time, and undoes a pass's changes to it.
 
 Shapes: B rows, T tokens, H hidden.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 Side = Literal["right", "left"]
 SIDES: tuple[Side, Side] = ("right", "left")
 AFFORDABLE_WORK = 6e10
-"""Weights times tokens of a pass that is tried on a CPU: a second or two. A GPU does any."""
+"""Weights times tokens of a test pass on a CPU: a second or two. A GPU takes any."""
 LENGTHS = (5, 9, 17, 17, 33)
 _ROUNDING = {torch.float32: (2e-5, 1e-3), torch.float16: (5e-3, 4e-2), torch.bfloat16: (3e-2, 8e-2)}
-"""Share of the largest value that rounding explains: always, and at most, where rows of equal length differ so much."""
+"""Share of the largest value that rounding explains: always, and at most, if rows of equal length differ that much."""
 
 
 FAILURES = (
@@ -42,7 +42,7 @@ FAILURES = (
     ArithmeticError,
     ImportError,
 )
-"""What models of others' making raise where they cannot compute what they are given."""
+"""What third-party models raise if they cannot compute their input."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Manner:
     """What an encoder is passed, and which rows may share a batch.
 
     Args:
-        first_position: the first of the position_ids that are passed; None: none are.
+        first_position: the first of the position_ids that are passed; None: none are passed.
         segments: whether token_type_ids are passed.
         padding: sides of a batch on which padding changes no real token's state.
         together: whether rows of equal length may share a batch.
-        put_back: whether a pass changes what later ones give, so that the change is undone.
+        put_back: whether a pass changes the results of later ones, so that the change is undone.
         width: H of the states.
-        positions: how many positions the encoder has; None where they do not run out.
-        longest: tokens of the longest text that was tried; padding is not trusted in wider batches.
+        positions: how many positions the encoder has; None if unlimited.
+        longest: tokens of the longest text that was tested; padding is not trusted in wider batches.
     """
 
     first_position: int | None = None
@@ -79,10 +79,10 @@ class Manner:
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Undo what passes change in a model beside its weights: plain attributes, modules and buffers that are replaced.
+    """Undo what passes change in a model besides its weights: plain attributes, modules and buffers that are replaced.
 
-    BigBird takes full attention for good once it has seen a short text; dynamic rotary embeddings keep the frequencies
-    of a long one.
+    BigBird switches to full attention permanently once it has seen a short text; dynamic rotary embeddings keep the
+    frequencies of a long one.
     """
     kinds = (str, int, float, bool, type(None))
     before = [
@@ -102,10 +102,10 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def find_manner(encoder: Encoder) -> Manner:
-    """Try the encoder, in eval mode, on a few texts of unlike length.
+    """Test the encoder, in eval mode, on a few texts of different lengths.
 
     Raises:
-        EncoderError: it cannot encode a text, gives a text other states each time, or all texts the same.
+        EncoderError: it cannot encode a text, gives a text different states each time, or gives all texts the same.
     """
     devices = [encoder.device] if encoder.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), unchanged(encoder.model):
@@ -113,7 +113,7 @@ def find_manner(encoder: Encoder) -> Manner:
 
 
 class _Trial:
-    """One encoder being tried; `wanted` holds the states that each row of `tokens` has alone."""
+    """One encoder under test; `wanted` holds the states that each row of `tokens` has alone."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder, self.plain = encoder, Manner(put_back=True)
@@ -134,7 +134,7 @@ class _Trial:
         self.plain = replace(self.plain, width=width, positions=positions, longest=len(rows[-1]))
 
     def manner(self) -> Manner:
-        """The one that lets most rows share a batch, of those that give each row what it has alone."""
+        """The one that lets most rows share a batch, of those that give each row the same states as alone."""
         if torch.equal(self.wanted[2], self.wanted[3]):
             raise EncoderError(
                 f"model.name: {self.encoder.identity.name} gives all texts the same states: its weights are zero or "
@@ -144,8 +144,8 @@ class _Trial:
             put_back = not self._again(replace(self.plain, put_back=False))
         if put_back and not self._again(self.plain):
             raise EncoderError(
-                f"model.name: {self.encoder.identity.name} gives a text other states each time it is encoded "
-                "(it draws at random); take another encoder."
+                f"model.name: {self.encoder.identity.name} gives a text different states each time it is "
+                "encoded (it is random); use another encoder."
             )
         manner = replace(self.plain, put_back=put_back)
         rounding = self._off([2, 3], manner)
@@ -156,7 +156,7 @@ class _Trial:
         return max(found, key=lambda each: len(each.padding))  # the first of the best
 
     def _again(self, manner: Manner) -> bool:
-        """Whether short texts, long ones after short ones and short ones after long ones are what they were."""
+        """Whether short texts, long ones after short ones and short ones after long ones keep their states."""
         last = len(self.wanted) - 1
         order = [*range(last + 1), min(4, last)]
         return all(self._off([place], manner) <= self.least for place in order)
@@ -168,7 +168,7 @@ class _Trial:
         return [*dict.fromkeys([first, 0]), None]
 
     def _padded(self, manner: Manner) -> Manner:
-        """With the sides on which this manner stands padding; it has none where a text alone has other states."""
+        """With the sides on which padding changes nothing; none if a text alone already has different states."""
         if manner.first_position is not None and max(self._off([1], manner), self._off([4], manner)) > self.least:
             return replace(manner, first_position=None, padding=())
         last = len(self.wanted) - 1
@@ -180,20 +180,22 @@ class _Trial:
         return replace(manner, padding=tuple(sides))
 
     def _off(self, rows: list[int], manner: Manner, side: Side = "right") -> float:
-        """How far the rows' states in one batch are from theirs alone, over the largest value; inf where it fails."""
+        """How far the rows' states in one batch are from those alone, relative to the largest value; inf if it
+        fails.
+        """
         batch = self.encoder.collate(self.tokens, rows, side)
         try:
             h_BTH = self.encoder.run(batch, manner)
         except torch.OutOfMemoryError:
             raise
-        except FAILURES:  # it does not take such a batch
+        except FAILURES:  # it does not accept such a batch
             return float("inf")
         real_BT = batch["attention_mask"].bool()
         found = [h_TH[real_T] for h_TH, real_T in zip(h_BTH, real_BT, strict=True)]
         return max(distance(h_TH, self.wanted[row]) for h_TH, row in zip(found, rows, strict=True))
 
     def _alone(self, place: int) -> Tensor:
-        """(T, H) states of a row, the way plain transformers gives them."""
+        """(T, H) states of a row, as plain transformers gives them."""
         try:
             h_BTH = self.encoder.run(self.encoder.collate(self.tokens, [place]), self.plain)
             return h_BTH[0]
@@ -215,15 +217,15 @@ class _Trial:
                 high = middle
         if low:
             asked = self.encoder.max_length
-            return EncoderError(f"model.max_length: {asked} tokens, but {name} takes {low} at most; set {low} or less.")
+            return EncoderError(f"model.max_length: {asked} tokens, but {name} takes at most {low}; set {low} or less.")
         reason = " ".join(str(error).split())[:200].rstrip(".")
         return EncoderError(f"model.name: {name} cannot encode a text: {type(error).__name__}: {reason}.")
 
     def _takes_segments(self) -> bool:
-        """Whether the tokenizer makes segment ids that this model is to see.
+        """Whether the tokenizer makes segment ids that this model should get.
 
-        A tokenizer that names them among the model's inputs says so. Many, saved by a general class, do not, though
-        they make them: they are passed where a model is as good as told segment 0 when it is told none.
+        A tokenizer that needs them lists them among the model's inputs. Many, saved by a general class, do not,
+        although they make them: they are passed if the model gives the same states for segment 0 as for none.
         """
         if "token_type_ids" not in self.encoder.takes:
             return False
@@ -261,13 +263,13 @@ def affordable_tokens(encoder: Encoder, length: int) -> int:
 
 
 def tolerance(dtype: torch.dtype, rounding: float) -> float:
-    """How far states may be apart, over their largest value, where `rounding` of them is seen among equals."""
+    """How far apart states may be, relative to their largest value, if equal rows differ by `rounding`."""
     least, most = _ROUNDING[dtype]
     return min(max(least, 10 * rounding), most)
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference of states over their largest value; inf where some are not finite."""
+    """The largest difference of states relative to their largest value; inf if some are not finite."""
     found, wanted = found.float(), wanted.float()
     if found.shape != wanted.shape or not bool(found.isfinite().all()):
         return float("inf")

@@ -1,6 +1,7 @@
-"""Which table of learned positions an encoder reads, found by watching a pass: names and sizes of tables mislead.
+"""Which table of learned positions an encoder reads, found by observing a pass: names and sizes of tables are
+misleading.
 
-OPT keeps 130 rows for 128 positions, RoBERTa 514 for 512; a table's name is each author's own.
+OPT keeps 130 rows for 128 positions, RoBERTa 514 for 512; tables have different names in each model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Lookups(TorchFunctionMode):
-    """Notes what embedding tables are asked for."""
+    """Records what embedding tables are asked for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +30,7 @@ class _Lookups(TorchFunctionMode):
 
 
 def position_table(run: Callable[[], Any], length: int) -> tuple[int, int] | None:
-    """(row of the first position, rows) of the smallest table that `run` reads in order; None where it reads none.
+    """(row of the first position, rows) of the smallest table that `run` reads in order; None if it reads none.
 
     Args:
         run: passes one text of `length` tokens without padding, whose ids do not count up.

@@ -1,9 +1,9 @@
-"""What probes have found out about an encoder, kept on this machine so that each is run once.
+"""What probes have found about an encoder, kept on this machine so that each runs once.
 
     $GEMMA_NLI_HOME/probes/<digest>.json    {"about": what the digest stands for, "found": {probe: its answer}}
 
-An answer holds for one encoder's files, used one way, by one version of the libraries: all that is in the digest. A
-file that cannot be read or written costs the probe again and nothing else.
+An answer holds for one encoder's files, used one way, by one version of the libraries: all of which is in the
+digest. If a file cannot be read or written, the probe just runs again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gemma_nli.config import home
 
 log = logging.getLogger(__name__)
 PROBES_VERSION = 2
-"""Rises with every change of a probe, of the texts it runs or of what it concludes from them."""
+"""Increases with every change of a probe, of the texts it runs or of what it concludes from them."""
 Answer = TypeVar("Answer")
 
 
@@ -29,7 +29,8 @@ class ProbeNotes:
     """The answers about one encoder as it is used here.
 
     Args:
-        about: all that an answer depends on, beside the versions of torch and transformers: the encoder's fingerprint,
+        about: everything that an answer depends on, besides the versions of torch and transformers: the encoder's
+        fingerprint,
             its attention and kernel, device, precision and longest text. JSON values.
     """
 
@@ -43,9 +44,9 @@ class ProbeNotes:
         return home() / "probes" / f"{self.digest}.json"
 
     def recall(self, probe: str, find: Callable[[], Answer]) -> Answer:
-        """The kept answer of a probe, or what `find` answers now (a JSON value), kept for the next time.
+        """A probe's stored answer, or what `find` answers now (a JSON value), stored for the next time.
 
-        What `find` raises is not kept: a refused encoder is looked at again.
+        What `find` raises is not stored: a refused encoder is probed again.
         """
         kept = self._read()
         if probe in kept:
@@ -72,4 +73,4 @@ class ProbeNotes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, content.encode())
         except OSError as error:
-            log.debug("%s: not kept, to be probed again: %s", self.path, error)
+            log.debug("%s: not stored, will be probed again: %s", self.path, error)

@@ -1,4 +1,4 @@
-"""Waiting for machines: a cluster that scales from none has nothing to run on until it is asked for something."""
+"""Waiting for machines: a cluster that scales from zero has no workers until work is queued."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from gemma_nli.sweep.cluster.ray_session import alive_nodes
 from gemma_nli.sweep.cluster.trial_resources import least_bundle
 
 WAIT = "GEMMA_NLI_WAIT_FOR_NODES"
-"""Minutes; set by the files about machines (cluster.yaml), as only they know that nodes come when asked for."""
+"""Minutes; set by the machine files (cluster.yaml), as only they know that nodes are started on demand."""
 _LOOK_SECONDS = 2.0
 
 
 def wait_for_nodes(asked: Resources, report: Callable[[str], None]) -> None:
-    """Ask the autoscaler for a first node that holds a trial, and wait for it; at once where there is one.
+    """Ask the autoscaler for a first node that fits a trial, and wait for it; returns at once if there is one.
 
-    Without $GEMMA_NLI_WAIT_FOR_NODES nothing is waited for: what is there must do.
+    Without $GEMMA_NLI_WAIT_FOR_NODES nothing is waited for: the existing nodes are used.
 
     Args:
-        report: is given the phase's name when the waiting begins.
+        report: is given the phase's name when waiting begins.
     Raises:
-        SweepError: no such node in time, or the variable is no number.
+        SweepError: no such node in time, or the variable is not a number.
     """
     minutes = _minutes()
     bundle = least_bundle(asked)
@@ -40,12 +40,12 @@ def wait_for_nodes(asked: Resources, report: Callable[[str], None]) -> None:
             if time.monotonic() > until:
                 wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
                 raise SweepError(
-                    f"no node with {wanted} came up within {minutes:g} minutes (${WAIT}); look at `ray status` on the "
+                    f"no node with {wanted} started within {minutes:g} minutes (${WAIT}); check `ray status` on the "
                     "head (quota, spot capacity, instance type), or set resources.gpu=0 for workers without GPUs."
                 )
             time.sleep(_LOOK_SECONDS)
     finally:
-        request_resources(bundles=[])  # from here on the trials that wait are the demand
+        request_resources(bundles=[])  # from here on the waiting trials are the demand
 
 
 def _holds(bundle: dict[str, float]) -> bool:

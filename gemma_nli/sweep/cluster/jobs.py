@@ -1,4 +1,4 @@
-"""Sweeps as jobs of a Ray cluster: checked there, packed, queued, listed, followed and stopped, over its HTTP API."""
+"""Sweeps as jobs of a Ray cluster: checked there, packed, queued, listed, followed and stopped through its HTTP API."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from gemma_nli.spec.spec import load_sweep
 from gemma_nli.sweep.cluster.job_arguments import check_secrets, host_and_port, inside
 
 LEFT_OUT = (".git", ".venv", "venv", "mlruns", "*.db", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
-"""What never travels with a job, beside what .gitignore and .rayignore name."""
+"""What is never uploaded with a job, besides what .gitignore and .rayignore name."""
 STOP_SECONDS = 60
-"""How long a stopped job has for its running trials' folds and for MLflow, before it is killed."""
+"""How long a stopped job may finish its running folds and its MLflow updates before it is killed."""
 _SWEEP = "gemma_nli.sweep"
-_CHECK = "_check-"  # no sweep's name begins so; Ray's list keeps a shadow of a deleted job that was a driver
+_CHECK = "_check-"  # no sweep's name begins so; Ray's list keeps an entry of a deleted job that was a driver
 _VERBOSE_MODULES = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 _AUTH = "the cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here as on the head."
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the cluster. Times are seconds since 1970; `seconds` it has run, or ran."""
+    """A job of the cluster. Times are seconds since 1970; `seconds`: its running time."""
 
     id: str
     sweep: str
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def exit_status(self) -> int:
-        """As `gemma-nli sweep` would have ended here: its own status, 130 where it was stopped."""
+        """The exit status that `gemma-nli sweep` would have had here: its own, or 130 if it was stopped."""
         if self.status == "SUCCEEDED":
             return 0
         return 130 if self.status == "STOPPED" else (self.exit_code or 1)
@@ -66,9 +66,9 @@ class Jobs:
     def __init__(self, address: str) -> None:
         """
         Args:
-            address: of the dashboard, as in http://127.0.0.1:8265.
+            address: of the dashboard, such as http://127.0.0.1:8265.
         Raises:
-            SweepError: nothing answers there, it is no Ray dashboard, or it asks for a token.
+            SweepError: nothing answers there, it is not a Ray dashboard, or it requires a token.
         """
         host, port = host_and_port(address)
         self.address = address
@@ -97,12 +97,13 @@ class Jobs:
         """Check the cluster, then queue `gemma-nli sweep FILE OVERRIDES` there; gives the job's id.
 
         Args:
-            working_dir: travels with the job and is its working folder; holds the sweep file.
+            working_dir: uploaded with the job, whose working folder it is; contains the sweep file.
             environment: variables of the job; everyone who reaches the dashboard can read them.
             check_seconds: how long the check may take; None leaves it out.
         Raises:
             SpecError, ConfigError: a mistake in the sweep file or an override.
-            SweepError: a secret among the words, or what the cluster lacks, a sentence each; nothing is queued then.
+            SweepError: a secret among the arguments, or what the cluster lacks, one sentence each; then nothing is
+            queued.
         """
         check_secrets(overrides, environment or {})
         spec = load_sweep(file, overrides)
@@ -119,7 +120,7 @@ class Jobs:
         return job
 
     def list(self) -> list[Job]:
-        """Jobs submitted to the cluster, the newest first; drivers that joined by themselves are none."""
+        """Jobs submitted to the cluster, newest first; drivers that joined directly are not jobs."""
         return [job for job in self._all() if not job.id.startswith(_CHECK)]
 
     def _all(self) -> Sequence[Job]:
@@ -134,7 +135,7 @@ class Jobs:
         """
         jobs = {each.id: each for each in self._all()}
         if job not in jobs:
-            raise SweepError(f"{self.address} has no job '{job}'{did_you_mean(job, jobs) or '; it has none.'}")
+            raise SweepError(f"{self.address} has no job '{job}'{did_you_mean(job, jobs) or '; it has no jobs.'}")
         return jobs[job]
 
     def logs(self, job: str) -> str:
@@ -144,7 +145,7 @@ class Jobs:
             return str(self._client.get_job_logs(job))
 
     def follow(self, job: str) -> Iterator[str]:
-        """What a job prints, as it does, until it ends; begins with what it has printed already."""
+        """What a job prints, live, until it ends; starts with what it has already printed."""
         self.get(job)
         tail: AsyncIterator[str] = self._client.tail_job_logs(job)
         loop = asyncio.new_event_loop()
@@ -160,7 +161,7 @@ class Jobs:
             loop.close()
 
     def wait(self, job: str, seconds: float) -> Job:
-        """The job once it is over, or as it is when the time is up."""
+        """The job once it has ended, or its state when the time is up."""
         until = time.monotonic() + seconds
         while True:
             found = self.get(job)
@@ -169,7 +170,7 @@ class Jobs:
             time.sleep(0.5)
 
     def stop(self, job: str) -> Job:
-        """Ask a job to end and wait for it: its running folds may finish, and it goes on when submitted again."""
+        """Ask a job to stop and wait for it: its running folds finish, and it continues when submitted again."""
         if not self.get(job).over:
             with self._asking():
                 self._client.stop_job(job)
@@ -180,10 +181,10 @@ class Jobs:
             self._client.submit_job(entrypoint=command, runtime_env=dict(runtime), submission_id=job, metadata=metadata)
 
     def _check(self, command: str, runtime: dict[str, Any], seconds: float) -> None:
-        """Run `gemma-nli check` as a job of its own, which leaves no trace.
+        """Run `gemma-nli check` as a job of its own, which is deleted afterwards.
 
         Raises:
-            SweepError: what it found missing, or why it could not look.
+            SweepError: what it found missing, or why it could not check.
         """
         job = f"{_CHECK}{uuid.uuid4().hex[:12]}"
         self._queue(command, runtime, job, {_SWEEP: "(check)"})
@@ -193,7 +194,7 @@ class Jobs:
             if not ended.over:
                 raise SweepError(
                     f"{self.address}: the check did not end within {seconds:g} seconds (status {ended.status}); "
-                    "look at `ray status` on the head, or leave it out with --no-check."
+                    "see `ray status` on the head, or skip the check with --no-check."
                 )
         finally:
             self._forget(job)
@@ -213,12 +214,12 @@ class Jobs:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turns what Ray's client raises into a sentence."""
+        """Turns Ray's client's exceptions into one-sentence errors."""
         try:
             yield
         except ImportError as error:
             raise SweepError(f"jobs need Ray's job client ({error}): {install_line('gemma-nli[cluster]')}") from None
-        except RayError:  # its AuthenticationError says in 20 lines what ours does in one
+        except RayError:  # its AuthenticationError takes 20 lines for what ours says in one
             raise SweepError(f"{self.address}: {_AUTH}") from None
         except (RuntimeError, ConnectionError, OSError, ValueError) as error:
             message = " ".join(mask_credentials(str(error)).split())
@@ -227,13 +228,13 @@ class Jobs:
             if "ray[default]" in message:
                 raise SweepError(f"jobs need Ray's job client: {install_line('gemma-nli[cluster]')}") from None
             if "exceeds" in message or "too large" in message.lower():
-                message += " (leave folders out with --exclude; data belong on the shared storage)"
+                message += " (exclude folders with --exclude; data belong on the shared storage)"
             raise SweepError(f"{self.address}: {message[:600]}") from None
 
 
 @contextmanager
 def _no_ray_address() -> Iterator[None]:
-    """Ray's client takes these variables before the address it is given."""
+    """Ray's client prefers these variables over the address it is given."""
     held = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:
         yield
@@ -256,7 +257,7 @@ def _job(details: Any) -> Job:
 
 
 def _json_in(printed: str) -> dict[str, Any] | None:
-    """The one JSON object that the check printed among whatever else stands in its log."""
+    """The one JSON object that the check printed, found among the other lines of its log."""
     for found in re.findall(r"^\{$.*?^\}$", printed, flags=re.M | re.S):
         try:
             answer = json.loads(found)

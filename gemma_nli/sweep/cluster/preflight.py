@@ -1,8 +1,8 @@
-"""What a cluster must have before a sweep is queued on it: asked of the head and of every node that is up.
+"""What a cluster must have before a sweep is queued on it: checked on the head and on every running node.
 
 The driver runs on the head: it reads the data, whose pairs then travel through Ray's object store, and it alone talks
 to MLflow. Trials run anywhere: each node needs the shared storage, the same weights and the same version of this
-package. Every miss is one sentence.
+package. Everything missing is reported in one sentence each.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from gemma_nli.sweep.cluster.ray_session import alive_nodes, ray_session
 from gemma_nli.tracking.store.mlflow_store import connect, resolve_store, talking
 
 NODE_SECONDS = 300.0
-"""How long a node may take to answer: it reads its copy of the weights once, and a dead mount never does."""
+"""How long a node may take to answer: it reads its copy of the weights once, and a dead mount never answers."""
 
 
 @dataclass
 class Checked:
-    """`misses`: what must be mended, a sentence each; empty where the sweep can be queued."""
+    """`misses`: what must be fixed, one sentence each; empty if the sweep can be queued."""
 
     nodes: list[str] = field(default_factory=list)
     misses: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ def _data(spec: SweepSpec) -> str | None:
 
 
 def _kept_with_the_job(spec: SweepSpec) -> list[str]:
-    """A job's working folder is a copy that Ray deletes: nothing may be kept in it."""
+    """A job's working folder is a copy that Ray deletes: nothing may be stored in it."""
     if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         return []
     here, kept = Path.cwd(), {} if spec.kept_in_bucket else {"storage": Path(spec.storage)}
@@ -84,8 +84,8 @@ def _kept_with_the_job(spec: SweepSpec) -> list[str]:
     if database is not None:
         kept["mlflow.tracking_uri"] = database
     return [
-        f"{name}: {path.relative_to(here)} lies in the job's working folder, which goes with the job; "
-        f"set {name}= to a place that stays."
+        f"{name}: {path.relative_to(here)} is inside the job's working folder, which is deleted with the "
+        f"job; set {name}= to a permanent folder."
         for name, path in kept.items()
         if path.is_relative_to(here)
     ]
@@ -111,7 +111,7 @@ def _searched(spec: SweepSpec) -> bool:
 def _ask_nodes(
     spec: SweepSpec, encoders: dict[str, tuple[ModelConfig, str]], checked: Checked, node_seconds: float
 ) -> None:
-    """Each node looks for a file of the head's in the storage, leaves one of its own, and reads its weights."""
+    """Each node looks for the head's file in the storage, writes one of its own, and reads its weights."""
     storage, token = place_of(spec.storage), f".check-{uuid.uuid4().hex}"
     try:
         if isinstance(storage, Prefix):
@@ -144,12 +144,12 @@ def _answer(answer: ray.ObjectRef[list[str]], mark: Place, node_seconds: float) 
     try:
         misses: list[str] = ray.get(answer, timeout=node_seconds)
     except GetTimeoutError:
-        return [f"did not answer within {node_seconds:g} seconds; is its mount of the storage alive?"]
+        return [f"did not answer within {node_seconds:g} seconds; is the storage still mounted there?"]
     except RayError as error:
         last = mask_credentials(str(error)).strip().splitlines()[-1:]
         return [f"cannot run this package ({last[0][:200] if last else type(error).__name__}); install it there."]
     if not misses and not mark.exists():
-        misses.append("what it writes to the storage does not arrive at the head; mount one shared folder there.")
+        misses.append("what it writes to the storage is not visible on the head; mount the same shared folder there.")
     return misses
 
 
@@ -160,11 +160,13 @@ def _look(storage: Place, token: str, mark: str, encoders: dict[str, tuple[Model
     try:
         theirs = (storage / token).read_bytes().decode()
         if theirs != __version__:
-            misses.append(f"has gemma-nli {__version__} and the head {theirs}; install the same.")
+            misses.append(f"has gemma-nli {__version__} but the head has {theirs}; install the same version.")
         (storage / mark).write_bytes(b"")
     except FileNotFoundError:
         mend = (
-            "mount one shared folder on every node." if isinstance(storage, Path) else "give all one $AWS_ENDPOINT_URL."
+            "mount the same shared folder on every node."
+            if isinstance(storage, Path)
+            else "set the same $AWS_ENDPOINT_URL on all nodes."
         )
         misses.append(f"{storage} is not the head's folder of that name; {mend}")
     except StorageError as error:
@@ -174,7 +176,9 @@ def _look(storage: Place, token: str, mark: str, encoders: dict[str, tuple[Model
     for model, fingerprint in encoders.values():
         try:
             if identify_encoder(model).fingerprint != fingerprint:
-                misses.append(f"model.name: {model.name} has other weights or another tokenizer than on the head.")
+                misses.append(
+                    f"model.name: {model.name} has different weights or a different tokenizer from the head's."
+                )
         except GemmaNliError as error:
             misses.append(str(error))
     return misses

@@ -1,4 +1,4 @@
-"""Ray for a sweep: started here or joined, and asked what it has."""
+"""Ray for a sweep: started here or joined, and its resources."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ _QUIET = {
 
 @contextmanager
 def ray_session() -> Iterator[str | None]:
-    """Join the cluster of $RAY_ADDRESS or the running session, else start Ray here and stop it again at the end.
+    """Join the cluster of $RAY_ADDRESS or the running session; otherwise start Ray here and stop it at the end.
 
-    RAY_ADDRESS=local starts one here whatever else runs, on loopback alone. Gives the dashboard's address, None where
-    there is none.
+    RAY_ADDRESS=local always starts one here, on loopback only. Gives the dashboard's address, or
+    None without one.
 
     Raises:
-        SweepError: the address is no head's, nothing answers there, or Ray cannot start or be joined.
+        SweepError: the address is not a head's, nothing answers there, or Ray cannot be started or joined.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for verbose in ("ray.tune", "ray.air", "ray.train"):
-        logging.getLogger(verbose).setLevel(logging.CRITICAL)  # failed trials are told of by the board and the journals
+        logging.getLogger(verbose).setLevel(
+            logging.CRITICAL
+        )  # failed trials are reported from the board and the journals
     worker.print_to_stdstream = _log_message
     if ray.is_initialized():
         yield _dashboard(ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR))
@@ -58,13 +60,13 @@ def ray_session() -> Iterator[str | None]:
 
 
 def _log_message(message: dict[str, Any], *_: Any, **__: Any) -> None:
-    """What Ray reports of its processes goes to the log; Ray prints it on stdout, where --json has one object."""
+    """What Ray reports about its processes goes to the log; Ray would print it on stdout, which --json needs."""
     log.info("Ray: %s", " ".join(str(line) for line in message.get("lines", [])))
 
 
 def _joined(address: str) -> Any:
     own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
-    if own:  # a killed driver takes its Ray along; Ray's agents first look for their head, a minute long unless told
+    if own:  # a killed driver takes its Ray along; by default Ray's agents first look for their head for a minute
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
     try:
         with _on_loopback() if own else nullcontext():
@@ -90,7 +92,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def check_ray() -> None:
-    """Raise now what would keep Ray or its workers from starting, before anything is encoded or recorded."""
+    """Raise now whatever would keep Ray or its workers from starting, before anything is encoded or recorded."""
     if not ray.is_initialized():
         check_shadows()
         ray_address()
@@ -107,16 +109,20 @@ def _dashboard(context: Any) -> str | None:
 
 
 def ray_failed(error: RayError) -> GemmaNliError:
-    """What the user is told when a part of Ray dies, or when a task of ours raised an error that the user can mend."""
+    """The error shown to the user when a part of Ray dies, or when a task of ours raised an error that the user can
+    fix.
+    """
     cause = getattr(error, "cause", None)
     if isinstance(cause, GemmaNliError):
         return cause
     lines = mask_credentials(str(error)).strip().splitlines() or [type(error).__name__]
-    return SweepError(f"Ray failed: {lines[-1][:300]} ({type(error).__name__}); the same command goes on from here.")
+    return SweepError(
+        f"Ray failed: {lines[-1][:300]} ({type(error).__name__}); run the same command again to continue."
+    )
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """Ray's facts of every node that is up."""
+    """Ray's facts about every running node."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 

@@ -1,4 +1,6 @@
-"""What a trial asks of Ray: as the sweep file says, or decided from the machines and the model's estimated memory."""
+"""The resources a trial requests from Ray: from the sweep file, or derived from the machines and the model's estimated
+memory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from gemma_nli.sweep.forecast.gpu_memory import GIB, estimate_memory, gpu_share
 from gemma_nli.sweep.prepare import Prepared, configs_to_run
 
 _AUTOSCALED = 200
-"""Trials that may wait in Ray's queue where nodes can join: an autoscaler's demand. Ray Tune's own number."""
+"""Trials that may wait in Ray's queue if nodes can join: an autoscaler's demand. Ray Tune's default."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Node:
 
 @dataclass(frozen=True)
 class TrialResources:
-    """A trial's share and how many fit side by side. All trials of a sweep ask for the same.
+    """A trial's share and how many run concurrently. All trials of a sweep request the same.
 
-    `limit` is how many may run at a time whatever joins later (None: as many as then fit), `pending` how many may wait
-    in Ray's queue beside those that run.
+    `limit` is how many may run concurrently even if nodes join later (None: as many as then fit), `pending` how many
+    may wait in Ray's queue besides those.
     """
 
     cpu: float
@@ -50,7 +52,8 @@ def decide_resources(ready: Prepared) -> TrialResources:
     """A trial's share of the cluster that Ray has joined.
 
     Raises:
-        SweepError: the sweep file asks for more than any node has, a trial cannot fit the smallest GPU, or PyTorch does
+        SweepError: the sweep file requests more than any node has, a trial does not fit the smallest GPU, or PyTorch
+        does
             not see a GPU that Ray counts.
     """
     nodes = [Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in alive_nodes()]
@@ -59,10 +62,10 @@ def decide_resources(ready: Prepared) -> TrialResources:
 
 
 def choose(ready: Prepared, nodes: Sequence[Node], gpu_gib: float, growing: bool = False) -> TrialResources:
-    """The rule itself: `auto` is one CPU, and where there are GPUs the share that the hungriest trial needs.
+    """The rule itself: `auto` is one CPU and, with GPUs, the share that the largest trial needs.
 
     Args:
-        gpu_gib: of the smallest GPU; asked for only where `resources.gpu` is `auto` and there is one.
+        gpu_gib: of the smallest GPU; measured only if `resources.gpu` is `auto` and there is one.
         growing: whether nodes may join while the sweep runs.
     """
     asked = ready.spec.resources
@@ -77,8 +80,9 @@ def choose(ready: Prepared, nodes: Sequence[Node], gpu_gib: float, growing: bool
     if not fits:
         cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
         raise SweepError(
-            f"resources: a trial asks for {cpu:g} CPUs and {gpu:g} GPUs on one node, and the largest of {len(nodes)} "
-            f"has {cpus:g} and {gpus:g}; lower resources.cpu, resources.gpu, training.batch_size or model.max_length."
+            f"resources: a trial requests {cpu:g} CPUs and {gpu:g} GPUs on one node, but the largest of {len(nodes)} "
+            f"nodes has {cpus:g} and {gpus:g}; lower resources.cpu, resources.gpu, training.batch_size or "
+            "model.max_length."
         )
     concurrent = min(fits, asked.max_concurrent or fits)
     if not growing:
@@ -96,7 +100,7 @@ def slots(node: Node, cpu: float, gpu: float) -> int:
 
 
 def least_bundle(asked: Resources) -> dict[str, float]:
-    """The least that a first node must have: `auto` hopes for a GPU, as only a node that is there could tell."""
+    """What a first node must have at least: `auto` assumes a GPU, as there is no node yet to ask."""
     cpu = float(asked.cpu) if asked.cpu != "auto" else 1.0
     gpu = float(asked.gpu) if asked.gpu != "auto" else 1.0
     return {"CPU": cpu, **({"GPU": gpu} if gpu else {})}
@@ -107,7 +111,7 @@ def most_memory(configs: list[RunConfig]) -> RunConfig:
 
 
 def _smallest_gpu() -> float:
-    """GiB of the smallest GPU, asked of every node that has one: trials are alike and may land on any."""
+    """GiB of the smallest GPU over all nodes that have one: trials are alike and may run on any."""
     asked: dict[str, Any] = {}
     for node in alive_nodes():
         if node["Resources"].get("GPU", 0.0):
@@ -117,7 +121,7 @@ def _smallest_gpu() -> float:
     blind = sorted(name for name, gib in found.items() if not gib)
     if blind:
         raise SweepError(
-            f"resources: Ray counts GPUs on {', '.join(blind)} and PyTorch sees none there; install a CUDA build of "
+            f"resources: Ray counts GPUs on {', '.join(blind)} but PyTorch sees none there; install a CUDA build of "
             "torch and its driver on that node, or set resources.gpu."
         )
     return float(min(found.values()))
@@ -125,7 +129,7 @@ def _smallest_gpu() -> float:
 
 @ray.remote(num_cpus=0)
 def _gpu_gib() -> float:
-    """Memory of the GPU that Ray gave to this task."""
+    """Memory of the GPU that Ray assigned to this task."""
     import torch
 
     return float(torch.cuda.get_device_properties(0).total_memory / GIB) if torch.cuda.is_available() else 0.0

@@ -27,7 +27,7 @@ from gemma_nli.sweep.prepare import Prepared, configs_to_run, feature_requests, 
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 
 MEASURED_CLASSES = 6
-"""Kinds of trial that are measured, the most frequent ones; the others are taken to cost as these do on average."""
+"""Kinds of trial that are measured, the most frequent ones; the others are assumed to cost their average."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Forecast:
         return self.start + self.encode + self.tune + self.refit
 
     def cost(self, price: float) -> float:
-        """The price of a GPU's hour (of the machine's, without GPUs) times all that are held while the sweep runs."""
+        """The price per GPU-hour (per machine-hour without GPUs) times all GPUs that are held while the sweep runs."""
         return price * max(1.0, self.gpus) * self.total / 3600
 
     def to_json(self, price: float | None = None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Forecast:
 
 
 def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None) -> Forecast:
-    """Measure, then reckon; takes a minute or two, and leaves nothing behind.
+    """Measure, then compute; takes a minute or two, and leaves nothing behind.
 
     Args:
         report: called with what is measured next, as each step begins.
@@ -74,7 +74,7 @@ def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None)
     ready = prepare(spec)
     configs = _configs(ready)
     if not configs:
-        return Forecast(time.monotonic() - began, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, ["nothing is left to run"])
+        return Forecast(time.monotonic() - began, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, ["nothing left to run"])
     prepared = time.monotonic() - began
     report("starting Ray")
     with ray_session():
@@ -83,10 +83,10 @@ def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None)
         started = time.monotonic() - began
         counts = Counter(map(cost_class, configs))
         common = next(config for config in configs if cost_class(config) == counts.most_common(1)[0][0])
-        report("a rehearsal: one trial on invented posts, from its start to a registered model")
+        report("a rehearsal: one trial on made-up posts, from its start to a registered model")
         fixed = rehearse(spec, common)["total"]
         try:
-            report("how long texts take to encode")
+            report("how long the texts take to encode")
             encoding, rates = _encoding(ready)
             report(f"the first epochs of {min(len(counts), MEASURED_CLASSES)} kinds of trial")
             costs, notes = _trials(ready, configs, counts, resources, rates)
@@ -113,7 +113,7 @@ def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None)
 
 
 def _configs(ready: Prepared) -> list[RunConfig]:
-    """One for each trial that will run; where Optuna asks, a sample of the space repeated to the number still due."""
+    """One for each trial that will run; with Optuna, a sample of the space repeated to the number still due."""
     configs = configs_to_run(ready)
     if ready.cells:
         return configs
@@ -129,7 +129,7 @@ def _refits(spec: SweepSpec) -> bool:
 
 
 def _encoding(ready: Prepared) -> tuple[float, dict[str, float]]:
-    """Seconds for all that is missing, and tokens a character by request key."""
+    """Seconds for everything missing, and tokens per character by request key."""
     store = FeatureStore(ready.storage / "features", ready.spec.base.features)
     due = [(request, missing) for request in feature_requests(ready) if (missing := store.missing(request))]
     gpus = cluster_size()[1]
@@ -139,7 +139,7 @@ def _encoding(ready: Prepared) -> tuple[float, dict[str, float]]:
         asked = probe_encoding.options(**options).remote(request, missing, ready.spec.base.features)
         costs.append(ray.get(asked))
     seconds = sum(cost.seconds for cost in costs) / max(1.0, gpus)
-    seconds += sum(cost.load_seconds for cost in costs[1:])  # the rehearsal has paid for the first
+    seconds += sum(cost.load_seconds for cost in costs[1:])  # the rehearsal has already covered the first
     rates = {request.key: cost.tokens_per_character for (request, _), cost in zip(due, costs, strict=True)}
     return seconds, rates
 
@@ -181,17 +181,19 @@ def _trials(
     )
     costs |= dict.fromkeys(others, mean)
     unmeasured = sum(counts[name] for name in others)
-    return costs, [f"{unmeasured} of {len(configs)} trials are of kinds that were not measured: taken as the average"]
+    return costs, [f"{unmeasured} of {len(configs)} trials are of kinds that were not measured; the average is assumed"]
 
 
 def _rate(config: RunConfig, requests: Sequence[FeatureRequest], rates: dict[str, float]) -> float | None:
-    """Tokens a character where this configuration's texts are not encoded yet."""
+    """Tokens per character if this configuration's texts are not encoded yet."""
     if not config.model.freeze_encoder:
         return None
     same = [request for request in requests if request.model.name == config.model.name]
     same = [r for r in same if r.model.max_length == config.model.max_length and r.template == _template(config)]
     if not same:
-        raise SweepError("plan: a space with so many ways of encoding is not measured; plan one of its encoders.")
+        raise SweepError(
+            "plan: a space with this many ways of encoding cannot be measured; plan it for one encoder at a time."
+        )
     return rates.get(same[0].key)
 
 
@@ -202,7 +204,7 @@ def _template(config: RunConfig) -> str:
 
 
 def _span(seconds: Sequence[float], slots: int) -> float:
-    """When the last trial ends, each slot taking the next one as it falls free."""
+    """When the last trial ends, each slot taking the next one as it becomes free."""
     free = [0.0] * max(1, min(slots, len(seconds)))
     for each in seconds:
         heapq.heapreplace(free, free[0] + each)

@@ -1,4 +1,4 @@
-"""How much GPU memory a trial needs, estimated from the encoder's own files before anything runs."""
+"""How much GPU memory a trial needs, estimated from the encoder's files before anything runs."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
 
     Frozen encoders train heads on cached vectors: the encoder itself is not loaded in the trial, except to recompute
     token states past their budget. Trained encoders hold weights, gradients and two moments of what is trained, and
-    the activations of a micro-batch: 34 bytes a token and hidden unit and 5 a token pair and head, in each layer, at
-    16 bits; twice that at 32; with gradient checkpointing only each layer's input and one layer in full.
+    the activations of a micro-batch: 34 bytes per token and hidden unit and 5 per token pair and head, in each layer,
+    at 16 bits; twice that at 32; with gradient checkpointing only each layer's input and one layer in full.
 
     Source of the activation count: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1.
     """
@@ -73,7 +73,7 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
 
 
 def gpu_share(config: RunConfig, gpu_gib: float) -> float:
-    """The share of a GPU of `gpu_gib` that a trial asks for: the estimate in steps of 0.05, whole GPUs above one."""
+    """The share of a GPU of `gpu_gib` that a trial requests: the estimate in steps of 0.05, whole GPUs above one."""
     share = estimate_memory(config).total / gpu_gib
     return float(math.ceil(share)) if share > 1 else max(0.05, math.ceil(share * 20) / 20)
 

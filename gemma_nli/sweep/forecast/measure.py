@@ -1,8 +1,8 @@
 """Short measurements on the machine that will run a sweep: how long its texts take to encode, and how long a trial.
 
 Both run as Ray tasks with the share of the machine that the sweep's own tasks get, side by side as its trials would.
-Trials that cost alike are measured once: the first epochs of the real training code, on stand-ins for vectors that are
-not encoded yet (time does not hang on their values), or on some of the posts where the encoder is trained.
+Trials with equal cost are measured once: the first epochs of the real training code, on stand-ins for vectors that are
+not encoded yet (time does not depend on their values), or on some of the posts where the encoder is trained.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from gemma_nli.sweep.ray.worker_gate import worker_gate
 from gemma_nli.training.fold import plan_fold
 
 ENOUGH_SECONDS = 2.0
-"""A measurement this long is taken as it is; a shorter one is repeated on more."""
+"""A measurement this long is accepted; a shorter one is repeated on more."""
 LEAST_SLICES = 5
 CHARACTERS_A_TOKEN = 4.0
-"""Roughly; it only sets how large a slice is."""
+"""Approximate; it only sets the size of a slice."""
 _COSTS = ("model.", "training.", "device.", "data.n")
 _COSTS_NOTHING = {
     "training.learning_rate",
@@ -48,14 +48,14 @@ _COSTS_NOTHING = {
     "training.label_smoothing",
     "training.focal_gamma",
     "training.seed",
-    "training.num_epochs",  # costs in proportion: a trial's own number is put in afterwards
+    "training.num_epochs",  # cost is proportional: a trial's own number is put in afterwards
     "model.dropout",
 }
 
 
 @dataclass(frozen=True)
 class EncodeCost:
-    """Seconds for all missing texts, seconds to load the encoder, and tokens a character of these texts."""
+    """Seconds for all missing texts, seconds to load the encoder, and tokens per character of these texts."""
 
     seconds: float
     load_seconds: float
@@ -74,7 +74,7 @@ class TrialCost:
 
 
 def cost_class(config: RunConfig) -> str:
-    """Configurations of one class take the same time an epoch."""
+    """Configurations of one class take the same time per epoch."""
     settings = {key: value for key, value in config.flat().items() if key not in _COSTS_NOTHING}
     return json.dumps({k: v for k, v in settings.items() if k.startswith(_COSTS)}, default=str)
 
@@ -83,7 +83,8 @@ def cost_class(config: RunConfig) -> str:
 def probe_encoding(request: FeatureRequest, missing: list[int], settings: FeaturesConfig) -> EncodeCost:
     """Encode slices of whole posts, each with short and long ones, until there are enough; the median slice counts.
 
-    The first slice warms up, and counts only where there is no other: a busy machine's stalls then weigh little.
+    The first slice warms up, and counts only if there is no other; the median keeps a busy machine's stalls from
+    counting much.
     """
     with worker_gate(request.premises):
         return _encoding_cost(request, missing, settings)
@@ -121,7 +122,7 @@ def _slices(request: FeatureRequest, missing: list[int], characters: int, batch_
 
 
 def _work(size: np.ndarray[Any, np.dtype[np.int64]], rate: float, request: FeatureRequest) -> np.ndarray[Any, Any]:
-    """Tokens of texts of so many characters, as far as they are read."""
+    """Tokens of texts of this many characters, up to the encoder's limit."""
     work: np.ndarray[Any, Any] = np.minimum(size * rate, request.model.max_length)
     return work
 
@@ -132,7 +133,7 @@ def probe_trial(
 ) -> TrialCost:
     """
     Args:
-        tokens_per_character: of texts that are not encoded yet; None where the store holds them all.
+        tokens_per_character: of texts that are not encoded yet; None if the store has them all.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a sweep would do, told before it costs anything: cells, what is done, texts to encode, memory, concurrency."""
+"""What a sweep would do, shown before it costs anything: cells, what is done, texts to encode, memory, concurrency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep in little, for what every sweep costs whatever its size: one cell, one epoch, twenty invented posts.
+"""A tiny sweep, for the cost that every sweep has whatever its size: one cell, one epoch, twenty made-up posts.
 
 It runs through the real engine, from Ray's workers and their imports to a registered model, in a folder of its own in
 the sweep's storage and with an MLflow store of its own; both are gone afterwards.
@@ -31,7 +31,7 @@ def rehearse(spec: SweepSpec, config: RunConfig) -> dict[str, float]:
         folder.mkdir(parents=True)
     except OSError as error:
         raise SweepError(
-            f"{folder.parent}: cannot be made: {error.strerror}; set storage= to a folder you own."
+            f"{folder.parent}: cannot be created: {error.strerror}; set storage= to a folder you own."
         ) from None
     home = os.environ.get("GEMMA_NLI_HOME")
     os.environ["GEMMA_NLI_HOME"] = str(folder / "home")
@@ -39,7 +39,7 @@ def rehearse(spec: SweepSpec, config: RunConfig) -> dict[str, float]:
         write_synthetic(folder / "data", num_posts=max(20, 6 * config.data.num_folds), seed=0)
         result = run_sweep(_little(spec, config, folder, storage / "storage"))
         if not result.trials["finished"]:
-            raise SweepError(f"sweep '{spec.name}': a rehearsal of one trial on invented posts did not finish.")
+            raise SweepError(f"sweep '{spec.name}': a rehearsal of one trial on made-up posts did not finish.")
         return result.seconds
     finally:
         if home is None:

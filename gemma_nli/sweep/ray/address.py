@@ -1,7 +1,7 @@
-"""Which Ray a sweep runs on, looked at before it is joined: Ray itself tries a wrong address for minutes.
+"""Which Ray a sweep runs on, checked before it is joined: Ray itself tries a wrong address for minutes.
 
-An address must be a head's own (host:port of its GCS). It is asked in three steps, each bounded in time: a connection,
-the first bytes of its answer (a dashboard's are HTTP), then Ray's own client in a process of its own.
+An address must be a head's own (host:port of its GCS). It is checked in three steps, each bounded in time: a
+connection, the first bytes of its answer (a dashboard's are HTTP), then Ray's own client in a process of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gemma_nli.base.masking import mask_credentials
 LOCAL, AUTO = "local", "auto"
 CONNECT_SECONDS = 4.0
 ANSWER_SECONDS = 6.0
-IMPORT_SECONDS = 60.0  # of Ray in a new process, on a busy machine; no time in which the address is waited for
+IMPORT_SECONDS = 60.0  # for Ray in a new process, on a busy machine; not a time to wait for the address
 DASHBOARD_PORT, CLIENT_PORT = 8265, 10001
 SOCKET_BYTES = 107  # the longest path of a Unix socket on Linux
 _SESSION = "/ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store.99"
@@ -50,7 +50,7 @@ def ray_address() -> str:
     """`local` (Ray is started here), `auto` (the running session of this machine) or the host:port of $RAY_ADDRESS.
 
     Raises:
-        SweepError: the address is no head's, or nothing answers there; or Ray's folder cannot hold its sockets.
+        SweepError: the address is not a head's, nothing answers there, or Ray's folder cannot hold its sockets.
     """
     asked = chosen_address()
     if asked == LOCAL:
@@ -59,7 +59,7 @@ def ray_address() -> str:
     if asked == AUTO:
         if not _session_runs() and not find_gcs_addresses():
             raise SweepError(
-                f"RAY_ADDRESS=auto: no Ray runs on this machine; start one (`ray start --head`), or {_UNSET}."
+                f"RAY_ADDRESS=auto: Ray is not running on this machine; start it (`ray start --head`), or {_UNSET}."
             )
         return AUTO
     host, port = _parse(asked)
@@ -69,7 +69,7 @@ def ray_address() -> str:
 
 
 def chosen_address() -> str:
-    """What is asked for, not looked at yet: $RAY_ADDRESS, else the session that runs here, else a Ray of our own."""
+    """What is asked for, not yet checked: $RAY_ADDRESS, else the session running here, else a Ray of our own."""
     return os.environ.get("RAY_ADDRESS", "").strip() or (AUTO if _session_runs() else LOCAL)
 
 
@@ -80,7 +80,7 @@ def current_note() -> Path:
 
 def _session_runs() -> bool:
     """Whether `ray start` runs a cluster on this machine. Its note of the address outlives a killed one, and Ray itself
-    would end this process in trying to reach what is gone."""
+    would end this process when it cannot reach it."""
     try:
         host, _, port = current_note().read_text(encoding="utf-8").strip().rpartition(":")
         with socket.create_connection((host, int(port)), timeout=2):
@@ -101,7 +101,7 @@ def _check_folder() -> None:
     excess = len(os.fsencode(socket_path)) - SOCKET_BYTES
     if excess > 0:
         raise SweepError(
-            f"{name}={folder}: too long by {excess} bytes for the sockets that Ray keeps below it (a socket's path "
+            f"{name}={folder}: {excess} bytes too long for the sockets that Ray keeps in it (a socket's path "
             f"has at most {SOCKET_BYTES}); set RAY_TMPDIR to a shorter folder, as in RAY_TMPDIR=/tmp."
         )
     if not folder.is_absolute():
@@ -132,7 +132,7 @@ def _parse(asked: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or (":" in host and not asked.startswith("[")):
         raise SweepError(
-            f"RAY_ADDRESS={shown}: names no port; write host:port, as in {_host_in(asked)}:6379, or {_UNSET}."
+            f"RAY_ADDRESS={shown}: has no port; write host:port, as in {_host_in(asked)}:6379, or {_UNSET}."
         )
     if not port.isdigit() or not 1024 <= int(port) <= 65535 or any(mark in host for mark in "@/ \t"):
         raise SweepError(f"RAY_ADDRESS={shown}: must be host:port with a port from 1024 to 65535, or {_UNSET}.")
@@ -153,7 +153,7 @@ def _host_in(address: str) -> str:
 
 
 def _ask_port(asked: str, host: str, port: int) -> None:
-    """Connect, and look at the first bytes of the answer."""
+    """Connect, and check the first bytes of the answer."""
     answer = _within(2 * CONNECT_SECONDS, lambda: _first_bytes(host, port))
     if answer is None or isinstance(answer, Exception):
         why = f"no answer within {2 * CONNECT_SECONDS:g} seconds" if answer is None else _why(answer)
@@ -162,7 +162,7 @@ def _ask_port(asked: str, host: str, port: int) -> None:
         raise SweepError(_dashboard(asked, asked))
     if len(answer) < 9 or answer[3] != 4:  # the first frame of HTTP/2 is SETTINGS
         raise SweepError(
-            f"RAY_ADDRESS={asked}: what answers there is no head of Ray; give its GCS port (6379), or {_UNSET}."
+            f"RAY_ADDRESS={asked}: what answers there is not a Ray head; give its GCS port (6379), or {_UNSET}."
         )
 
 
@@ -176,7 +176,7 @@ def _first_bytes(host: str, port: int) -> bytes:
 
 
 def _within(seconds: float, ask: Callable[[], bytes]) -> bytes | Exception | None:
-    """Its answer, what it raised, or None where it takes longer: a name that does not resolve knows no time limit."""
+    """Its answer, what it raised, or None if it takes longer: resolving a name has no time limit of its own."""
     answers: list[bytes | Exception] = []
 
     def work() -> None:
@@ -197,7 +197,7 @@ def _why(error: Exception) -> str:
 
 @lru_cache
 def _ask_head(asked: str) -> None:
-    """Ask for the versions there, as Ray would, in a process that can be ended."""
+    """Ask for the versions there, as Ray would, in a process that can be killed."""
     command = [sys.executable, "-P", "-c", _ASK, asked]  # -P: nothing is imported from the working folder
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8")  # noqa: S603
     answer: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def _ask_head(asked: str) -> None:
     said = f"{answer.get('error', '')} {answer.get('said', '')}"
     if "Authentication" in said or "Unauthenticated" in said or "AuthToken" in said or "401" in said:
         raise SweepError(
-            f"RAY_ADDRESS={asked}: the cluster asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here "
+            f"RAY_ADDRESS={asked}: the cluster requires a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here "
             "as on the head."
         )
     if "ray_version" not in answer:
@@ -230,6 +230,6 @@ def _ask_head(asked: str) -> None:
     python = ".".join(map(str, sys.version_info[:3]))
     if (answer["ray_version"], answer["python_version"]) != (ray.__version__, python):
         raise SweepError(
-            f"RAY_ADDRESS={asked}: runs Ray {answer['ray_version']} on Python {answer['python_version']}, and this is "
+            f"RAY_ADDRESS={asked}: runs Ray {answer['ray_version']} on Python {answer['python_version']}, but this is "
             f"Ray {ray.__version__} on Python {python}; install the same on both (constraints.txt)."
         )

@@ -1,9 +1,9 @@
-"""The one door between Ray and MLflow: a callback that only says which trials have news.
+"""The one connection between Ray and MLflow: a callback that only reports which trials have changed.
 
 Ray's MLflowLoggerCallback writes each metric with a call of its own, in the driver's loop, and an unreachable
 server ends the sweep. This subclass writes nothing itself: it hands the trial's key to the outbox, whose thread
-projects the trial's journal, in batches, whenever the store answers. Nothing here raises into the driver's loop for
-MLflow's sake.
+projects the trial's journal, in batches, whenever the store answers. MLflow's errors never reach the driver's
+loop.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class SweepCallback(MLflowLoggerCallback):
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         try:
             self._ended(trial, failed)
-        except JournalError as error:  # the disk refuses: one trial's matter, and no end of the sweep
-            self.live.notes.append(f"trial {trial.config['key'][:8]} has no end: {error}")
+        except JournalError as error:  # a disk error ends one trial, not the sweep
+            self.live.notes.append(f"trial {trial.config['key'][:8]} could not record its end: {error}")
             self.live.progress.update(trial.config["key"], "failed")
         self.live.trial_changed(trial.config["key"])
 
@@ -114,7 +114,9 @@ class SweepCallback(MLflowLoggerCallback):
             self.live.progress.update(key, "finished", dict(last["aggregates"]), last["folds_done"])
 
     def _cut_short(self, key: str, journal: TrialJournal, last: dict[str, Any]) -> None:
-        """Stopped by the scheduler: pruned, with its reason. By the sweep's end: goes on when the sweep does."""
+        """Stopped by the scheduler: pruned, with its reason. Stopped by the sweep's end: continues when the sweep
+        does.
+        """
         reason = self.live.stopped(key)
         if reason is None:
             self.live.progress.update(key, "waiting")
@@ -127,9 +129,9 @@ class SweepCallback(MLflowLoggerCallback):
 
 
 def _cause(trial: Trial) -> str:
-    """The last line of what Ray says; where a worker could not import what a trial needs, the file it failed in too.
+    """The last line of Ray's message; if a worker could not import what a trial needs, also the file it failed in.
 
-    Of the file here: where `get_error` looks, it is only copied later.
+    Read from the file here; `get_error` looks at a copy that is made later.
     """
     try:
         said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip()

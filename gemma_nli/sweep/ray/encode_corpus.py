@@ -29,14 +29,14 @@ Encoded = tuple[tuple[SharedBlock, ...], list[EncodeReport]]
 
 
 class _Stopped(Exception):
-    """Raised in the encoding thread once nobody waits for it."""
+    """Raised in the encoding thread once nothing waits for it."""
 
 
 class Encoding:
-    """The encoding of some requests: begun on entry, shared once Ray runs, given up where it is left before its end.
+    """The encoding of some requests: started on entry, shared once Ray runs, abandoned if left before its end.
 
     Args:
-        on_progress: told (texts done, texts to do) after each batch that this process encodes.
+        on_progress: called with (texts done, texts to do) after each batch that this process encodes.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Encoding:
         self._thread.shutdown(wait=True)
 
     def shared(self) -> Encoded:
-        """Wait for the features of every request and put them into the object store, a copy a node.
+        """Wait for the features of every request and put them into the object store, one copy per node.
 
         Raises:
             GemmaNliError: an encoder that cannot be loaded, a store that cannot be used, a node that died.
@@ -99,7 +99,7 @@ class Encoding:
 def encode_on_nodes(requests: list[FeatureRequest], storage: Place, settings: FeaturesConfig) -> Encoded:
     """Encode what is missing on Ray's nodes and share it.
 
-    With several GPUs each takes a share of the missing texts; without one, a task with all of a node's cores.
+    With several GPUs each takes a share of the missing texts; without any, one task with all of a node's cores.
     """
     blocks, reports = [], []
     for request in requests:
@@ -125,7 +125,7 @@ def _block(request: FeatureRequest, arrays: ray.ObjectRef[Arrays]) -> SharedBloc
 
 
 def _spread(request: FeatureRequest, missing: list[int], storage: Place, settings: FeaturesConfig) -> None:
-    """With several GPUs, encode shares of the missing texts side by side; the store then lacks nothing."""
+    """With several GPUs, encode shares of the missing texts side by side; the store is then complete."""
     gpus = int(cluster_size()[1])
     if gpus < 2 or len(missing) < 2 * gpus:
         return

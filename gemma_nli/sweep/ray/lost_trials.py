@@ -1,8 +1,8 @@
 """Trials whose process died: run again as often as the sweep allows, then ended in their journals by the driver.
 
 A worker that is killed, runs out of memory or leaves by `os._exit` writes nothing, and Ray gives up on one that dies
-while it is set up, whatever `max_failures` says. So the driver counts the deaths, and where they are too many it writes
-the end and its reason, of a trial that never began as well: no cell of a sweep vanishes.
+while it is set up, whatever `max_failures` says. So the driver counts the deaths, and when there are too many it writes
+the end and its reason, also for a trial that never began: no cell of a sweep is lost.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from gemma_nli.trial import TrialJournal, TrialRecord
 
 
 class LostTrials:
-    """What one fleet of trials lost, by trial key."""
+    """The trials that one fleet lost, by key."""
 
     def __init__(self, ready: Prepared, tags: Mapping[str, str]) -> None:
         """
         Args:
-            tags: what trials of this run of the command say of where they ran.
+            tags: tags that say where the trials of this run of the command ran.
         """
         self.ready, self.tags = ready, dict(tags)
         self.deaths: Counter[str] = Counter()
-        self.again: dict[str, str] = {}  # trial key -> why it was lost, of those that may run again
+        self.again: dict[str, str] = {}  # trial key -> why it was lost, for those that may run again
 
     def ended(self, key: str) -> bool:
         """Whether the trial has written an end of its own in this run of the command."""
@@ -72,7 +72,7 @@ class LostTrials:
         """A trial that ended as failed and could not write so: its end is written here.
 
         Raises:
-            JournalError: nor can it be written from here.
+            JournalError: it cannot be written from here either.
         """
         self._end(key, error)
 

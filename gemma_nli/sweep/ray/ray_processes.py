@@ -1,7 +1,7 @@
-"""Ray's own death while a sweep runs: seen before Ray ends this process with a dump of its stacks.
+"""Ray's own death while a sweep runs: detected before Ray ends this process with a dump of its stacks.
 
 Where this process started Ray, its GCS and raylet are children of ours and are looked at; on a joined cluster the
-head's port is tried. Nothing can be asked of a Ray without them, not even to shut down: the command ends at once, and
+head's port is tried. A Ray without them cannot even be shut down: the command ends at once, and
 the same command goes on from the journals.
 """
 
@@ -20,13 +20,15 @@ from ray._private import worker
 
 LOOK_SECONDS = 0.2
 AWAY_SECONDS = 15.0
-"""A joined head that refuses connections for so long is gone; one that was started again may be back before."""
+"""A joined head that refuses connections for this long is gone; a restarted one may be back sooner."""
 EXIT_STATUS = 2
 _PARTS = {"gcs_server": "its head process (GCS)", "raylet": "its node process (raylet)"}
 
 
 def dead_part() -> str | None:
-    """Which part of the Ray that this process started has ended by itself; None while all live, or on a cluster."""
+    """Which part of the Ray that this process started has ended by itself; None while all are alive, or on a
+    cluster.
+    """
     node: Any = worker._global_node
     for kind, name in _PARTS.items():
         for info in node.all_processes.get(kind, []) if node is not None else []:
@@ -40,7 +42,7 @@ def watched_ray(on_death: Callable[[], None]) -> Iterator[None]:
     """End the command when Ray dies meanwhile.
 
     Args:
-        on_death: what to leave in order before; in a thread, in seconds.
+        on_death: what to clean up first; in a thread, within seconds.
     """
     over = threading.Event()
     thread = threading.Thread(target=_watch, args=(over, on_death), name="gemma_nli-ray-watch", daemon=True)
@@ -62,10 +64,12 @@ def _watch(over: threading.Event, on_death: Callable[[], None]) -> None:
                 died = f"its head at {head[0]}:{head[1]}"
         if died is None or over.is_set():
             continue
-        sys.stderr.write(f"\nRay has died ({died} is gone): the sweep ends here; the same command goes on from here.\n")
+        sys.stderr.write(
+            f"\nRay has died ({died} is gone) and the sweep has stopped; run the same command again to continue.\n"
+        )
         sys.stderr.flush()
         sys.stdout.flush()
-        for stream in (1, 2):  # all that comes now is Ray's dump
+        for stream in (1, 2):  # all that follows is Ray's dump
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         try:
             on_death()

@@ -1,4 +1,6 @@
-"""The Ray side of stopping trials early: after each fold a rule is asked; what it stops is remembered, with why."""
+"""The Ray side of stopping trials early: a rule decides after each fold; what it stops is remembered, with the
+reason.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from gemma_nli.trial import TrialJournal, TrialRecord
 
 
 class FoldScheduler(FIFOScheduler):
-    """Trials in the order they come; after each fold the rule says whether one goes on.
+    """Trials in the order they come; after each fold the rule decides whether a trial continues.
 
     A trial is known by its config's `key`, so one that starts again, on another node or in another run of the command,
     is the same trial. Results have `folds_done` and `mean_f1`.
@@ -47,7 +49,7 @@ class FoldScheduler(FIFOScheduler):
         return str(TrialScheduler.STOP)
 
     def remember(self, record: TrialRecord) -> None:
-        """Tell the rule a trial of an earlier run, finished or stopped, so that it leads or counts from the start."""
+        """Give the rule a trial of an earlier run, finished or stopped, so that it leads or counts from the start."""
         running: list[float] = []
         for number in range(1, self.num_folds + 1):
             fold = record.folds.get(number)
@@ -77,7 +79,7 @@ class FoldScheduler(FIFOScheduler):
 def build_scheduler(
     spec: SweepSpec, storage: Place, pairs: PairTable, records: Iterable[TrialRecord] = ()
 ) -> FoldScheduler | None:
-    """The scheduler that `spec.scheduler` asks for; None where every trial runs all its folds.
+    """The scheduler that `spec.scheduler` asks for; None if every trial runs all its folds.
 
     Args:
         records: trials of earlier runs of this sweep, so that a resumed race has its leader at once.

@@ -1,4 +1,4 @@
-"""Where Ray Tune gets its trials: a fixed list of cells, or an Optuna study asked and told by our own code."""
+"""Where Ray Tune gets its trials: a fixed list of cells, or an Optuna study driven by our own code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CellSearcher(Searcher):
         self.limit = len(self.configs)
 
     def stop(self) -> None:
-        """Start nothing more; what runs may end."""
+        """Start nothing more; running trials may finish."""
         self.given = self.limit
 
     def close(self) -> None:
@@ -50,10 +50,11 @@ class CellSearcher(Searcher):
 
 
 class StudySearcher(Searcher):
-    """Asks an Optuna study for configurations and tells it how their trials ended.
+    """Asks an Optuna study for configurations and reports how their trials ended.
 
-    Ray's OptunaSearch tells a trial that a scheduler stopped as COMPLETE with its early value and leaves one with a NaN
-    result RUNNING. `limit` is what `TuneConfig(num_samples=...)` wants: -1, as the study says when it has enough.
+    Ray's OptunaSearch reports a trial that a scheduler stopped as COMPLETE with its early value, and leaves one with a
+    NaN result RUNNING. `limit` is what `TuneConfig(num_samples=...)` wants: -1, as the study decides when it has
+    enough.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class StudySearcher(Searcher):
         """
         Args:
             config_of: the small JSON mapping that Ray hands to a trial, as in {"key": ..., "settings": ...}.
-            stopped: why a scheduler stopped the trial of that key, or None; an early end for no reason is a failure,
-                and is run again when the sweep is.
+            stopped: why a scheduler stopped the trial of that key, or None; an early end without a reason is a failure,
+                and runs again when the sweep does.
         """
         super().__init__()
         self.study, self.num_folds, self.config_of, self.stopped = study, num_folds, config_of, stopped
@@ -76,11 +77,11 @@ class StudySearcher(Searcher):
         self.stopping = False
 
     def stop(self) -> None:
-        """Start nothing more; what runs may end."""
+        """Start nothing more; running trials may finish."""
         self.stopping = True
 
     def close(self) -> None:
-        """After the sweep: what was cut off is told as failed, and runs again when the sweep does."""
+        """After the sweep: interrupted trials are reported as failed, and run again when the sweep does."""
         self.given.clear()
         self.study.close()
 

@@ -1,7 +1,7 @@
-"""Files that would keep workers from starting: Ray puts the driver's working folder first where they import from.
+"""Files that would keep workers from starting: Ray puts the driver's working folder first on their import path.
 
-A `torch.py` or a package `yaml/` there is then imported instead of the library. The worker dies before it can say so,
-and Ray starts the next one, for ever.
+A `torch.py` or a package `yaml/` there is then imported instead of the library. The worker dies before it can report
+this, and Ray starts the next one, forever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LATER: tuple[str, ...] = (
     "torch",
 )
 LATER += ("safetensors", "boto3", "botocore", "google", "mlflow", "optuna", "ray", "numpy", "yaml", "psutil")
-"""What workers import in any case, and this process perhaps not yet."""
+"""What workers always import, and this process perhaps not yet."""
 
 
 def check_shadows(folders: list[Path] | None = None) -> None:
@@ -35,7 +35,7 @@ def check_shadows(folders: list[Path] | None = None) -> None:
     Args:
         folders: where workers look first; else the working folder and $PYTHONPATH.
     Raises:
-        SweepError: one of them holds a module of the name of one that this process has from elsewhere.
+        SweepError: one of them contains a module with the name of one that this process loaded from elsewhere.
     """
     found = [line for folder in folders or first_folders() for line in _shadows(folder)]
     if found:
@@ -67,7 +67,7 @@ def _origin(name: str, folder: Path) -> Path | None:
     """Where the library of that name lies, if there is one: as loaded here, or as it would be without the folder."""
     module = sys.modules.get(name)
     if name == __name__.partition(".")[0] and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return None  # a job brings its code along in its working folder, and its workers shall have it
+        return None  # a job brings its code along in its working folder, and its workers should use it
     if module is not None:
         file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
         return Path(file) if file and name != "__main__" else None  # without a file: a part of the interpreter
@@ -85,7 +85,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _module_of(entry: Path) -> str | None:
-    """The module that an import would find in the entry; a folder without `__init__.py` gives way to what is later."""
+    """The module that an import would find in the entry; a folder without `__init__.py` gives way to later entries."""
     if entry.is_dir():
         return entry.name if any((entry / f"__init__{suffix}").exists() for suffix in all_suffixes()) else None
     return next((entry.name.removesuffix(suffix) for suffix in all_suffixes() if entry.name.endswith(suffix)), None)

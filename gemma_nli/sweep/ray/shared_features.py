@@ -30,7 +30,7 @@ class SharedBlock:
 
 @dataclass(frozen=True)
 class TrialContext:
-    """Given to every trial once an actor, not once a trial."""
+    """Given to trials once per actor, not once per trial."""
 
     base: RunConfig
     corpus: Corpus
@@ -40,13 +40,13 @@ class TrialContext:
     cpus: float
     tags: dict[str, str] = field(default_factory=dict)
     blocks: tuple[SharedBlock, ...] = ()
-    stopping: Place | None = None  # an entry of the shared storage that is there once no trial should begin
+    stopping: Place | None = None  # an entry of the shared storage that exists once no trial should start
 
 
 class SharedFeatures:
     """A FeatureSource that answers from the object store where it can, else from the store on disk (encoding there).
 
-    A block is fetched once a process and kept while the trials that follow ask for it again.
+    A block is fetched once per process and kept while the following trials use it.
     """
 
     def __init__(self, blocks: tuple[SharedBlock, ...], store: FeatureStore) -> None:
@@ -65,6 +65,6 @@ class SharedFeatures:
             try:
                 block.rows_of(request.digests)
             except FeatureError:
-                continue  # texts that were not foreseen when the sweep encoded: the store encodes them
+                continue  # texts that the sweep did not foresee when it encoded: the store encodes them
             return block
         return self.store.load(request)

@@ -1,4 +1,4 @@
-"""A trial as Ray sees it: one cross-validation, a step a fold (or one step for all folds that train together).
+"""A trial as Ray sees it: one cross-validation, one step per fold (or one step for all folds that train together).
 
 The trial's journal is its only memory: a trial that starts again, here or on another node, finds its finished folds
 there. Ray's own checkpoints are not used.
@@ -78,7 +78,9 @@ class CvTrial(tune.Trainable):
         return self._failed(self.trial.error) if self.trial.error else self._report(result, self.trial.over)
 
     def _report(self, result: CvResult, done: bool) -> dict[str, Any]:
-        """What Ray is told. `aggregates` are pairs: Tune keeps six running statistics of every number it finds."""
+        """What is reported to Ray. `aggregates` are pairs: Tune keeps six running statistics of every number it
+        finds.
+        """
         return {
             "folds_done": len(result.folds),
             "num_folds": self.context.pairs.num_folds,

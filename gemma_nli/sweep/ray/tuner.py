@@ -1,4 +1,4 @@
-"""Trials on Ray Tune: a prepared sweep's waiting cells (or what its study proposes) run, watched and told."""
+"""Trials on Ray Tune: a prepared sweep's waiting cells (or what its study proposes), run and watched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial.hardware import environment_tags
 
 PASSED_ON = frozenset({"RAY_CHDIR_TO_TRIAL_DIR"})
-"""All that trials are given of the driver's environment. Tune's own list has AWS's secrets, which would stand in the
+"""What trials get of the driver's environment. Tune's own list has AWS's secrets, which would stand in the
 command line of each worker that starts and in Ray's log. Workers have the environment of their node's Ray."""
 
 
@@ -102,7 +102,7 @@ class Tuning:
             self.notes.append(str(error))
 
     def _is_over(self, began: float) -> bool:
-        """Whether the user or the time budget has ended it: what has no end then goes on when the sweep does."""
+        """Whether the user or the time budget has ended it: unfinished trials then continue when the sweep does."""
         budget = self.spec.search.time_budget
         return self.interrupts.count > 0 or (budget is not None and time.monotonic() - began >= budget)
 

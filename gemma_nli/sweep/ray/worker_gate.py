@@ -1,4 +1,4 @@
-"""What a worker of Ray's may say of the posts it works on: its exceptions and its log go to files that others read."""
+"""What a Ray worker may print about the posts it works on: its exceptions and its log go to files that others read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def guard_worker(posts: Corpus | Sequence[str], log_text: bool = False) -> None:
 
 @contextmanager
 def worker_gate(posts: Corpus | Sequence[str], log_text: bool = False) -> Iterator[None]:
-    """A task's body: what it raises reaches Ray, and so the driver, as far as it may be shown."""
+    """A task's body: what it raises reaches Ray, and so the driver, with private text removed."""
     guard_worker(posts, log_text)
     with leaving():
         yield

@@ -1,4 +1,4 @@
-"""A sweep's report: made at its end and by `gemma-nli report`, and made again only if it would say something else."""
+"""A sweep's report: made at its end and by `gemma-nli report`, and made again only if it would change."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
     """The report of a sweep started before, or of several over one corpus.
 
     Args:
-        out: folder to write to; else the sweep's own (of several: a folder named after them).
+        out: folder to write to; by default the sweep's own (of several: a folder named after them).
         encode: compute the vectors that the cosine baseline lacks.
     Raises:
-        SweepError: no sweep of such a name; ReportError: nothing has finished, or the sweeps cannot be compared.
+        SweepError: no sweep of that name; ReportError: nothing has finished, or the sweeps cannot be compared.
     """
     parts: list[Evidence] = []
     folders: list[Path] = []
@@ -72,16 +72,18 @@ def send_report(name: str) -> str | None:
             finally:
                 recorder.abandon()
     except SweepBusyError as error:
-        return f"MLflow gets the report when the sweep ends: {error}"
-    except GemmaNliError as error:  # MLflow is away, its password or the encoder is not here: the report is written
-        return f"MLflow has not got the report: {error}"
+        return f"MLflow will get the report when the sweep ends: {error}"
+    except (
+        GemmaNliError
+    ) as error:  # MLflow is unreachable, or its password or the encoder is not here: the report is still written
+        return f"MLflow does not have the report yet: {error}"
     return None
 
 
 def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
-    """The report of a sweep that has just ended; the one that is there, where it is of the same trials.
+    """The report of a sweep that has just ended; an existing one if it is of the same trials.
 
-    None where no trial has finished. Whatever else goes wrong is raised.
+    None if no trial has finished. Any other error is raised.
     """
     cells = reported(ready.spec, folder)
     try:
@@ -103,7 +105,7 @@ def reported(spec: SweepSpec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
 
 
 def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, str | None]:
-    """(report, why there is none): a report that fails is told, and costs the sweep nothing."""
+    """(report, why there is none): a report that fails is noted, and does not fail the sweep."""
     if not ready.spec.report.enabled:
         return None, None
     began = time.monotonic()
@@ -131,7 +133,7 @@ def _write(evidence: Evidence, folder: Path, encode: bool, note: bool) -> Report
 
 
 def _digest(evidence: Evidence) -> str:
-    """Of which trials in which state, described how, by which version."""
+    """Which trials in which state, described how, by which version."""
     states = sorted((trial.key, trial.state, trial.folds_done) for trial in evidence.trials)
     again = sorted((record.key, record.state) for _, record in evidence.confirmations)
     about = [__version__, evidence.names, evidence.questions, evidence.compared, evidence.varied, evidence.spec.metric]

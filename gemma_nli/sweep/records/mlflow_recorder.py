@@ -51,7 +51,7 @@ class Recorder:
         """Find or make the sweep's run.
 
         Raises:
-            TrackingError: the store cannot be reached. Later outages only delay; at the start it is a mistake.
+            TrackingError: the store cannot be reached. Later outages only delay; at the start they are an error.
         """
         if not self.enabled:
             return
@@ -69,12 +69,12 @@ class Recorder:
         return f"{store.shown.rstrip('/')}/#/experiments/{self.tracker.experiment_id}/runs/{self.sweep_run_id}"
 
     def trial_changed(self, key: str) -> None:
-        """A trial has news: its journal is projected soon, in the outbox's thread."""
+        """A trial has changed: its journal is projected soon, in the outbox's thread."""
         if self.outbox is not None:
             self.outbox.submit(key, partial(self.deliver, key))
 
     def deliver(self, key: str, unfinished: str = "running") -> str | None:
-        """Make the trial's run show its journal now; `unfinished` is what a trial without an end is shown as."""
+        """Make the trial's run show its journal now; `unfinished` is how a trial without an end is shown."""
         assert self.tracker is not None, "only an open recorder delivers"
         record = self.ready.read(key, weights=True)
         if record is None:
@@ -106,7 +106,7 @@ class Recorder:
             return None
 
     def drain(self) -> bool:
-        """Wait until MLflow has everything; gives up soon where the store is away."""
+        """Wait until MLflow has everything; gives up soon if the store is unreachable."""
         if self.outbox is None:
             return True
         began, away_since = time.monotonic(), None
@@ -140,7 +140,7 @@ class Recorder:
             result.notes.append(f"{result.unregistered}; register it with: {flush_line}")
         if not drained:
             result.notes.append(
-                f"MLflow has not got {self.outbox.pending} updates yet ({self.outbox.last_error}); "
+                f"MLflow does not have {self.outbox.pending} updates yet ({self.outbox.last_error}); "
                 f"send them with: {flush_line}"
             )
 
@@ -161,12 +161,12 @@ class Recorder:
                 self.outbox.submit(key, partial(self.deliver, key, "stopped"))
 
     def abandon(self) -> None:
-        """Stop the outbox after an error; what waits stays noted."""
+        """Stop the outbox after an error; waiting updates stay noted."""
         if self.outbox is not None:
             self.outbox.close(0.0)
 
     def end(self, result: Mapping[str, Any]) -> None:
-        """Close the sweep's run as its `result.json` tells; without one the sweep was cut off.
+        """Close the sweep's run according to its `result.json`; without one the sweep was interrupted.
 
         The run ends as the command does: FINISHED for exit status 0, FAILED for 1, KILLED for an interrupted sweep.
         """
@@ -214,10 +214,10 @@ class Recorder:
 def flush(
     ready: Prepared, folder: SweepFolder, register: Callable[[Recorder], dict[str, Any] | None]
 ) -> tuple[int, int]:
-    """Send the news of every trial of a sweep that MLflow lacks; (trials sent, trials still waiting).
+    """Send every update of a sweep's trials that MLflow lacks; (trials sent, trials still waiting).
 
     Args:
-        register: finalizes the sweep; called where that, too, is still to be done.
+        register: finalizes the sweep; called if that is still to be done.
     Raises:
         TrackingError: the store cannot be reached at all.
     """

@@ -1,7 +1,8 @@
-"""A sweep's trials as their journals tell them: whatever is counted, ranked, confirmed, registered or shown is theirs.
+"""A sweep's trials, read from their journals: everything that is counted, ranked, confirmed, registered or shown comes
+from here.
 
-Which trials these are: of a grid or a random search its cells; of a study those it has proposed that its present space
-holds. A trial on other folds (a confirming one) and one that was stopped early are no candidates for the best.
+Which trials these are: of a grid or a random search its cells; of a study those it has proposed that lie in its present
+space. A trial on other folds (a confirming one) and one that was stopped early are not candidates for the best.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _AT_A_TIME = 64
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """One trial. `objective` is the sweep's metric (NaN without one); `ended` tells one end from the next."""
+    """One trial. `objective` is the sweep's metric (NaN without one); `ended` identifies this end of it."""
 
     key: str
     settings: dict[str, Any]
@@ -38,12 +39,12 @@ class TrialOutcome:
     error: str | None = None
     folds_done: int = 0
     ended: tuple[int, int | None] = (0, None)
-    warning: str = ""  # why its numbers say little, where a fold did not learn
+    warning: str = ""  # why its numbers mean little, if a fold did not learn
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All trials of a sweep; `mode` says whether more or less of the metric is better.
+    """All trials of a sweep; `mode` says whether higher or lower values of the metric are better.
 
     decided_by: the sweep's metric and its objectives, by name.
     """
@@ -65,7 +66,7 @@ class Outcome:
 
     @cached_property
     def ranked(self) -> list[TrialOutcome]:
-        """Finished trials, best first, equals by key; one whose metric is missing or NaN is no candidate."""
+        """Finished trials, best first, ties by key; one whose metric is missing or NaN is not a candidate."""
         done = [t for t in self.trials if t.state == "finished" and math.isfinite(t.objective)]
         return sorted(done, key=lambda t: (t.objective if self.mode == "min" else -t.objective, t.key))
 
@@ -78,7 +79,7 @@ class Outcome:
         return sum(t.state != "waiting" and t.ended != ended_of(before.get(t.key)) for t in self.trials)
 
     def failures(self) -> list[dict[str, Any]]:
-        """Why trials failed, the commonest reason first: `{error, trials, settings}`, the settings of one of them."""
+        """Why trials failed, the most common reason first: `{error, trials, settings}`, the settings of one of them."""
         groups: dict[str, list[TrialOutcome]] = {}
         for trial in self.trials:
             if trial.state == "failed":
@@ -115,7 +116,9 @@ class Outcome:
         return [f"{trials}; {which}: {shown_one.warning}"]
 
     def pareto_front(self, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
-        """Settings and values of the finished trials that no other beats in every objective; empty with one."""
+        """Settings and values of the finished trials that no other beats in every objective; empty with one
+        objective.
+        """
         names = [objective.metric for objective in objectives]
         if len(names) < 2:
             return []
@@ -133,7 +136,7 @@ class Outcome:
 
 
 def outcome_of(ready: Prepared) -> Outcome:
-    """Read it from the journals; one that has been read as done is not read again, as its end is its last."""
+    """Read it from the journals; one that was done is not read again, as its end is final."""
     trials = []
     for keys in _slices(list(ready.trials)):
         read_now = read_trials(ready.storage, [key for key in keys if not ready.is_done(key)])
@@ -145,7 +148,7 @@ def outcome_of(ready: Prepared) -> Outcome:
 
 
 def ended_of(record: TrialRecord | None) -> tuple[int, int | None]:
-    """What tells this end of a trial from a later one."""
+    """What distinguishes this end of a trial from a later one."""
     return (record.attempts, record.ended_ms) if record is not None else (0, None)
 
 

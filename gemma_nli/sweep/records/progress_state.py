@@ -1,6 +1,6 @@
 """What is shown of a sweep while it runs: cells by state, the best so far, the time left.
 
-Only shown: what a sweep ends with comes from its journals (`outcome.py`).
+For display only: a sweep's results come from its journals (`outcome.py`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ProgressState:
         self._notify()
 
     def link(self, name: str, where: str | None) -> None:
-        """Where more is to be seen, as in ("MLflow run", "http://..."); None is passed over."""
+        """Where to see more, as in ("MLflow run", "http://..."); None is ignored."""
         if where:
             with self.lock:
                 self.links[name] = where
@@ -84,7 +84,7 @@ class ProgressState:
             return sum(cell.state in states for cell in self.cells.values())
 
     def ranked(self) -> list[CellStatus]:
-        """Finished cells, best first; a cell without a number is no candidate."""
+        """Finished cells, best first; a cell whose metric is NaN is not a candidate."""
         with self.lock:
             done = [cell for cell in self.cells.values() if cell.state == "finished" and not math.isnan(cell.objective)]
         return sorted(done, key=lambda cell: (cell.objective if self.mode == "min" else -cell.objective, cell.key))

@@ -31,7 +31,7 @@ class Reported:
 
 
 def kept_report(folder: SweepFolder) -> Reported | None:
-    """The report that a sweep's folder holds, if it is whole."""
+    """The report in a sweep's folder, if it is complete."""
     try:
         facts = json.loads((folder.path / FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -43,7 +43,7 @@ def kept_report(folder: SweepFolder) -> Reported | None:
 
 
 def honest_tags(report: Reported | None, key: str | None = None) -> dict[str, str]:
-    """The winner's honest score as MLflow's tags, beside the raw one; none where `key` is not the winner's."""
+    """The winner's honest score as MLflow's tags, beside the raw one; none if `key` is not the winner's."""
     facts = report.facts if report is not None else {}
     honest = facts.get("honest")
     if not honest or key not in (None, facts["winner"]):

@@ -1,12 +1,12 @@
 """A sweep's folder: who holds it, the spec it was started with, the cells it has, its result.
 
 storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `resume` goes on with
-                          cells.jsonl    a checksummed line a cell: trial key and settings; the sweep's trials
+                          cells.jsonl    one checksummed line per cell: trial key and settings; the sweep's trials
                           result.json    what the last run of the command ended with
-                          pending.jsonl  trials whose news MLflow has not got yet
+                          pending.jsonl  trials whose updates MLflow does not have yet
                           owner          names the folder among the drivers that share an Optuna study
                           shared/        files that many trials show in MLflow
-                          stopping       is there from the first Ctrl-C until the sweep is run again
+                          stopping       exists from the first Ctrl-C until the sweep is run again
 $GEMMA_NLI_HOME/sweeps/<sweep_id>.json   where that storage is, so that `resume NAME` works from anywhere
 """
 
@@ -30,7 +30,7 @@ from gemma_nli.config import home
 from gemma_nli.storage import Changed, Lease, Place, Prefix, folder_of, place_of
 
 KEPT = ("spec.yaml", "cells.jsonl", "result.json", "owner", "report.html", "report.md", "report.json")
-"""What a bucket holds of a sweep beside its claim; all for MLflow is made anew from these and the journals."""
+"""What a bucket holds of a sweep besides its claim; everything for MLflow is rebuilt from these and the journals."""
 
 
 class SweepFolder:
@@ -47,10 +47,10 @@ class SweepFolder:
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """Hold the sweep for this process, which lets go of it when it dies (in a bucket when its lease has run out).
+        """Hold the sweep for this process, which releases it when it dies (in a bucket, when its lease has run out).
 
         Raises:
-            SweepBusyError: another process runs this sweep; says which.
+            SweepBusyError: another process runs this sweep; names it.
             SweepError: the folder cannot be made.
             StorageError: the bucket cannot be written to, or not safely.
         """
@@ -58,7 +58,7 @@ class SweepFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SweepError(
-                f"{self.path}: cannot be made: {error.strerror}; set storage= to a folder you own."
+                f"{self.path}: cannot be created: {error.strerror}; set storage= to a folder you own."
             ) from None
         lock = FileLock(self.path / ".lock", timeout=0)
         holder = self.path / "holder.json"
@@ -66,7 +66,7 @@ class SweepFolder:
             lock.acquire()
         except Timeout:
             raise SweepBusyError(
-                f"sweep '{name}' is being run by {_described(holder)}; wait for it, or end it."
+                f"sweep '{name}' is being run by {_described(holder)}; wait for it, or stop it."
             ) from None
         try:
             write_whole(holder, json.dumps({"pid": os.getpid(), "host": os.uname().nodename}).encode())
@@ -85,7 +85,7 @@ class SweepFolder:
         self.place.bucket.check_conditions((self.place / "probe").key)
         lease = Lease(self.place / "holder.json")
         if not lease.acquire(patient=False):
-            raise SweepBusyError(f"sweep '{name}' is being run by {lease.holder()}; wait for it, or end it.")
+            raise SweepBusyError(f"sweep '{name}' is being run by {lease.holder()}; wait for it, or stop it.")
         try:
             self.pull()
             self._lease = lease
@@ -108,9 +108,9 @@ class SweepFolder:
                 (self.path / name).unlink(missing_ok=True)
 
     def push(self, *names: str) -> None:
-        """Put files that have changed (or gone: then empty) where a prefix's other readers find them.
+        """Upload files that have changed (empty if deleted) for the prefix's other readers.
 
-        The holder writes over what it has seen only: one that was taken over meanwhile is refused.
+        The holder overwrites only versions it has seen: one that was taken over meanwhile is refused.
 
         Raises:
             SweepError: another process has taken the sweep over.
@@ -130,11 +130,12 @@ class SweepFolder:
                 self._versions[name] = self.place.bucket.put(key, data, if_match=before, if_absent=before is None)
             except Changed:
                 raise SweepError(
-                    f"{self.place}: another process has taken this sweep over, as this one was cut off from the store."
+                    f"{self.place}: another process has taken over this sweep, because this one lost its connection "
+                    "to the store."
                 ) from None
 
     def begin(self, sweep_id: str, name: str, spec_yaml: str, storage: Place) -> None:
-        """Note what is run and where, here and under our home."""
+        """Note what is run and where, here and under $GEMMA_NLI_HOME."""
         write_whole(self.path / "spec.yaml", spec_yaml.encode())
         (self.path / "result.json").unlink(missing_ok=True)  # of the run before: this one has not ended yet
         self.push("spec.yaml", "result.json")
@@ -143,7 +144,9 @@ class SweepFolder:
         write_whole(index / f"{sweep_id}.json", json.dumps({"name": name, "storage": str(storage)}).encode())
 
     def owner(self) -> str:
-        """Names this folder among the drivers of one Optuna study: whoever holds the folder goes on as the same one."""
+        """Names this folder among the drivers of one Optuna study: whoever holds the folder continues as the same
+        driver.
+        """
         path = self.path / "owner"
         if not path.exists():
             write_whole(path, uuid.uuid4().hex.encode())
@@ -162,7 +165,7 @@ class SweepFolder:
             self.push("cells.jsonl")
 
     def cells(self) -> dict[str, dict[str, Any]]:
-        """Trial key to settings, in the order in which they came; a torn or damaged line is passed over."""
+        """Trial key to settings, in the order in which they came; a torn or damaged line is skipped."""
         cells: dict[str, dict[str, Any]] = {}
         try:
             lines = (self.path / "cells.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -182,7 +185,7 @@ class SweepFolder:
         self.push("result.json")
 
     def result(self) -> dict[str, Any]:
-        """What the last run of the command ended with; empty where it was cut off or the file is damaged."""
+        """The result of the last run of the command; empty if it was interrupted or the file is damaged."""
         try:
             found = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -190,7 +193,7 @@ class SweepFolder:
         return found if isinstance(found, dict) and {"interrupted", "trials", "best"} <= found.keys() else {}
 
     def ask_to_stop(self) -> None:
-        """Let trials that wait in Ray's queue end as soon as they begin, on whatever node; the running ones finish."""
+        """Make trials that wait in Ray's queue end as soon as they start, on any node; the running ones finish."""
         self.stopping.write_bytes(b"")
 
     def go_on(self) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep ends with: one object for `--json`, for Python and for the closing lines of the command."""
+"""A sweep's result: one object for `--json`, for Python and for the closing lines of the command."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class SweepResult:
     """`seconds`: total, encode, tune, finalize. `texts`: encoded now, reused from the store. `ran`: trials run now.
 
     `trials`: how many have ended, and how; `waiting`: those without an end; both together are the sweep's cells.
-    `confirming`: the same of the leaders' repeats, None where there are none. `failures`: why trials failed.
-    `report`: where it is and what it says. `undelivered`: updates that MLflow has not got; `unregistered`: why the
-    best trial is no model version yet.
+    `confirming`: the same for the leaders' repeats, None without any. `failures`: why trials failed.
+    `report`: where it is and what it says. `undelivered`: updates that MLflow does not have; `unregistered`: why the
+    best trial is not a model version yet.
     """
 
     sweep_id: str
@@ -43,12 +43,12 @@ class SweepResult:
 
     @property
     def cells(self) -> int:
-        """All trials of the sweep: those that have ended and those that wait."""
+        """All trials of the sweep: those that have ended and those waiting."""
         return sum(self.trials.values()) + self.waiting
 
     @property
     def exit_status(self) -> int:
-        """0: all cells ended well; 1: some failed or have no end, or nothing was found; 130: interrupted."""
+        """0: all cells ended well; 1: some failed or have no end, or none finished; 130: interrupted."""
         if self.interrupted:
             return 130
         again = self.confirming or {}

@@ -1,4 +1,4 @@
-"""One POST to a webhook when a sweep has ended or failed. That it cannot be delivered is told, and ends nothing.
+"""One POST to a webhook when a sweep has ended or failed. A failed delivery is reported, and stops nothing.
 
 The body is JSON: `text` is a sentence (what Slack, Mattermost and Teams' workflows show), `event` one of ended, failed,
 interrupted, and the rest is what `gemma-nli sweep --json` prints. No post, no traceback and no credential is in it.
@@ -23,11 +23,11 @@ from gemma_nli.base.outgoing import shown
 from gemma_nli.sweep.records.sweep_result import SweepResult
 
 SECONDS = 10.0
-"""All that a notification may cost, however the other side behaves."""
+"""The most time a notification may take, however the other side behaves."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Another server must get neither the password nor the sweep's result, and a GET there would tell nobody."""
+    """Another server must get neither the password nor the sweep's result, and a GET there would notify nobody."""
 
     def redirect_request(self, *_: object) -> None:
         """None leaves the redirect an HTTPError."""
@@ -39,7 +39,7 @@ _KEPT = "%/:?#[]@!$&'()*+,;=~-._"
 
 
 class Notifier:
-    """Tells a webhook how a sweep ended."""
+    """Notifies a webhook how a sweep ended."""
 
     def __init__(self, url: str, name: str, seconds: float = SECONDS) -> None:
         """
@@ -47,7 +47,7 @@ class Notifier:
             url: http or https; `user:password@` in it becomes a basic authorization header.
             name: the sweep's.
         Raises:
-            SweepError: not such an address, told before the sweep costs anything.
+            SweepError: not such an address, raised before the sweep costs anything.
         """
         parts = _checked(url)
         self.name, self.seconds = name, seconds
@@ -60,18 +60,18 @@ class Notifier:
         self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], **asked))
 
     def ended(self, result: SweepResult) -> str | None:
-        """Why it could not be told, or None."""
+        """Why it could not be notified, or None."""
         event = "interrupted" if result.interrupted else "ended"
         counts = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count) or "no trials"
         text = f"Sweep {self.name} {event}: {counts}"
         if result.best is not None:
             text += f"; best {result.best.objective:.4f}"
         facts = result.to_json()
-        del facts["failures"]  # an error may quote a post where data.log_text allows it: counts are enough here
+        del facts["failures"]  # an error may quote a post if data.log_text allows it: counts are enough here
         return self._send({"text": f"{text}.", "event": event, **facts})
 
     def failed(self, error: BaseException) -> str | None:
-        """Why it could not be told, or None. Of an error that is none of ours, only the kind."""
+        """Why it could not be notified, or None. For an error that is not ours, only the type is sent."""
         if isinstance(error, KeyboardInterrupt):
             event, why = "interrupted", "stopped by its user"
         else:
@@ -97,7 +97,7 @@ class Notifier:
                 return None
         except urllib.error.HTTPError as error:
             if 300 <= error.code < 400:
-                return f"it answered {error.code}, and redirects are not followed; give the address it leads to"
+                return f"it answered {error.code}, and redirects are not followed; give the address it redirects to"
             return f"it answered {error.code}"
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
@@ -116,5 +116,5 @@ def _checked(url: str) -> SplitResult:
     if hidden:
         raise SweepError("--notify: a user or password with / ? # or @ in it must be percent-encoded, as %2F for /.")
     if parts.scheme not in ("http", "https") or not host or port == 0 or re.search(r"[\s\x00-\x1f\x7f\\]", url):
-        raise SweepError("--notify: must be an http:// or https:// address, as in https://chat.example.org/hooks/1.")
+        raise SweepError("--notify: must be an http:// or https:// address, such as https://chat.example.org/hooks/1.")
     return parts

@@ -1,11 +1,11 @@
-"""An archive of a store, read as if its writer meant harm: nothing is believed, and nothing is named by it.
+"""An archive of a store, read as untrusted: nothing in it is believed, and it names no files.
 
     manifest.json      format, versions, the store's folders, a checksum of each file
     mlflow.db          a snapshot by SQLite's own online backup
-    artifacts/N/...    the files of artifact root N; files of equal content once (format 2)
+    artifacts/N/...    the files of artifact root N; identical files once (format 2)
 
-Members are unpacked under numbers of ours, counted against the room there is, and get their places only after each of
-them is listed, each listed one is there, and every checksum fits.
+Members are unpacked under our own numbers, checked against the free space, and get their places only after every one
+is listed, every listed one is present, and every checksum matches.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LeftOut(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an archive says of itself, checked."""
+    """What an archive says about itself, checked."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -60,7 +60,7 @@ class Manifest(BaseModel):
     @classmethod
     def _known(cls, value: int) -> int:
         if value not in READABLE:
-            raise ValueError(f"{value}, this version reads {' and '.join(map(str, READABLE))}")
+            raise ValueError(f"{value}, but this version reads {' and '.join(map(str, READABLE))}")
         return value
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ class Manifest(BaseModel):
             if unsafe_path(path):
                 raise ValueError(f"names an unsafe path: {shown(path)}")
         if PurePosixPath(self.database) in map(PurePosixPath, self.roots):
-            raise ValueError("names its database as a folder of artifacts")
+            raise ValueError("names its database as an artifact folder")
         if DATABASE not in self.sha256:
             raise ValueError("lists no database")
         for name, digest in self.sha256.items():
@@ -82,7 +82,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A checked archive whose content lies under numbers; `content`: checksum to file."""
+    """A checked archive whose content is stored under numbers; `content`: checksum to file."""
 
     manifest: Manifest
     content: dict[str, Path]
@@ -91,7 +91,7 @@ class Unpacked:
         """Give each listed file its name under `folder`: `mlflow.db` and `artifacts/N/...`.
 
         Raises:
-            OSError: no room, or names that are one on this file system.
+            OSError: no space, or names that are identical on this file system.
         """
         last = {digest: name for name, digest in self.manifest.sha256.items()}
         needed = sum(
@@ -103,7 +103,7 @@ class Unpacked:
             target = folder / PurePosixPath(name)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
-                raise OSError(17, "two names are one on this file system", shown(name))
+                raise OSError(17, "two names are identical on this file system", shown(name))
             if last[digest] == name:
                 self.content[digest].rename(target)
             else:
@@ -124,7 +124,7 @@ def unsafe_path(path: str) -> bool:
 
 
 def unsafe_text(text: str) -> bool:
-    """Whether a terminal or another system would read more than letters in a name."""
+    """Whether a name contains what a terminal or another system would interpret."""
     return any(ord(letter) < 32 or ord(letter) == 127 or letter == "\\" for letter in text)
 
 
@@ -136,12 +136,14 @@ def _unsafe_parts(parts: list[str]) -> bool:
 
 
 def shown(text: str) -> str:
-    """A name out of an archive for a message: cut, and no control character left in it."""
+    """A name from an archive for a message: shortened, without control characters."""
     return ascii(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 class _Header:
-    """The unpacked stream with short reads only: a header that says it is long would be read into memory whole."""
+    """The unpacked stream with short reads only: a header that claims to be long would be read into memory
+    completely.
+    """
 
     def __init__(self, stream: gzip.GzipFile) -> None:
         self.stream = stream
@@ -157,22 +159,23 @@ def unpack(source: Path, work: Path) -> Unpacked:
     """An archive's content, unpacked into the empty folder `work` and checked.
 
     Raises:
-        TrackingError: no archive of ours, a damaged or an unsafe one, or no room; nothing outside `work` is touched.
+        TrackingError: not one of our archives, a damaged or an unsafe one, or no space; nothing outside `work` is
+        touched.
     """
     try:
         return _unpack(source, work)
     except FileNotFoundError:
         raise TrackingError(f"{source}: no such file.") from None
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, RecursionError, MemoryError) as error:
-        raise TrackingError(f"{source}: no backup of gemma-nli, or a damaged one ({type(error).__name__}).") from None
+        raise TrackingError(f"{source}: not a backup of gemma-nli, or damaged ({type(error).__name__}).") from None
     except (ValueError, UnicodeError, OverflowError, KeyError, TypeError) as error:
-        raise TrackingError(f"{source}: no backup of gemma-nli, or a damaged one ({type(error).__name__}).") from None
+        raise TrackingError(f"{source}: not a backup of gemma-nli, or damaged ({type(error).__name__}).") from None
     except OSError as error:
         raise TrackingError(f"{source}: cannot be unpacked: {error.strerror or error}; nothing was restored.") from None
 
 
 def most_unpacked(packed: int) -> int:
-    """Bytes that an archive of `packed` bytes may hold: beyond them it is made to fill the disk."""
+    """Bytes that an archive of `packed` bytes may unpack to: more would be meant to fill the disk."""
     return packed * _MOST_COMPRESSED + _SLACK_BYTES
 
 
@@ -190,11 +193,13 @@ def _unpack(source: Path, work: Path) -> Unpacked:
             if member.isdir():
                 continue
             if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse() or member.size < 0:
-                raise TrackingError(f"{source}: holds {shown(name)}, which is no plain file; nothing was restored.")
+                raise TrackingError(
+                    f"{source}: contains {shown(name)}, which is not a plain file; nothing was restored."
+                )
             if name not in (DATABASE, MANIFEST) and unsafe_name(name):
-                raise TrackingError(f"{source}: holds an unsafe name: {shown(name)}; nothing was restored.")
+                raise TrackingError(f"{source}: contains an unsafe name: {shown(name)}; nothing was restored.")
             if name in found or (name == MANIFEST and text is not None):
-                raise TrackingError(f"{source}: holds {shown(name)} twice; nothing was restored.")
+                raise TrackingError(f"{source}: contains {shown(name)} twice; nothing was restored.")
             _check_size(source, name, member.size, total, min(bound, room), bound)
             reader = archive.extractfile(member)
             assert reader is not None, "a plain file has content"
@@ -205,7 +210,7 @@ def _unpack(source: Path, work: Path) -> Unpacked:
             found[name] = _copy(reader, member.size, path)
             content.setdefault(found[name], path)
     if text is None:
-        raise TrackingError(f"{source}: no backup of gemma-nli, or a damaged one (it has no {MANIFEST}).")
+        raise TrackingError(f"{source}: not a backup of gemma-nli, or damaged (it has no {MANIFEST}).")
     manifest = _manifest(source, text)
     _compare(source, manifest, found)
     return Unpacked(manifest, content)
@@ -213,10 +218,10 @@ def _unpack(source: Path, work: Path) -> Unpacked:
 
 def _check_size(source: Path, name: str, size: int, total: int, most: int, bound: int) -> None:
     if name == MANIFEST and size > MANIFEST_BYTES:
-        raise TrackingError(f"{source}: its manifest has {size:,} bytes, the most is {MANIFEST_BYTES:,}.")
+        raise TrackingError(f"{source}: its manifest has {size:,} bytes, the maximum is {MANIFEST_BYTES:,}.")
     if total > most:
         what = "more than any backup would hold" if most == bound else "more than the disk has room for"
-        raise TrackingError(f"{source}: unpacks to {total:,} bytes and more, {what}; nothing was restored.")
+        raise TrackingError(f"{source}: unpacks to {total:,} bytes or more, {what}; nothing was restored.")
 
 
 def _read_all(reader: Any, size: int) -> bytes:
@@ -255,11 +260,11 @@ def _manifest(source: Path, text: bytes) -> Manifest:
 
 
 def _compare(source: Path, manifest: Manifest, found: dict[str, str]) -> None:
-    """Every file is listed, every listed one is there, and is what was packed."""
+    """Every file is listed, every listed one is present and is what was packed."""
     there = set(found.values())
     for name, digest in found.items():
         if name not in manifest.sha256:
-            raise TrackingError(f"{source}: holds {shown(name)}, which its list lacks; nothing was restored.")
+            raise TrackingError(f"{source}: contains {shown(name)}, which is not in its list; nothing was restored.")
         if manifest.sha256[name] != digest:
             raise TrackingError(f"{source}: damaged: {name} is not what was packed; nothing was restored.")
     for name, digest in manifest.sha256.items():

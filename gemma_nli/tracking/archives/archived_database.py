@@ -1,4 +1,4 @@
-"""The database out of an archive: whether it is MLflow's and whole, and its addresses of artifacts at a new place."""
+"""The database from an archive: whether it is MLflow's and intact, and its artifact addresses at a new place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gemma_nli.config import read_sqlite
 from gemma_nli.tracking.archives.archive import shown
 from gemma_nli.tracking.store.artifact_uris import folder_address, is_elsewhere, local_folder
 
-# (table, column, which rows): addresses of artifacts, which MLflow reads, writes and deletes at.
+# (table, column, which rows): addresses of artifacts, where MLflow reads, writes and deletes.
 PLACES = (
     ("experiments", "artifact_location", ""),
     ("runs", "artifact_uri", ""),
@@ -46,24 +46,24 @@ def check_database(path: Path) -> None:
                 raise TrackingError("its database is not MLflow's")
             for kind, name, table, sql in rows:
                 if kind == "view" or (kind == "trigger" and not _is_harmless(str(table), str(sql))):
-                    raise TrackingError(f"its database holds a {kind} that is not MLflow's: {shown(str(name))}")
+                    raise TrackingError(f"its database contains a {kind} that is not MLflow's: {shown(str(name))}")
             revisions = [str(row[0]) for row in database.execute("SELECT version_num FROM alembic_version")]
             for revision in revisions:
                 if revision not in known_revisions():
                     raise TrackingError(
-                        f"its database is of a newer MLflow than this one (schema {shown(revision)}); upgrade mlflow"
+                        f"its database is from a newer MLflow than this one (schema {shown(revision)}); upgrade mlflow"
                     )
     except (sqlite3.Error, OSError, TypeError) as error:
         raise TrackingError(f"its database cannot be read: {error}") from None
 
 
 def _is_harmless(table: str, sql: str) -> bool:
-    """MLflow's own one keeps two columns of `secrets` from being changed, and can do no more than refuse."""
+    """MLflow's own one protects two columns of `secrets` from changes, and can only refuse."""
     return table == "secrets" and _HARMLESS_TRIGGER.search(sql) is not None
 
 
 def is_other_program(path: Path) -> bool:
-    """Whether a whole SQLite database is there that holds tables and none of MLflow's, such as an Optuna study."""
+    """Whether there is an intact SQLite database with tables but none of MLflow's, such as an Optuna study."""
     if not path.is_file():
         return False
     try:
@@ -84,7 +84,7 @@ def known_revisions() -> set[str]:
 
 
 def addresses(database: sqlite3.Connection) -> Iterator[tuple[str, str, str, object]]:
-    """(table, column, condition, address) of each different address of artifacts."""
+    """(table, column, condition, address) of each distinct artifact address."""
     for table, column, rows in PLACES:
         there = {row[1] for row in database.execute(f'PRAGMA table_info("{table}")')}
         if column in there:
@@ -94,7 +94,7 @@ def addresses(database: sqlite3.Connection) -> Iterator[tuple[str, str, str, obj
 
 
 def move_addresses(path: Path, folders_of: Mapping[Path, Path]) -> None:
-    """Rewrite each address of artifacts from the folders they were taken from to those they are restored to.
+    """Rewrite each artifact address from the folders they were backed up from to those they are restored to.
 
     Raises:
         TrackingError: a row names a place on this machine that is in none of them: MLflow would read, write and delete
@@ -105,7 +105,7 @@ def move_addresses(path: Path, folders_of: Mapping[Path, Path]) -> None:
             moved = _moved(address, folders_of)
             if moved is None:
                 raise TrackingError(
-                    f"its database names artifacts outside of the archive: {shown(str(address))} in {table}.{column}"
+                    f"its database names artifacts outside the archive: {shown(str(address))} in {table}.{column}"
                 )
             if moved != address:
                 also = f" AND {rows}" if rows else ""

@@ -1,7 +1,7 @@
 """A store and its artifacts as one archive (see archive.py), taken while it is in use.
 
-The database is copied first: what it names was uploaded before, so the artifacts copied after it are all there. Files
-of equal content, such as the encoder of each registered version, are packed once.
+The database is copied first: what it names was uploaded before, so the artifacts copied after it are complete.
+Identical files, such as the encoder of each registered version, are packed once.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from gemma_nli.tracking.store.artifact_uris import is_elsewhere, local_folder
 from gemma_nli.tracking.store.mlflow_store import Store, resolve_store
 
 PARTS = {
-    "weights": "weights of each fold (fold_K_best.safetensors): trained again by running the trial again",
-    "exports": "pt2 programs of models: for mlflow.pytorch alone, exported again when the model is registered again",
+    "weights": "weights of each fold (fold_K_best.safetensors): running the trial again trains them again",
+    "exports": "pt2 programs of models: only for mlflow.pytorch; exported again when the model is registered again",
     "models": "all files of models, exports included: their versions cannot be loaded from the restored store",
 }
 """What `--without` leaves out on request."""
@@ -59,12 +59,12 @@ class Archive:
 
 
 def backup(target: Path | None = None, tracking_uri: str | None = None, without: Collection[str] = ()) -> Archive:
-    """Write an archive of a live SQLite store and all of its artifacts.
+    """Write an archive of a live SQLite store and all its artifacts.
 
     Args:
         without: names of PARTS to leave out.
     Raises:
-        TrackingError: no SQLite store (with what to use instead), artifacts that lie elsewhere, an existing file.
+        TrackingError: not a SQLite store (with what to use instead), artifacts that are elsewhere, an existing file.
     """
     for name in without:
         if name not in PARTS:
@@ -74,7 +74,7 @@ def backup(target: Path | None = None, tracking_uri: str | None = None, without:
     if target is None:
         target = Path(f"mlflow-backup-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if target.exists():
-        raise TrackingError(f"{target}: is there already; name another file.")
+        raise TrackingError(f"{target}: already exists; name another file.")
     part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def backup(target: Path | None = None, tracking_uri: str | None = None, without:
             copy = Path(folder) / DATABASE
             _snapshot(database, copy)
             manifest, unpacked = _pack(store, database, copy, part, without)
-            if unpacked > most_unpacked(part.stat().st_size):  # zeros by the gigabyte: our own restore would refuse it
+            if unpacked > most_unpacked(part.stat().st_size):  # gigabytes of zeros: our own restore would refuse it
                 manifest, _ = _pack(store, database, copy, part, without, compressed=False)
         part.rename(target)
     except OSError as error:
@@ -96,24 +96,25 @@ def backup(target: Path | None = None, tracking_uri: str | None = None, without:
 def _database_of(store: Store) -> Path:
     if store.uri.startswith("postgresql"):
         raise TrackingError(
-            f"{store.shown}: PostgreSQL backs itself up: pg_dump --format=custom --file=mlflow.dump, "
-            "and a copy of the artifact folder taken after it; gemma-nli backup is for SQLite."
+            f"{store.shown}: back up PostgreSQL with its own "
+            "tools: pg_dump --format=custom --file=mlflow.dump, then copy the artifact folder; gemma-nli backup is "
+            "for SQLite."
         )
     if store.database is None:
         raise TrackingError(
-            f"{store.shown}: a server's store is backed up where it runs: gemma-nli backup --tracking-uri "
+            f"{store.shown}: back up a server's store on its machine: gemma-nli backup --tracking-uri "
             "sqlite:///path/to/mlflow.db there."
         )
     if is_unsettled(store.database):
         with store_lock(store.database):
             settle_exchange(store.database)
     if not store.database.is_file():
-        raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
+        raise TrackingError(f"{store.shown}: there is no MLflow store yet; run a sweep, or name another tracking URI.")
     return store.database
 
 
 def _snapshot(database: Path, copy: Path) -> None:
-    """SQLite's online backup: writers go on meanwhile, the copy is of one moment."""
+    """SQLite's online backup: writers continue meanwhile, the copy is of one moment."""
     try:
         with closing(read_sqlite(database)) as live:
             with closing(sqlite3.connect(copy)) as target:
@@ -127,7 +128,7 @@ def _snapshot(database: Path, copy: Path) -> None:
 def _pack(
     store: Store, database: Path, copy: Path, part: Path, without: Collection[str], compressed: bool = True
 ) -> tuple[dict[str, Any], int]:
-    """Write the archive; gives its manifest and the bytes that it unpacks to."""
+    """Write the archive; gives its manifest and its unpacked size in bytes."""
     roots = _roots(store, copy)
     with closing(sqlite3.connect(copy)) as snapshot:
         runs = int(snapshot.execute("SELECT COUNT(*) FROM runs").fetchone()[0])
@@ -148,7 +149,9 @@ def _pack(
                         left_out[kind]["files"] += 1
                         left_out[kind]["megabytes"] += path.stat().st_size / 1e6
                     elif unsafe_name(name):
-                        raise TrackingError(f"{root}: {shown(name)} is no name for an archive; rename that file.")
+                        raise TrackingError(
+                            f"{root}: {shown(name)} is not a valid name in an archive; rename that file."
+                        )
                     else:
                         sums[name] = _add(archive, path, name, packed)
                 except FileNotFoundError:  # deleted by a live store since it was listed
@@ -175,7 +178,7 @@ def _part(path: Path, models: list[Path], without: Collection[str]) -> str | Non
 
 
 class _Hashed:
-    """A file as it is read into the archive, with the checksum of what was read."""
+    """A file being read into the archive, with the checksum of what was read."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream, self.digest = stream, hashlib.sha256()
@@ -187,7 +190,9 @@ class _Hashed:
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str, packed: set[str]) -> str:
-    """Put one file in, unless its content is there; gives its checksum. A file that grows is taken as it was."""
+    """Add one file, unless its content is already there; gives its checksum. A file that grows is taken at its first
+    size.
+    """
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest in packed:
@@ -210,9 +215,7 @@ def _roots(store: Store, database: Path) -> list[Path]:
     for _, place in (entry for entry in found if entry[0] == "experiments"):
         folder = local_folder(place)
         if folder is None:
-            raise TrackingError(
-                f"{store.shown}: artifacts at {place} are not on this machine; back that place up itself."
-            )
+            raise TrackingError(f"{store.shown}: artifacts at {place} are not on this machine; back them up there.")
         if Path(str(store.database)).is_relative_to(folder):
             raise TrackingError(
                 f"{store.shown}: lies inside its artifact folder {folder}; move the database out first."
@@ -222,11 +225,11 @@ def _roots(store: Store, database: Path) -> list[Path]:
         folder = local_folder(place)
         if (folder is None and is_elsewhere(place)) or any(folder and folder.is_relative_to(f) for f in folders):
             continue
-        # a model's folder that lies outside, or a row whose files are gone
+        # a model's folder that is elsewhere, or a row whose files no longer exist
         if folder is None or unsafe_path(str(folder)) or (folder.exists() and not (folder / "MLmodel").is_file()):
             raise TrackingError(
-                f"{store.shown}: {table} name files at {place}, in no experiment's folder, so that they would not be "
-                "backed up. Move them there, or delete that row."
+                f"{store.shown}: {table} names files at {place}, in no experiment's folder, so they would not be "
+                "backed up. Move them into one, or delete that row."
             )
         folders.add(folder)
     return sorted(f for f in folders if not any(other != f and f.is_relative_to(other) for other in folders))

@@ -1,8 +1,8 @@
-"""One store put in another's place: all of it or nothing, also when the process that does it is killed.
+"""One store put in another's place: completely or not at all, even if the process is killed.
 
-`.NAME.restore.json` beside the database is the exchange's journal. While a restore unpacks it names the working folder,
-which a later command removes; once it lists moves, the next command that opens the store ends them, or takes them back
-where that cannot be done. Moves are renames within one file system.
+`.NAME.restore.json` beside the database is the exchange's journal. While a restore unpacks, it names the working
+folder, which a later command removes; once it lists moves, the next command that opens the store completes them, or
+undoes them if that is impossible. Moves are renames within one file system.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _LOCK_SECONDS = 60
 
 
 def store_lock(database: Path) -> FileLock:
-    """Held by whoever makes, opens or exchanges the store, for as long as that takes."""
+    """Held while the store is created, opened or exchanged."""
     return FileLock(f"{database}.lock", timeout=_LOCK_SECONDS)
 
 
 @contextmanager
 def working_folder(database: Path) -> Iterator[Path]:
-    """A folder beside the database for what is to take its place; gone afterwards, also after a kill.
+    """A folder beside the database for what will take its place; deleted afterwards, even after a kill.
 
     Raises:
         TrackingError: another restore to this place is running.
@@ -43,7 +43,7 @@ def working_folder(database: Path) -> Iterator[Path]:
     try:
         alive.acquire()
     except Timeout:
-        raise TrackingError(f"{database}: another restore to it is running; wait for its end.") from None
+        raise TrackingError(f"{database}: another restore to it is running; wait until it ends.") from None
     try:
         with store_lock(database):
             settle_exchange(database, alone=True)
@@ -64,7 +64,7 @@ def exchange(database: Path, work: Path, aside: Moves, into: Moves) -> None:
     """Move what is in the way aside and the new files in; called within `working_folder`.
 
     Raises:
-        TrackingError: a move failed; all is back where it was.
+        TrackingError: a move failed; everything is back where it was.
     """
     for path in work.rglob("*"):
         if path.is_file():
@@ -78,19 +78,19 @@ def exchange(database: Path, work: Path, aside: Moves, into: Moves) -> None:
 
 
 def settle_exchange(database: Path, alone: bool = False) -> None:
-    """What a killed restore left is ended or taken back; called with the store's lock held.
+    """Complete or undo what a killed restore left; called with the store's lock held.
 
     Args:
         alone: whether the caller is the only restore to this place.
     Raises:
-        TrackingError: it can be neither ended nor taken back; says what is where.
+        TrackingError: it can be neither completed nor undone; says what is where.
     """
     if not _journal(database).exists():
         return
     facts = _read(_journal(database))
-    if _moves(facts, "into"):  # whoever listed them held the store's lock until they were done, or died
+    if _moves(facts, "into"):  # the process that listed them held the store's lock until they were done, or died
         _end(database, facts)
-        sys.stderr.write(f"{database}: a restore that was cut off has been brought to its end.\n")
+        sys.stderr.write(f"{database}: an interrupted restore has been completed.\n")
         return
     if alone:
         _forget(database, _work(database, facts))
@@ -99,11 +99,11 @@ def settle_exchange(database: Path, alone: bool = False) -> None:
         with FileLock(f"{database}.restore.lock", timeout=0):
             _forget(database, _work(database, facts))
     except Timeout:
-        return  # it still unpacks
+        return  # it is still unpacking
 
 
 def is_unsettled(database: Path) -> bool:
-    """Whether a restore to this place was cut off, or is running."""
+    """Whether a restore to this place was interrupted, or is running."""
     return _journal(database).exists()
 
 
@@ -112,13 +112,15 @@ def _end(database: Path, facts: dict[str, Any]) -> None:
     done: Moves = []
     try:
         for source, target in _moves(facts, "aside"):
-            if _exists(source) and not _exists(target):  # its name is this restore's own: where it is there, it is done
+            if _exists(source) and not _exists(
+                target
+            ):  # its name is unique to this restore: if it exists, the move is done
                 os.rename(source, target)
             done.append((source, target))
         for source, target in _moves(facts, "into"):
             if _exists(source):
                 if _exists(target) and not (target.is_dir() and not any(target.iterdir())):
-                    raise FileExistsError(17, "was made by somebody meanwhile", str(target))
+                    raise FileExistsError(17, "was created by another process meanwhile", str(target))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(source, target)
             done.append((source, target))
@@ -127,7 +129,7 @@ def _end(database: Path, facts: dict[str, Any]) -> None:
         _take_back(database, done, error)
         _forget(database, work)
         raise TrackingError(
-            f"{database}: cannot be replaced: {error.strerror or error}; the store that was there is back in its place."
+            f"{database}: cannot be replaced: {error.strerror or error}; the old store is back in its place."
         ) from None
     _forget(database, work)
 
@@ -141,8 +143,8 @@ def _take_back(database: Path, done: Moves, why: OSError) -> None:
     except OSError as error:
         left = "; ".join(f"{target} belongs at {source}" for source, target in done)
         raise TrackingError(
-            f"{database}: a restore stopped half-way ({why}) and cannot be taken back ({error}): {left}; "
-            "make room or mend permissions, and run any command again."
+            f"{database}: a restore stopped half-way ({why}) and cannot be undone ({error}): {left}; "
+            "free space or fix permissions, and run any command again."
         ) from None
 
 
@@ -160,7 +162,7 @@ def _read(journal: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise TrackingError(f"{journal}: cannot be read: {error}; it says how far a restore had come.") from None
+        raise TrackingError(f"{journal}: cannot be read: {error}; it records how far a restore had come.") from None
     return facts if isinstance(facts, dict) else {}
 
 
@@ -174,12 +176,12 @@ def _work(database: Path, facts: dict[str, Any]) -> Path | None:
 
 
 def _forget(database: Path, work: Path | None) -> None:
-    """The working folder goes after the journal: a kill between leaves litter, never a half exchange."""
+    """The working folder goes after the journal: a kill in between leaves temporary files, never a half exchange."""
     if work is None:
         _journal(database).unlink(missing_ok=True)
         return
     work_note = json.dumps({"work": work.name}).encode()
     if _journal(database).exists():
-        write_whole(_journal(database), work_note)  # the moves are done; what is left is to tidy up
+        write_whole(_journal(database), work_note)  # the moves are done; only tidying up is left
     shutil.rmtree(work, ignore_errors=True)
     _journal(database).unlink(missing_ok=True)

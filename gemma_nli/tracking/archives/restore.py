@@ -1,4 +1,4 @@
-"""An archive brought back as a store: into the database's folder and nowhere else, whole or not at all."""
+"""An archive restored as a store: into the database's folder and nowhere else, completely or not at all."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def restore(source: Path, tracking_uri: str | None = None, replace: bool = False
 
 
 def restore_archive(source: Path, tracking_uri: str | None = None, replace: bool = False) -> Restored:
-    """Bring an archive back; the store that is there stays in its place until all of the new one can take it.
+    """Restore an archive; an existing store stays in its place until the new one is complete.
 
-    Artifacts come to lie in the database's folder, wherever the archive says they were, and their addresses are
-    rewritten. A process that has the store open goes on with the file moved aside: end servers and notebooks first.
+    Artifacts go into the database's folder, wherever the archive says they were, and their addresses are rewritten.
+    A process that has the store open continues with the file moved aside: stop servers and notebooks first.
 
     Args:
-        tracking_uri: where to, else the default store.
-        replace: put it in the place of a store that is there; that store is moved aside, not deleted.
+        tracking_uri: where to, by default the default store.
+        replace: replace an existing store, which is moved aside, not deleted.
     Raises:
-        TrackingError: no archive of ours, a damaged or unsafe one, no room, or a store that is there already.
+        TrackingError: not one of our archives, a damaged or unsafe one, no space, or a store that already exists.
     """
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
     database = store.database
@@ -64,7 +64,7 @@ def restore_archive(source: Path, tracking_uri: str | None = None, replace: bool
         if database.exists() and not replace:
             raise _taken(database)
         if is_other_program(database):
-            raise TrackingError(f"{database}: is no MLflow store but another program's database; name another.")
+            raise TrackingError(f"{database}: is not an MLflow store but another program's database; name another.")
         with working_folder(database) as work:
             unpacked = unpack(source, work)
             return _put(source, store, database, work, unpacked, replace)
@@ -88,7 +88,7 @@ def _put(source: Path, store: Store, database: Path, work: Path, unpacked: Unpac
         raise _taken(taken[0])
     aside = f".before-restore-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     away: Moves = [(path, path.with_name(path.name + aside)) for path in taken]
-    for suffix in ("-wal", "-shm", "-journal"):  # of the database moved aside: they would spoil another
+    for suffix in ("-wal", "-shm", "-journal"):  # of the database moved aside: they would damage another
         if os.path.lexists(f"{database}{suffix}"):
             away.append((Path(f"{database}{suffix}"), Path(f"{database}{aside}{suffix}")))
     into: Moves = []
@@ -109,12 +109,12 @@ def _is_in_the_way(path: Path) -> bool:
 
 def _taken(path: Path) -> TrackingError:
     return TrackingError(
-        f"{path}: is there already; --replace moves it aside, or name another --tracking-uri sqlite:///..."
+        f"{path}: already exists; --replace moves it aside, or name another --tracking-uri sqlite:///..."
     )
 
 
 def _own_roots(store: Store, database: Path) -> set[Path]:
-    """Folders of the store that is there, which a restore may move aside with it."""
+    """Folders of the existing store, which a restore may move aside with it."""
     found = {folder} if (folder := local_folder(store.artifact_root or "")) is not None else set()
     if database.is_file():
         try:
@@ -123,7 +123,7 @@ def _own_roots(store: Store, database: Path) -> set[Path]:
                     if table == "experiments" and (place := local_folder(str(address))) is not None:
                         found.add(place)
         except sqlite3.Error:
-            return found  # a spoiled database is replaced as well
+            return found  # a damaged database is replaced as well
     return found
 
 
@@ -138,9 +138,7 @@ def _homes(manifest: Manifest, database: Path, own: set[Path]) -> list[Path]:
     for number, root in enumerate(map(Path, manifest.roots)):
         hidden = any(part.startswith(".") for part in root.parts)
         if Path(manifest.database) == database and str(number) not in filled and not (hidden or os.path.lexists(root)):
-            folders_of.append(
-                root
-            )  # an experiment without files, in its old place: there is nothing there to be harmed
+            folders_of.append(root)  # an experiment without files, in its old place: nothing there can be damaged
             continue
         wanted = folder / root.relative_to(old) if root.is_relative_to(old) and root != old else None
         if wanted is None or not _is_free(wanted, folder, database, own, folders_of):

@@ -1,4 +1,4 @@
-"""What MLflow holds as pandas tables: experiments, runs, models, runs side by side. Public functions of gemma_nli."""
+"""MLflow's contents as pandas tables: experiments, runs, models, runs side by side. Public functions of gemma_nli."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from gemma_nli.tracking.store.mlflow_store import Store, connect_existing, delet
 from gemma_nli.tracking.write.projection import KIND, STANDALONE, STATE, SWEEP_ID
 
 PAGE = 200
-COUNTED = 1000  # runs past the limit of a list that are counted
+COUNTED = 1000  # runs beyond the limit of a list that are counted
 _UNITS = {"h": 3600, "d": 86400, "w": 604800, "m": 60}
 _NAMED = re.compile(r"\b(params?|metrics?|tags?|attributes?)\.([A-Za-z_][\w./:-]*)")
 
 
 def list_experiments(tracking_uri: str | None = None) -> pd.DataFrame:
-    """One row an experiment: name, runs (active ones), best F1 of a finished run, last start, artifact location.
+    """One row per experiment: name, runs (active ones), best F1 of a finished run, last start, artifact location.
 
     Raises:
         TrackingError: the store cannot be reached.
@@ -63,22 +63,22 @@ def list_runs(
     kind: str | None = "trial",
     limit: int | None = None,
 ) -> pd.DataFrame:
-    """One row a run, best F1 first; runs without one come last, newest first.
+    """One row per run, best F1 first; runs without one come last, newest first.
 
     Args:
-        experiment: its name; None takes all.
+        experiment: its name; None for all.
         where: MLflow's filter, e.g. "params.model.pooling_strategy = 'mean' and metrics.cv_aggregate/mean_f1 > 0.6";
             names with dots and slashes need no backticks here.
         since: `2026-11-01`, `2026-11-01 12:00` (UTC), or an age: `90m`, `12h`, `7d`, `2w`.
         kind: `trial` (of a sweep or alone, and an ExperimentTracker's), `sweep`, or None for both and for runs of other
             programs.
-        limit: the most rows to give.
+        limit: most rows to show to give.
     Returns:
         run_id, name, experiment, status, state, by, f1, auc, start, then every `params.*`, `metrics.*` and `tags.*`.
         `by` says what made the run: `sweep`, `train` (alone), `tracker`, or nothing for other programs'. In `attrs` is
-        `matching`: how many runs match, counted up to COUNTED past the limit, and None past that.
+        `matching`: how many runs match, counted up to COUNTED beyond the limit, and None beyond that.
     Raises:
-        TrackingError: no such experiment, a filter MLflow does not take, or the store cannot be reached.
+        TrackingError: no such experiment, a filter that MLflow does not accept, or the store cannot be reached.
     """
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
     query = " and ".join(part for part in (_kind(kind), _quote(where), _since(since)) if part)
@@ -103,7 +103,7 @@ def list_runs(
 
 
 def list_models(tracking_uri: str | None = None, name: str | None = None) -> pd.DataFrame:
-    """One row a registered version: name, version, aliases, stage, metric, value, sweep, torch, run_id, created.
+    """One row per registered version: name, version, aliases, stage, metric, value, sweep, torch, run_id, created.
 
     Raises:
         TrackingError: no model of that name (with the nearest), or the store cannot be reached.
@@ -121,7 +121,7 @@ def list_models(tracking_uri: str | None = None, name: str | None = None) -> pd.
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side, a column a run. `folds` has a row (metric, fold), e.g. (selected_f1, 3)."""
+    """Runs side by side, one column per run. `folds` has a row per (metric, fold), e.g. (selected_f1, 3)."""
 
     runs: pd.DataFrame
     params: pd.DataFrame  # only those that differ
@@ -143,7 +143,7 @@ def compare_runs(run_ids: Sequence[str], tracking_uri: str | None = None) -> Com
         client = connect_existing(store)
         found = list({run.info.run_id: run for run in (get_run(client, store, each) for each in run_ids)}.values())
     if len(found) < 2:
-        raise TrackingError(f"compare: name two runs at least; they are listed by: {store.line('runs')}")
+        raise TrackingError(f"compare: name at least two runs; list them with: {store.line('runs')}")
     ids = [run.info.run_id for run in found]
     about = [[r.info.run_name, r.info.status, r.data.tags.get(STATE, ""), _when(r.info.start_time)] for r in found]
     table = pd.DataFrame(about, index=ids, columns=["name", "status", "state", "start"]).T
@@ -194,7 +194,7 @@ def experiments_named(client: MlflowClient, store: Store, wanted: str | None) ->
         deleted = client.get_experiment_by_name(wanted)
         if deleted is not None and deleted.lifecycle_stage != "active":
             raise deleted_experiment(store, deleted)
-        hint = did_you_mean(wanted, [n for n in there.values() if n != "Default"]) or "; it has no experiment yet."
+        hint = did_you_mean(wanted, [n for n in there.values() if n != "Default"]) or "; it has no experiments yet."
         raise TrackingError(f"{store.shown}: no experiment '{wanted}'{hint}")
     return chosen
 
@@ -218,7 +218,9 @@ def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _maker(tags: Mapping[str, str]) -> str:
-    """What made a run: a `train` alone can have the key and the numbers of a sweep's trial, and is not a second one."""
+    """What made a run: a single `train` can have the key and the numbers of a sweep's trial, and is not a second
+    result.
+    """
     if tags.get(KIND) == "trial":
         return "train" if tags.get(SWEEP_ID) == STANDALONE else "sweep"
     return {"single": "tracker", "sweep": "sweep"}.get(tags.get(KIND, ""), "")
@@ -231,7 +233,7 @@ def _kind(kind: str | None) -> str:
 
 
 def _quote(where: str | None) -> str:
-    """Backticks around names with dots or slashes, which MLflow's parser needs; text in quotes is left alone."""
+    """Backticks around names with dots or slashes, which MLflow's parser needs; quoted text is left alone."""
     if not where:
         return ""
     parts = re.split(r"('[^']*'|\"[^\"]*\"|`[^`]*`)", where)
@@ -248,7 +250,9 @@ def _since(text: str | None) -> str:
         try:
             moment = datetime.fromisoformat(text.strip())
         except ValueError:
-            raise TrackingError(f"--since: '{text}' is no time; write 2026-11-01, or an age as 12h, 7d, 2w.") from None
+            raise TrackingError(
+                f"--since: invalid time '{text}'; write 2026-11-01, or an age such as 12h, 7d, 2w."
+            ) from None
         start = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return f"attributes.start_time >= {int(start * 1000)}"
 
@@ -276,7 +280,7 @@ def _notes(found: list[Run]) -> Iterator[str]:
     for run in found:
         if MEAN_F1 not in run.data.metrics and "test_f1" not in run.data.metrics:
             state = run.data.tags.get(STATE, run.info.status.lower())
-            yield f"run {run.info.run_id} has no aggregates: it is {state}; they come when the last fold has ended."
+            yield f"run {run.info.run_id} has no aggregates: it is {state}; they appear when the last fold has ended."
 
 
 def _when(milliseconds: int | None) -> pd.Timestamp:

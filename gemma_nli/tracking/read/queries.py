@@ -1,4 +1,6 @@
-"""Which trial is best, and a sweep's trials as rows: asked of MLflow, so that any machine that reaches it can ask."""
+"""Which trial is best, and a sweep's trials as rows: asked of MLflow, so that it works on any machine that reaches
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,12 @@ from gemma_nli.tracking.write.runs import search, tags_filter
 
 FINISHED = "attributes.status = 'FINISHED'"
 NAMED = 5
-SAMPLE = 50  # runs read to learn which metrics exist
+SAMPLE = 50  # runs read to find out which metrics exist
 
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The best finished trial of an experiment, and all that is needed to run it again."""
+    """The best finished trial of an experiment, and everything needed to run it again."""
 
     run_id: str
     run_name: str
@@ -41,8 +43,8 @@ class BestTrial:
     config: RunConfig
     config_path: Path
     command: str  # a shell line that runs it again
-    notes: tuple[str, ...] = ()  # what a reader of the figure should know
-    honest: dict[str, Any] | None = None  # value, low, high, candidates: free of the luck of being chosen
+    notes: tuple[str, ...] = ()  # what a reader of the number should know
+    honest: dict[str, Any] | None = None  # value, low, high, candidates: corrected for the choice of the best
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ def best_trial(
     sweep_id: str | None = None,
     fold_fingerprint: str | None = None,
 ) -> BestTrial:
-    """The finished trial with the best `metric`; NaN is never best, and of equals the earliest wins.
+    """The finished trial with the best `metric`; NaN is never best, and ties go to the earliest.
 
-    Figures measured on different folds cannot be ranked. Without `fold_fingerprint` the folds of the newest sweep (of
-    `sweep_id`, if given) are taken; `notes` say so where the experiment holds others.
+    Numbers measured on different folds cannot be ranked. Without `fold_fingerprint` the folds of the newest sweep (of
+    `sweep_id`, if given) are taken; `notes` say so if the experiment has others.
 
     Raises:
         TrackingError: no such experiment, sweep or metric (with the nearest name), or no trial has finished.
@@ -108,7 +110,7 @@ def best_trial(
             if others is not None:
                 which = "the chosen" if fold_fingerprint else "the newest sweep's"
                 notes.append(
-                    f"the experiment holds trials measured on different folds; only those on {which} folds "
+                    f"the experiment has trials measured on different folds; only those on {which} folds "
                     f"({chosen[:12]}) are ranked."
                 )
             query += f" and tags.`{FOLD_FINGERPRINT}` = '{safe_name(chosen)}'"
@@ -147,7 +149,7 @@ def best_trial(
 
 
 def _honest(client: MlflowClient, best: Run, metric: str) -> dict[str, Any] | None:
-    """What its sweep's report found the best trial to be worth; None without one, or for another metric or trial."""
+    """The best trial's honest score from its sweep's report; None without one, or for another metric or trial."""
     parent = best.data.tags.get("mlflow.parentRunId")
     tags = client.get_run(parent).data.tags if parent else {}
     if tags.get("gemma_nli.honest_trial_key") != best.data.tags.get(TRIAL_KEY):
@@ -199,7 +201,7 @@ def _open(store: Store, experiment: str) -> _Place:
         raise deleted_experiment(store, found)
     if found is None:
         names = [other.name for other in client.search_experiments() if other.name != "Default"]
-        hint = did_you_mean(experiment, names) or "; it has no experiment yet."
+        hint = did_you_mean(experiment, names) or "; it has no experiments yet."
         raise TrackingError(f"{store.shown}: no experiment '{experiment}'{hint}")
     return _Place(store, client, experiment, str(found.experiment_id))
 
@@ -215,7 +217,7 @@ def _newest_finished(place: _Place, scope: dict[str, str], sweep_id: str | None)
     wanted = {KIND: "sweep"} | ({SWEEP_ID: sweep_id} if sweep_id else {})
     for sweep in place.runs(tags_filter(wanted), ("attributes.start_time DESC",), page=20):
         own = scope | {SWEEP_ID: sweep.data.tags.get(SWEEP_ID, "")}
-        if FOLD_FINGERPRINT in sweep.data.tags:  # its confirming trials are on other folds, and no candidates
+        if FOLD_FINGERPRINT in sweep.data.tags:  # its confirming trials are on other folds, and not candidates
             own[FOLD_FINGERPRINT] = sweep.data.tags[FOLD_FINGERPRINT]
         trial = place.first(f"{tags_filter(own)} and {FINISHED}")
         if trial is not None:
@@ -240,7 +242,7 @@ def _unknown_metric(place: _Place, query: str, metric: str) -> TrackingError:
 
 
 def _command(config: RunConfig, path: Path) -> str:
-    """The shell line; a tracking URI whose credentials were masked gives way to the environment's."""
+    """The shell line; a tracking URI with masked credentials is left to the environment."""
     masked = MASK in (config.mlflow.tracking_uri or "")
     return command_line("gemma-nli", "train", "--config", path, *(["mlflow.tracking_uri=null"] if masked else []))
 
@@ -251,7 +253,7 @@ def finished_runs(
     """(params, metrics) of an experiment's finished trials measured on these folds.
 
     Raises:
-        TrackingError: no such experiment (with the nearest name), or the store is away.
+        TrackingError: no such experiment (with the nearest name), or the store is unreachable.
     """
     store = resolve_store(config)
     with talking(store, f"read experiment '{experiment}'"):

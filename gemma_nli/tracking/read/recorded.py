@@ -1,4 +1,4 @@
-"""A run and the configuration it was made by, from MLflow alone."""
+"""A run and the configuration it was made with, from MLflow alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gemma_nli.tracking.write.projection import KIND, SWEEP_ID
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run as MLflow has it, with the configuration it was made by."""
+    """A run as MLflow has it, with the configuration it was made with."""
 
     run_id: str
     run_name: str
@@ -42,20 +42,20 @@ def recorded_run(run_id: str, tracking_uri: str | None = None) -> RecordedRun:
         run = get_run(client, store, run_id)
         if run.data.tags.get(KIND) == "sweep":
             raise TrackingError(
-                f"run {run_id} is a sweep; name one of its trials; they are listed by: {store.line('runs')}"
+                f"run {run_id} is a sweep; name one of its trials; list them with: {store.line('runs')}"
             )
         config, _ = config_of(client, run)
     return RecordedRun(run.info.run_id, run.info.run_name, config, dict(run.data.metrics), dict(run.data.tags))
 
 
 def config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
-    """The run's config.yaml, read back, and where it lies on this machine."""
+    """The run's config.yaml, read back, and where it is on this machine."""
     if "config.yaml" not in [file.path for file in client.list_artifacts(run.info.run_id)]:
         place = mask_address(run.info.artifact_uri or "")
         sent_by = command_line("gemma-nli", "flush", run.data.tags.get(SWEEP_ID, "SWEEP"))
         raise TrackingError(
-            f"run {run.info.run_id}: no config.yaml among its artifacts at {place}. What MLflow could not be given yet "
-            f"is sent by: {sent_by}\nA folder of another machine cannot be read here: that store needs a server."
+            f"run {run.info.run_id}: no config.yaml among its artifacts at {place}. Send what MLflow is missing "
+            f"with: {sent_by}\nA folder on another machine cannot be read here: such a store needs a server."
         )
     artifacts = local_folder(run.info.artifact_uri or "")
     if artifacts is None:
@@ -63,6 +63,6 @@ def config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(folder)))
     else:
-        path = artifacts / "config.yaml"  # where it lies, not a copy under /tmp
+        path = artifacts / "config.yaml"  # in place, not a copy under /tmp
     tree: Any = read_yaml(path)
     return build_config(tree, str(path)), path

@@ -1,4 +1,4 @@
-"""Runs by their ids, whole or abbreviated as `gemma-nli runs` prints them."""
+"""Runs by their ids, full or abbreviated as `gemma-nli runs` prints them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CANDIDATES = 5
 
 
 def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
-    """The run of an id, or of the beginning of one that no other run shares; call it within `talking`.
+    """The run with an id, or with a unique prefix of one; call it within `talking`.
 
     Raises:
         TrackingError: no such run, with how to list them, or several, with their ids and names.
@@ -36,11 +36,11 @@ def get_run(client: MlflowClient, store: Store, run_id: str) -> Run:
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
-    raise TrackingError(f"{store.shown}: no run '{run_id}'; they are listed by: {store.line('runs')}")
+    raise TrackingError(f"{store.shown}: no run '{run_id}'; list them with: {store.line('runs')}")
 
 
 def _beginning_with(client: MlflowClient, beginning: str) -> list[Run]:
-    """Active runs of the whole store, one more than are listed at the most."""
+    """Active runs of the whole store, one more than are listed at most."""
     experiments: list[str] = []
     token = None
     while True:

@@ -1,4 +1,4 @@
-"""A bundle as an MLflow model: our pyfunc and, where it can be exported, a pt2 program in one MLmodel; no pickle."""
+"""A bundle as an MLflow model: our pyfunc and, if it can be exported, a pt2 program in one MLmodel; no pickle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNATURE = ModelSignature(
     ),  # without a hypothesis: a probability and a label for each criterion
     outputs=Schema([ColSpec(DataType.double, "probability"), ColSpec(DataType.long, "label")]),
 )
-EXAMPLE = pd.DataFrame(  # invented: no post of a corpus leaves it this way
+EXAMPLE = pd.DataFrame(  # made up: no post of a corpus gets out this way
     {
         "premise": ["Invented example: for weeks I have slept three hours a night.", "Invented example: a fine walk."],
         "hypothesis": ["Insomnia or sleeping too much nearly every day.", "Insomnia or sleeping too much."],
@@ -39,7 +39,7 @@ EXAMPLE = pd.DataFrame(  # invented: no post of a corpus leaves it this way
 
 
 def requirements() -> list[str]:
-    """What the model needs, in the versions here; a local part (`+cpu`) is left out, since no index has it."""
+    """What the model needs, in the versions here; a local part (`+cpu`) is left out, since no package index has it."""
     return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 

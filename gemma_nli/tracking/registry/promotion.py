@@ -1,7 +1,7 @@
-"""Which version of a model serves: aliases and stages, moved by hand or because a paired test says so.
+"""Which version of a model serves: aliases and stages, moved manually or by a paired test.
 
-A version is only ever put in another's place where both were measured by the same metric on the same corpus, and every
-decision is written on both of them.
+A version replaces another only if both were measured by the same metric on the same corpus, and every decision
+is recorded on both of them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def promote(store: Store, name: str, version: int, role: Role) -> Decision:
     """Give a version a role: the alias and, for those who load by it, the stage.
 
     Raises:
-        TrackingError: no such model or version; or the present holder was measured on another corpus, by another metric
+        TrackingError: no such model or version; or the current holder was measured on another corpus, by another metric
             or at another ratio (or does not say): `demote` it first.
     """
     with _registry(store, f"promote '{name}'") as client:
@@ -66,8 +66,8 @@ def promote(store: Store, name: str, version: int, role: Role) -> Decision:
             differ = _differ(new.tags, holder.tags)
             if differ:
                 raise TrackingError(
-                    f"model '{name}': version {version} is not put in the place of version {holder.version}: {differ}. "
-                    f"To begin anew: {store.line('demote', name, '--from', role)}"
+                    f"model '{name}': version {version} does not replace version {holder.version}: {differ}. To "
+                    f"start over: {store.line('demote', name, '--from', role)}"
                 )
         why = "by hand"
         _move(client, new, holder, role, f"{why}{_in_place_of(holder, new)}")
@@ -75,10 +75,10 @@ def promote(store: Store, name: str, version: int, role: Role) -> Decision:
 
 
 def demote(store: Store, name: str, role: Role) -> int:
-    """Take a role off the version that holds it; gives its number.
+    """Take a role away from the version that holds it; gives its number.
 
     Raises:
-        TrackingError: no such model, or none holds the role.
+        TrackingError: no such model, or no version has the role.
     """
     with _registry(store, f"demote '{name}'") as client:
         check_name(client, store, name)
@@ -96,7 +96,7 @@ def promote_if_better(store: Store, name: str, version: int, role: Role, level: 
     """Give a version the role if none holds it, or if it beats the holder on the same evaluation pairs.
 
     The test: `paired_bootstrap` over posts, within folds, of the metric both were chosen by; better is a difference
-    above zero with a two-sided p-value below `level`. Asked again of the same version, nothing is decided anew.
+    above zero with a two-sided p-value below `level`. Asked again about the same version, the decision stays.
     """
     with _registry(store, f"promote '{name}'") as client:
         new = find_version(client, store, name, version)
@@ -116,7 +116,7 @@ def promote_if_better(store: Store, name: str, version: int, role: Role, level: 
         else:
             assert holder is not None
             _note(client, new, role, f"{_now()}: not {role} in place of version {holder.version}: {why}")
-            _note(client, holder, role, f"{_now()}: stays {role}; version {new.version} is not put in its place: {why}")
+            _note(client, holder, role, f"{_now()}: stays {role}; version {new.version} does not replace it: {why}")
         client.set_model_version_tag(name, new.version, f"{DECIDED}{role}", why)
         return Decision(name, version, role, better, why, _number(holder), difference)
 
@@ -128,7 +128,7 @@ def _compare(
     if differ:
         return False, differ, None
     if new.tags.get(FOLD_FINGERPRINT) != old.tags.get(FOLD_FINGERPRINT):
-        return False, "measured on other folds: no pair-by-pair comparison", None
+        return False, "measured on different folds: no pair-by-pair comparison", None
     metric = metric_of(new.tags[METRIC])
     if metric is None:
         return False, f"no paired test for {new.tags[METRIC]}", None
@@ -136,7 +136,7 @@ def _compare(
     if a is None or b is None:
         return False, f"version {(new if a is None else old).version} has no out-of-fold predictions in MLflow", None
     if not np.array_equal(a["rows"], b["rows"]) or not np.array_equal(a["labels"], b["labels"]):
-        return False, "their evaluation pairs are not the same", None
+        return False, "their evaluation pairs differ", None
     column = metric.takes("decisions", "probabilities")
     difference = paired_bootstrap(
         a["posts"], a["labels"], a[column], b[column], metric.name, REPETITIONS, level=1 - level, folds=a["folds"]
@@ -151,7 +151,7 @@ def _compare(
 
 
 def _out_of_fold(client: MlflowClient, version: ModelVersion) -> dict[str, Any] | None:
-    """The run's out-of-fold predictions; None where it has none (an older run, or another program's)."""
+    """The run's out-of-fold predictions; None if it has none (an older run, or another program's)."""
     run_id = version.tags.get(SOURCE_RUN) or version.run_id
     if not run_id or OUT_OF_FOLD not in [file.path for file in client.list_artifacts(run_id)]:
         return None
@@ -161,13 +161,13 @@ def _out_of_fold(client: MlflowClient, version: ModelVersion) -> dict[str, Any] 
 
 
 def _differ(new: Mapping[str, str], old: Mapping[str, str]) -> str:
-    """What makes the figures of two versions incomparable; empty where nothing does."""
+    """What makes the numbers of two versions incomparable; empty if nothing does."""
     for tag, name in _SAME.items():
         if tag not in new or tag not in old:
             return f"a version does not say its {name}"
         if new[tag] != old[tag]:
             shown = [value if tag != DATA else value[:12] for value in (new[tag], old[tag])]
-            return f"another {name} ({shown[0]} against {shown[1]})"
+            return f"different {name} ({shown[0]} against {shown[1]})"
     return ""
 
 
@@ -182,7 +182,9 @@ def _move(client: MlflowClient, new: ModelVersion, old: ModelVersion | None, rol
 
 def _set_stage(client: MlflowClient, version: ModelVersion, stage: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated: who loads by them shall still be served
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # stages are deprecated, but users who load by them are still served
         archive = stage in STAGES.values()
         client.transition_model_version_stage(version.name, version.version, stage, archive_existing_versions=archive)
 
@@ -197,7 +199,7 @@ def _holder(client: MlflowClient, name: str, role: str) -> ModelVersion | None:
 
 
 def find_version(client: MlflowClient, store: Store, name: str, version: int) -> ModelVersion:
-    """The version, or a TrackingError that names the nearest model or the versions there are."""
+    """The version, or a TrackingError that names the nearest model or the existing versions."""
     check_name(client, store, name)
     try:
         return client.get_model_version(name, str(version))
@@ -239,7 +241,7 @@ def _now() -> str:
 
 
 def check_role(role: str) -> Role:
-    """Raises TrackingError where there is no such role."""
+    """Raises TrackingError if there is no such role."""
     known: tuple[Role, ...] = get_args(Role)
     for each in known:
         if role == each:

@@ -16,13 +16,13 @@ from gemma_nli.model.scorer import PairScorer
 
 
 class CriteriaMatcher(PythonModel):
-    """Pairs in, (probability, label) out; posts alone in, both per criterion out, and the threshold."""
+    """Pairs in, (probability, label) out; posts alone in, both per criterion and the threshold out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self.scorer = PairScorer.from_bundle(context.artifacts["bundle"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        with leaving():  # a server writes what it is given into its log, and into the answer
+        with leaving():  # a server writes its input into its log, and into the response
             return self.scorer.answer(model_input)
 
 

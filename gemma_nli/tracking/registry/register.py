@@ -1,4 +1,4 @@
-"""Registers a bundle as a model version, once: it is known by its trial, its folds and the bundle's content."""
+"""Registers a bundle as a model version, once: identified by its trial, its folds and the bundle's content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gemma_nli.tracking.write.tracker import MlflowTracker
 BUNDLE_DIGEST = "gemma_nli.bundle_digest"
 SOURCE_RUN = "gemma_nli.source_run_id"
 SWEEP_RUN = "gemma_nli.sweep_run_id"
-ALIASED = "gemma_nli.aliased"  # the alias this version once got: given once, so that moving it on stays the user's
+ALIASED = "gemma_nli.aliased"  # the alias this version once got: given only once, so that moving it is up to the user
 TORCH = "gemma_nli.torch"  # `pt2`, or why mlflow.pytorch finds no module in the version
 PATIENCE_SECONDS = 120  # for a server to answer an upload of weights
 
@@ -43,9 +43,9 @@ class Registered:
 def find_registered(
     tracker: MlflowTracker, model_name: str, trial_key: str, fold_fingerprint: str, bundle_digest: str | None = None
 ) -> Registered | None:
-    """The newest version made of this trial on these folds (and of this very bundle), or None.
+    """The newest version made from this trial on these folds (and from this same bundle), or None.
 
-    Ask it before a refit: where it answers, there is nothing to refit.
+    Call it before a refit: if it gives a version, there is nothing to refit.
     """
     wanted = {TRIAL_KEY: trial_key, FOLD_FINGERPRINT: fold_fingerprint}
     wanted |= {BUNDLE_DIGEST: bundle_digest} if bundle_digest else {}
@@ -77,7 +77,7 @@ def register_bundle(
         tags: of the version; `gemma_nli.trial_key` and `gemma_nli.fold_fingerprint` must be among them.
         input_example: columns premise and hypothesis; invented text, never a post.
     Raises:
-        TrackingError: MLflow is away or refuses, or no such bundle.
+        TrackingError: MLflow is unreachable or refuses, or there is no such bundle.
     """
     if not (bundle_folder / "bundle.json").is_file():
         raise TrackingError(f"{bundle_folder}: no bundle to register here.")
@@ -90,7 +90,7 @@ def register_bundle(
         matching = _whole(client, _versions(client, model_name, identity))
         created = not matching
         if created:
-            # A folder named by content: files of a version that exists are never written over.
+            # A folder named by content: files of an existing version are never overwritten.
             name = f"model-{digest[:12]}"
             source, torch = _upload(client, source_run_id, bundle_folder, name, input_example, export_limit_gib)
             everything[TORCH] = torch
@@ -107,7 +107,8 @@ def register_bundle(
 def give_alias(
     tracker: MlflowTracker, registered: Registered, alias: str, sweep_run_id: str | None = None
 ) -> Registered:
-    """The alias that a version never got, its maker being killed in between; one it got and lost stays lost.
+    """The alias that a version never got because its maker was killed in between; one it got and lost is not given
+    again.
 
     Args:
         sweep_run_id: what the version names as its sweep from now on if the run that it names was deleted.
@@ -129,7 +130,7 @@ def _alias_once(client: MlflowClient, version: ModelVersion, alias: str) -> None
 
 
 def bundle_digest(folder: Path) -> str:
-    """sha256 of what the bundle computes: all its files but `metadata` in bundle.json, which may hold times."""
+    """sha256 of what the bundle computes: all its files except `metadata` in bundle.json, which may contain times."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -179,7 +180,7 @@ def _active(client: MlflowClient, run_id: str | None) -> bool:
 
 
 def _stage(client: MlflowClient, run_id: str) -> str | None:
-    """active, deleted (in MLflow's bin), or None: gone for good."""
+    """active, deleted (in MLflow's trash), or None: permanently deleted."""
     try:
         return str(client.get_run(run_id).info.lifecycle_stage)
     except MlflowException as error:
@@ -189,8 +190,8 @@ def _stage(client: MlflowClient, run_id: str) -> str | None:
 
 
 def _whole(client: MlflowClient, versions: Iterable[ModelVersion]) -> list[ModelVersion]:
-    """Those whose run, which holds their files, is there. A run in MLflow's bin is taken out of it, since emptying the
-    bin would take the model along; one that is gone for good leaves a version that nobody can load."""
+    """Those whose run, which holds their files, exists. A run in MLflow's trash is restored, since emptying the trash
+    would delete the model too; one that was permanently deleted leaves a version that nobody can load."""
     whole = []
     for version in versions:
         stage = _stage(client, version.run_id) if version.run_id else LifecycleStage.ACTIVE

@@ -30,7 +30,7 @@ BUNDLE = Path("artifacts") / "bundle"  # within a stored model; pyfunc names it 
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version of a registered model. `metric` and `value` are of the trial it was refitted from."""
+    """A version of a registered model. `metric` and `value` are those of the trial it was refitted from."""
 
     name: str
     version: int
@@ -92,12 +92,12 @@ def _row(client: MlflowClient, version: ModelVersion, aliases: dict[str, str]) -
 
 
 def load_model(uri: str, tracking_uri: str | None = None, device: str = "auto") -> PairClassifier:
-    """The torch module of a model, from its bundle, in eval mode; works for models past the export limit, too.
+    """The torch module of a model, from its bundle, in eval mode; also works for models beyond the export limit.
 
     Args:
         uri: `models:/NAME/3`, `models:/NAME@production`, `models:/NAME/latest`, `models:/NAME/Production`,
             `runs:/RUN/PATH`, or a bundle's folder.
-        device: `auto`, `cpu`, `cuda`, as of the setting device.device.
+        device: `auto`, `cpu`, `cuda`, as for the setting device.device.
     Raises:
         TrackingError: no such model, or the store cannot be reached. EncoderError: a damaged bundle.
     """
@@ -119,12 +119,12 @@ def load_scorer(uri: str, tracking_uri: str | None = None, device: str = "auto")
             found = Path(download_artifacts(place, dst_path=scratch, tracking_uri=store.uri))
         bundles = [path.parent for path in sorted(found.rglob("bundle.json"))]
         if not bundles:
-            raise TrackingError(f"{uri}: holds no bundle of gemma-nli; load it with mlflow itself.")
+            raise TrackingError(f"{uri}: contains no bundle of gemma-nli; load it with mlflow itself.")
         return PairScorer(load_bundle(bundles[0], settings))
 
 
 def _files_of(client: MlflowClient, store: Store, uri: str) -> str:
-    """Where a model's files lie; MLflow's own reading of `models:/` asks the process-wide registry, not ours."""
+    """Where a model's files are; MLflow's own handling of `models:/` asks the process-wide registry, not ours."""
     if uri.startswith("runs:/"):
         run_id, _, path = uri.removeprefix("runs:/").partition("/")
         return f"runs:/{get_run(client, store, run_id).info.run_id}/{path}"

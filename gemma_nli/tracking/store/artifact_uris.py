@@ -1,4 +1,4 @@
-"""Addresses of artifacts: of a folder on this machine and back, as MLflow reads them."""
+"""Addresses of artifacts: from a folder on this machine and back, as MLflow reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def local_folder(uri: str) -> Path | None:
 
 
 def is_elsewhere(uri: str) -> bool:
-    """Whether an address is a bucket's, a server's or another reference, which no command follows on this disk."""
+    """Whether an address is a bucket's, a server's or another reference that is not on this disk."""
     try:
         scheme = urlsplit(uri).scheme.lower()
     except ValueError:

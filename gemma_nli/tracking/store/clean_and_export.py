@@ -1,4 +1,4 @@
-"""Housekeeping of a store: what a `clean` would remove, and removing it; an experiment as a folder of plain files."""
+"""Maintenance of a store: what `clean` would remove, and removing it; an experiment as a folder of plain files."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ GC_SECONDS = 3600
 
 @dataclass
 class CleanPlan:
-    """What `clean` would remove. `kept`: runs that a registered model rests on, by the model's name and version."""
+    """What `clean` would remove. `kept`: runs that a registered model depends on, by the model's name and version."""
 
     store: Store
     experiments: dict[str, str]  # id -> name
     runs: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)  # run id -> "model version 3"
     megabytes: float = 0.0
-    folders: dict[str, Path] = field(default_factory=dict)  # run id -> its files, where they lie on this machine
+    folders: dict[str, Path] = field(default_factory=dict)  # run id -> its files, if they are on this machine
 
     @property
     def whole(self) -> list[str]:
-        """Experiments that lose all their runs, and go too."""
+        """Experiments that lose all their runs, and are removed too."""
         return [name for name in self.experiments.values() if name != "Default"] if not self.kept else []
 
 
 def plan_clean(experiment: str | None = None, tracking_uri: str | None = None) -> CleanPlan:
-    """What a clean of one experiment, or of all, would remove; nothing is touched.
+    """What cleaning one experiment, or all, would remove; nothing is changed.
 
     Raises:
         TrackingError: no such experiment, or the store cannot be reached.
@@ -68,9 +68,9 @@ def plan_clean(experiment: str | None = None, tracking_uri: str | None = None) -
 
 
 def clean(plan: CleanPlan) -> str:
-    """Remove the plan's runs for good, files included; gives a sentence on what was done.
+    """Remove the plan's runs permanently, files included; gives a sentence on what was done.
 
-    A remote server's own files and rows are its keeper's: there the runs are marked as deleted, which can be undone.
+    On a remote server the runs are only marked as deleted, which can be undone.
 
     Raises:
         TrackingError: the store cannot be reached, or MLflow's own garbage collection fails.
@@ -85,24 +85,26 @@ def clean(plan: CleanPlan) -> str:
             if name in removed:
                 client.delete_experiment(number)
     if plan.store.is_server:
-        return f"{len(plan.runs)} runs marked as deleted; `mlflow gc` on the server removes them for good."
+        return f"{len(plan.runs)} runs marked as deleted; `mlflow gc` on the server removes them permanently."
     if plan.runs:
         _collect(plan, [number for number, name in plan.experiments.items() if name in removed])
-        for folder in plan.folders.values():  # MLflow decodes an address twice, and misses a folder called My%20Project
+        for folder in plan.folders.values():  # MLflow decodes an address twice, and misses a folder named My%20Project
             if folder.is_dir():
                 shutil.rmtree(folder)
     return f"{len(plan.runs)} runs and {plan.megabytes:.1f} MB removed."
 
 
 def _collect(plan: CleanPlan, experiments: list[str]) -> None:
-    """MLflow's own garbage collector, in a process of its own; the address travels in the environment, not in `ps`."""
+    """MLflow's own garbage collector, in a process of its own; the address is passed in the environment, not visible
+    in `ps`.
+    """
     environment = {**os.environ, "MLFLOW_TRACKING_URI": plan.store.uri, "MLFLOW_BACKEND_STORE_URI": plan.store.uri}
     for start in range(0, len(plan.runs), 500):
         command = [sys.executable, "-P", "-m", "mlflow", "gc", "--run-ids", ",".join(plan.runs[start : start + 500])]
         _gc(command, environment, plan)
     all_there = pages(connect_existing(plan.store).search_experiments, view_type=ViewType.ALL)
     left = {experiment.experiment_id for experiment in all_there} & set(experiments)
-    if left:  # its runs' collection can have taken a deleted experiment along
+    if left:  # collecting its runs may already have removed a deleted experiment
         _gc([sys.executable, "-P", "-m", "mlflow", "gc", "--experiment-ids", ",".join(sorted(left))], environment, plan)
 
 
@@ -118,7 +120,7 @@ def _gc(command: list[str], environment: dict[str, str], plan: CleanPlan) -> Non
 
 
 def _used_runs(client: MlflowClient) -> dict[str, str]:
-    """Runs whose files a registered version is made of."""
+    """Runs whose files a registered version consists of."""
     return {
         run_id: f"{version.name} version {version.version}"
         for version in pages(client.search_model_versions, filter_string="")
@@ -128,7 +130,7 @@ def _used_runs(client: MlflowClient) -> dict[str, str]:
 
 
 def _size(run: Run) -> float:
-    """Bytes of the run's files, where they lie on this machine."""
+    """Bytes of the run's files, if they are on this machine."""
     folder = local_folder(run.info.artifact_uri or "")
     if folder is None or not folder.is_dir():
         return 0.0

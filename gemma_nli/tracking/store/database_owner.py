@@ -1,6 +1,6 @@
-"""Whose database lies at a store's address: looked at before MLflow is let near it.
+"""Whose database is at a store's address: checked before MLflow opens it.
 
-MLflow makes its tables in whatever it is given, so that another program's database would be spoiled by looking at it.
+MLflow creates its tables in whatever database it gets, so merely opening another program's database would damage it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ LOCK_SECONDS = 5.0
 
 
 def check_database(store: Store) -> bool:
-    """Whether the store's database holds MLflow's tables; False where it is empty or not there yet.
+    """Whether the store's database contains MLflow's tables; False if it is empty or does not exist yet.
 
     Raises:
-        TrackingError: another program's database, no database at all, one of another MLflow, half-made tables.
-        sqlite3.Error, sqlalchemy.exc.SQLAlchemyError: it cannot be asked (away, locked, no right to it).
+        TrackingError: another program's database, not a database at all, another MLflow's, unfinished tables.
+        sqlite3.Error, sqlalchemy.exc.SQLAlchemyError: it cannot be queried (unreachable, locked, no permission).
     """
     file = store.database
     if file is None:
@@ -51,7 +51,7 @@ def check_database(store: Store) -> bool:
     if not set(tables) >= OURS:
         what = ", ".join(sorted(set(tables) - {"alembic_version"})[:3])
         raise TrackingError(
-            f"{store.shown}: is the database of another program (its tables: {what} ...), which MLflow would spoil; "
+            f"{store.shown}: is the database of another program (its tables: {what} ...), which MLflow would damage; "
             f"{_another(store)}"
         )
     _check_revision(store, revisions)
@@ -89,8 +89,8 @@ def _check_revision(store: Store, revisions: Sequence[str]) -> None:
         return
     if not revisions:
         raise TrackingError(
-            f"{store.shown}: its MLflow tables are half made (no schema version): a process was ended while it made "
-            f"them, or MLflow is older than 1.0; {_another(store)}"
+            f"{store.shown}: its MLflow tables are incomplete (no schema version): a process was killed while "
+            f"creating them, or MLflow is older than 1.0; {_another(store)}"
         )
     for revision in revisions:
         try:
@@ -103,14 +103,14 @@ def _check_revision(store: Store, revisions: Sequence[str]) -> None:
     backup = store.line("backup") if store.database else "pg_dump (or your database's own way)"
     raise TrackingError(
         f"{store.shown}: was written by an older MLflow (schema {', '.join(revisions)}). "
-        "Back it up, then bring it up to date:\n"
+        "Back it up, then upgrade it:\n"
         f"  {backup}\n"
         f"  {command_line('mlflow', 'db', 'upgrade')} {store.argument}{store.remark}"
     )
 
 
 def _another(store: Store) -> str:
-    """Where a store can be instead: a file that is not there yet, or a database of its own on the server."""
+    """Where a store can be instead: a new file, or a database of its own on the server."""
     if store.database is None:
         return "name an empty database of its own (--tracking-uri, mlflow.tracking_uri= or $MLFLOW_TRACKING_URI)."
     taken = store.database

@@ -9,13 +9,13 @@ from gemma_nli.tracking.store.mlflow_store import connect_existing, resolve_stor
 
 
 def use_store(tracking_uri: str | None = None) -> None:
-    """Point `mlflow` at our store, for this process: without that it makes a `mlflow.db` in the working folder.
+    """Point `mlflow` at our store, for this process: without this it creates a `mlflow.db` in the working folder.
 
     >>> gemma_nli.use_store()
     >>> mlflow.pyfunc.load_model("models:/gemma_nli_demo@candidate")
 
     Args:
-        tracking_uri: another store than the default one.
+        tracking_uri: a store other than the default one.
     Raises:
         TrackingError: no store there yet, or it cannot be reached.
     """

@@ -1,4 +1,4 @@
-"""Which MLflow store we talk to, where its artifacts lie, how long a call may take, and no password in any message."""
+"""Which MLflow store we use, where its artifacts are, how long a call may take, and no password in any message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gemma_nli.tracking.store.refusals import reason_of
 from gemma_nli.tracking.store.uri_kinds import DATABASES, check_scheme, file_store_advice
 
 # Read by MLflow at call time. A dead server costs seconds, not the four minutes of MLflow's seven retries; a user's own
-# setting wins. Run URLs stay unprinted: they would carry the credentials of the tracking URI.
+# setting wins. Run URLs are not printed: they would contain the credentials of the tracking URI.
 BOUNDS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -64,9 +64,9 @@ ARTIFACT_URI = 200
 class Store:
     """A resolved MLflow store."""
 
-    uri: str  # as MLflow wants it, credentials included: never shown
+    uri: str  # as MLflow needs it, credentials included: never shown
     artifact_root: str | None  # for new experiments; None leaves it to the server
-    asked_location: str | None  # the user's mlflow.artifact_location, taken as it is
+    asked_location: str | None  # the user's mlflow.artifact_location, unchanged
 
     @property
     def shown(self) -> str:
@@ -83,21 +83,21 @@ class Store:
 
     @property
     def remark(self) -> str:
-        """What a line that talks to this store needs first, as a shell's comment; empty where that is nothing."""
+        """What a command for this store needs first, as a shell comment; empty if nothing."""
         if self.shown == self.uri or self._is_default:
             return ""
         return f"  # after: export MLFLOW_TRACKING_URI='{self.shown}', with the password in it"
 
     @property
     def _is_default(self) -> bool:
-        """Whether a command without --tracking-uri would take this store."""
+        """Whether a command without --tracking-uri would use this store."""
         try:
             return resolve_store(MlflowConfig()).uri == self.uri
         except TrackingError:
             return False
 
     def line(self, *words: object) -> str:
-        """`gemma-nli words` that asks this store, as it works in a shell."""
+        """`gemma-nli words` for this store, as it works in a shell."""
         named = not self._is_default and self.shown == self.uri
         return command_line("gemma-nli", *words, *(("--tracking-uri", self.uri) if named else ())) + self.remark
 
@@ -120,8 +120,8 @@ class Store:
         if room < len(folder):
             if room < 16:
                 raise TrackingError(
-                    f"{self.artifact_root}: too long a path for MLflow, whose runs have {ARTIFACT_URI} characters for "
-                    "their artifacts' place; set $GEMMA_NLI_HOME or mlflow.artifact_location to a shorter one."
+                    f"{self.artifact_root}: the path is too long for MLflow, which allows {ARTIFACT_URI} characters "
+                    "for a run's artifact address; set $GEMMA_NLI_HOME or mlflow.artifact_location to a shorter one."
                 )
             folder = f"{folder[: room - 9]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"
         return f"{self.artifact_root}/{folder}"
@@ -154,11 +154,12 @@ def resolve_store(config: MlflowConfig) -> Store:
 def connect(store: Store) -> MlflowClient:
     """A client whose store exists; call it within `talking`.
 
-    A fresh SQLite store is made under a lock, since two processes that create its tables at once spoil it, and beside
-    its place: MLflow makes tables step by step, and one killed in between would leave what it cannot open again.
+    A new SQLite store is created under a lock, since two processes that create its tables at once corrupt it, and under
+    a temporary name: MLflow creates tables step by step, and if killed in between would leave what it cannot open
+    again.
 
     Raises:
-        TrackingError: another program's database, or another MLflow's, or none; nothing is then written to it.
+        TrackingError: another program's database, another MLflow's, or not a database; nothing is then written to it.
     """
     with _opening(store):
         if store.is_server or check_database(store):
@@ -189,7 +190,7 @@ def _opening(store: Store) -> Iterator[None]:
 
 
 def _make(database: Path) -> None:
-    """MLflow's tables in a file of their own, which takes the empty one's place once it is whole."""
+    """MLflow's tables in a file of their own, which replaces the empty one once it is complete."""
     fresh = database.with_name(f".{database.name}.new")
     for left in database.parent.glob(f"{fresh.name}*"):  # of a process that was killed
         left.unlink()
@@ -198,15 +199,15 @@ def _make(database: Path) -> None:
 
 
 def connect_existing(store: Store) -> MlflowClient:
-    """A client of a store that is there: asking must not create one. Call it within `talking`."""
+    """A client of an existing store: asking must not create one. Call it within `talking`."""
     with _opening(store):
         if store.is_server or check_database(store):
             return _client(store)
-    raise TrackingError(f"{store.shown}: no MLflow store there yet; run a sweep, or name another tracking URI.")
+    raise TrackingError(f"{store.shown}: there is no MLflow store yet; run a sweep, or name another tracking URI.")
 
 
 def deleted_experiment(store: Store, experiment: Experiment) -> TrackingError:
-    """What to say of an experiment that lies in MLflow's bin."""
+    """The error for an experiment in MLflow's trash."""
     line = store.mlflow_line("experiments", "restore", "--experiment-id", experiment.experiment_id)
     return TrackingError(
         f"{store.shown}: experiment '{experiment.name}' was deleted; use another name, or restore it with:\n  {line}"
@@ -221,7 +222,7 @@ def _client(store: Store) -> MlflowClient:
 
 
 class _Bounds:
-    """How many callers hold the bounds now, and which variables they set."""
+    """How many callers hold the limits now, and which variables they set."""
 
     lock = threading.Lock()
     held = 0
@@ -232,10 +233,11 @@ class _Bounds:
 
 @contextmanager
 def bounded(artifact_root: str | None = None, seconds: int | None = None) -> Iterator[None]:
-    """Bounds every MLflow call inside; nests, and threads share it, since the environment is everyone's.
+    """Limits the time of every MLflow call inside; can be nested, and threads share it, since the environment is
+    shared.
 
     Args:
-        seconds: how long a server may take to answer, where the usual 10 are too few; the outermost caller decides.
+        seconds: how long a server may take to answer, if the usual 10 are too few; the outermost caller decides.
     """
     wanted = BOUNDS | ({"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)} if seconds else {})
     if artifact_root is not None:
@@ -245,7 +247,9 @@ def bounded(artifact_root: str | None = None, seconds: int | None = None) -> Ite
             _Bounds.ours = tuple(name for name in wanted if name not in os.environ)
             _Bounds.attempts = mlflow.store.db.utils.MAX_RETRY_COUNT
             _Bounds.level = _DATABASE_LOG.level
-            _DATABASE_LOG.setLevel(logging.CRITICAL)  # it logs each refusal with its stack; we say it in a sentence
+            _DATABASE_LOG.setLevel(
+                logging.CRITICAL
+            )  # it logs each refusal with its stack; we report it in one sentence
             os.environ.update({name: wanted[name] for name in _Bounds.ours})
             mlflow.store.db.utils.MAX_RETRY_COUNT = CONNECT_ATTEMPTS
         _Bounds.held += 1
@@ -263,7 +267,7 @@ def bounded(artifact_root: str | None = None, seconds: int | None = None) -> Ite
 
 @contextmanager
 def talking(store: Store, doing: str, seconds: int | None = None) -> Iterator[None]:
-    """Bounds the calls inside and turns what MLflow, a database or the network raises into a TrackingError.
+    """Limits the calls' time and turns what MLflow, a database or the network raises into a TrackingError.
 
     The cause is cut off: its text and its traceback would show the tracking URI with its password.
     """

@@ -1,4 +1,4 @@
-"""MLflow's pages, on loopback, over the store that our commands write to."""
+"""MLflow's web pages, on loopback, on the store that our commands write to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRIES = 50
 
 
 def serve_ui(port: int = 5000, host: str = LOOPBACK, tracking_uri: str | None = None) -> str:
-    """Become MLflow's server, which ends with Ctrl-C; for a store that is a server, only give its address.
+    """Become MLflow's server, stopped by Ctrl-C; for a store that is a server, only give its address.
 
     Raises:
         TrackingError: no store yet, no such host here, or the port is taken (with the next free one): also by a server
@@ -31,10 +31,10 @@ def serve_ui(port: int = 5000, host: str = LOOPBACK, tracking_uri: str | None = 
     with talking(store, "open"):
         connect_existing(store)
     claim = claim_port(port, host, store)
-    sys.stderr.write(f"MLflow: http://{host}:{port}  (store {store.shown}; Ctrl-C ends it)\n")
+    sys.stderr.write(f"MLflow: http://{host}:{port}  (store {store.shown}; stop with Ctrl-C)\n")
     sys.stderr.flush()
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    # The address may hold a password: it travels in the environment, not in the process list.
+    # The address may contain a password: it is passed in the environment, not in the process list.
     environment = {**os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment["PYTHONSAFEPATH"] = "1"  # MLflow starts others by -m: none imports a module of the working folder
     environment.pop("MLFLOW_TRACKING_URI", None)
@@ -48,11 +48,13 @@ def address_of(tracking_uri: str | None = None) -> str:
     """The store's address, as $MLFLOW_TRACKING_URI takes it.
 
     Raises:
-        TrackingError: it holds a password, which is printed nowhere.
+        TrackingError: it contains a password, which is never printed.
     """
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
     if store.shown != store.uri:
-        raise TrackingError(f"{store.shown}: holds a password, which is not printed; it stands where you named it.")
+        raise TrackingError(
+            f"{store.shown}: contains a password, which is not printed; use the address as you gave it."
+        )
     return store.uri
 
 
@@ -99,6 +101,8 @@ def _free(port: int, host: str) -> bool:
         if code == errno.EADDRINUSE:
             return False
         if code == errno.EACCES:
-            raise TrackingError(f"port {port}: this user may not listen there; name one above 1023: --port.") from None
-        raise TrackingError(f"--host: '{host}' is no address of this machine; 127.0.0.1 is, 0.0.0.0 is all.") from None
+            raise TrackingError(f"port {port}: this user may not listen there; use a --port above 1023.") from None
+        raise TrackingError(
+            f"--host: '{host}' is not an address of this machine; 127.0.0.1 is, and 0.0.0.0 means all."
+        ) from None
     return True

@@ -1,4 +1,4 @@
-"""Which kinds of address MLflow takes, and what to do about a folder of files, which it no longer takes."""
+"""Which kinds of address MLflow accepts, and what to do about a folder of files, which it no longer accepts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def check_scheme(scheme: str) -> None:
     if scheme in known or scheme in {point.name for point in entry_points(group="mlflow.tracking_store")}:
         return
     raise TrackingError(
-        f"mlflow.tracking_uri: '{mask_address(scheme)}:' is no kind of MLflow store; write "
+        f"mlflow.tracking_uri: '{mask_address(scheme)}:' is not a kind of MLflow store; write "
         "sqlite:///path/to/mlflow.db, postgresql://USER@HOST/DATABASE, or http://HOST:PORT."
     )
 
 
 def file_store_advice(uri: str) -> str:
-    """What to do about a `./mlruns`: two lines that keep its runs, where it has any."""
-    message = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer takes; "
+    """What to do about a `./mlruns`: two lines that keep its runs, if it has any."""
+    message = f"mlflow.tracking_uri: '{mask_address(uri)}' is a file store, which MLflow no longer accepts; "
     folder = expanded(unquote(uri.removeprefix("file://").removeprefix("file:"))).absolute()
     if not folder.is_dir():
         return message + "write sqlite:///path/to/mlflow.db, the address of a server, or leave it out."

@@ -1,7 +1,7 @@
 """`ExperimentTracker`: one run, logged as it goes, to MLflow, to Weights & Biases, or to both.
 
-What is trained from a journal (a sweep, `gemma-nli train`) is projected by `tracker.py`; what has no journal, as
-`gemma-nli train-simple` and a notebook of yours, is logged by this. Nothing is swallowed: a store away is an error.
+What has a journal (a sweep, `gemma-nli train`) is projected by `tracker.py`; what has none, such as `gemma-nli
+train-simple` and your own notebook, is logged by this. Nothing is swallowed: an unreachable store is an error.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 
 class ExperimentTracker:
-    """A run of an experiment. As a context manager it ends FINISHED, or FAILED where the block raises.
+    """A run of an experiment. As a context manager it ends FINISHED, or FAILED if the block raises.
 
-    Without `with`, `end()` closes it; a run that nobody closed ends with its process: FINISHED, or FAILED where an
+    Without `with`, `end()` closes it; a run that is never closed ends with its process: FINISHED, or FAILED if an
     exception ends that (KILLED for Ctrl-C). Only a process that is killed leaves a run RUNNING.
 
     >>> with ExperimentTracker("notebook") as tracker:
@@ -46,12 +46,12 @@ class ExperimentTracker:
     ...     tracker.log_metrics({"val_f1": 0.7}, step=1)
 
     Args:
-        experiment_name: MLflow experiment; made where it is not there yet.
+        experiment_name: MLflow experiment; created if it does not exist.
         use_mlflow: record in MLflow.
         use_wandb: record in Weights & Biases; needs the extra `wandb` (WANDB_MODE=offline needs no account).
-        wandb_project: else the experiment's name.
+        wandb_project: by default the experiment's name.
         tracking_uri: MLflow store, if not the default one.
-        run_name: what the run is called.
+        run_name: the run's name.
     Raises:
         TrackingError: MLflow or W&B cannot be reached or is not installed. With both off every call does nothing.
     """
@@ -72,7 +72,7 @@ class ExperimentTracker:
         self._known: KnownRun | None = None
         self._wandb: Any = None
         if self._mlflow is not None:
-            _ = self._mlflow.experiment_id  # a store that is away is told before W&B begins a run
+            _ = self._mlflow.experiment_id  # an unreachable store is reported before W&B starts a run
         try:
             if use_wandb:
                 self._wandb = _open_wandb(wandb_project or experiment_name, run_name)
@@ -86,7 +86,7 @@ class ExperimentTracker:
         atexit.register(self._end_at_exit)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Settings by their dotted names; one logged before with another value becomes a tag `changed/NAME`."""
+        """Settings by their dotted names; one already logged with another value becomes a tag `changed/NAME`."""
         self._send(params=params)
         if self._wandb is not None:
             self._wandb.config.update(_masked(params), allow_val_change=True)
@@ -102,7 +102,7 @@ class ExperimentTracker:
         """Your own tags; `note` is what MLflow shows as the run's description.
 
         Raises:
-            TrackingError: a name that MLflow or this package uses itself.
+            TrackingError: a name that MLflow or this package reserves.
         """
         try:
             own = user_tags(checked_tags({name: str(value) for name, value in tags.items()}))
@@ -180,7 +180,7 @@ class ExperimentTracker:
             self._wandb.finish(exit_code=0 if state == "finished" else 1)
 
     def discard(self) -> None:
-        """Delete the run from MLflow: what it was opened for never began. W&B's run is closed as failed."""
+        """Delete the run from MLflow: what it was opened for never started. W&B's run is closed as failed."""
         known, self._known = self._known, None
         if self._mlflow is not None and known is not None:
             with talking(self._mlflow.store, "delete the run"):
@@ -190,14 +190,16 @@ class ExperimentTracker:
             self._wandb.finish(exit_code=1)
 
     def _give_up(self) -> None:
-        """After an error while the run was opened: leave none RUNNING, and let that error be the one that is told."""
+        """After an error while the run was opened: leave none RUNNING, and report that first error."""
         try:
             self.end("failed")
         except TrackingError as error:
             log.warning("%s", error)
 
     def _end_at_exit(self) -> None:
-        """The process ends and nobody closed the run: failed or killed where an exception ends it, else finished."""
+        """The process ends without the run having been closed: failed or killed if an exception ends it, else
+        finished.
+        """
         last = getattr(sys, "last_value", None)
         state = "finished" if last is None else "failed" if isinstance(last, Exception) else "killed"
         try:
@@ -216,7 +218,7 @@ class ExperimentTracker:
     def _open(self, tracker: MlflowTracker, name: str | None) -> KnownRun:
         experiment = tracker.experiment_id
         with talking(tracker.store, "open a run"):
-            tags = {**TASK, KIND: "single", STATE: "running"}  # no trial: it has no folds to be ranked by
+            tags = {**TASK, KIND: "single", STATE: "running"}  # not a trial: it has no folds to be ranked by
             run = tracker.client.create_run(experiment, tags=tags, run_name=mask_credentials(name) if name else None)
             return KnownRun.of(run, detailed=True)
 

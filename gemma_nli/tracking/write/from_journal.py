@@ -1,4 +1,4 @@
-"""From a trial's journal to what MLflow shall show of it: names, steps and times come from the record alone."""
+"""From a trial's journal to what MLflow should show: names, steps and times come from the record alone."""
 
 from __future__ import annotations
 
@@ -126,19 +126,19 @@ def dataset_of(config: RunConfig, corpus: Corpus, pairs: PairTable) -> DatasetFa
 
 
 def user_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """`note` is what MLflow shows as the run's description; every other name is a tag as it stands."""
+    """`note` is what MLflow shows as the run's description; every other name is a tag as it is."""
     return {"mlflow.note.content" if name == "note" else name: str(value) for name, value in tags.items()}
 
 
 def _fold_end(metric: str, record: TrialRecord) -> int | None:
-    """The time a fold's summary is of, so that it stays the same when the trial goes on."""
+    """The time of a fold's summary, so that it stays the same when the trial continues."""
     if not metric.startswith("cv_summary/fold_"):
         return None
     return record.fold_ms[int(metric.removeprefix("cv_summary/fold_").split("_")[0])]
 
 
 def artifacts_of(record: TrialRecord, corpus: Corpus, pairs: PairTable, shared: Path) -> dict[str, Path | bytes]:
-    """The guide's artifacts; those of folds once they are there, the aggregates once the trial has ended."""
+    """The guide's artifacts; those of folds once they exist, the aggregates once the trial has ended."""
     artifacts: dict[str, Path | bytes] = {
         "config.yaml": config_yaml(record.config).encode(),
         "nli_pairs.csv": _pairs_file(record.config, corpus, pairs, shared),
@@ -225,7 +225,9 @@ def _plain(value: Any) -> Any:
 
 
 def _pairs_file(config: RunConfig, corpus: Corpus, pairs: PairTable, shared: Path) -> Path:
-    """All pairs a trial of this ratio uses: ids, label, source, fold; texts only where `data.log_text` allows it."""
+    """All pairs that a trial with this ratio uses: ids, label, source, fold; texts only if `data.log_text` allows
+    it.
+    """
     ratio, with_text = config.data.negative_ratio, config.data.log_text
     path = shared / f"nli_pairs_{ratio:g}{'_text' if with_text else ''}.csv"
     if not path.exists():

@@ -1,8 +1,9 @@
-"""Deliveries to MLflow off the sweep's path: one thread, retries while the store is away, a list on disk of what waits.
+"""Deliveries to MLflow off the sweep's path: one thread, retries while the store is unreachable, a list on disk of what
+is waiting.
 
 The list holds keys only, since everything else is rebuilt from the journals. Its file is append-only JSON lines
-(`{"key": ..., "waits": true}`); the last line of a key wins, a torn line is ignored, and the file is gone when nothing
-waits.
+(`{"key": ..., "waits": true}`); the last line of a key wins, a torn line is ignored, and the file is deleted when
+nothing is waiting.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PENDING_FILE = "pending.jsonl"
 
 
 def undelivered(pending_file: Path) -> list[str]:
-    """Keys that still wait for `gemma-nli flush`, in the order in which they came."""
+    """Keys that are still waiting for `gemma-nli flush`, in the order in which they came."""
     waiting: dict[str, None] = {}
     try:
         lines = pending_file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -43,7 +44,7 @@ class Outbox:
     """Delivers jobs in the background; nothing here raises into the caller.
 
     A job is a key and a callable that builds a projection and sends it. A newer job of a key replaces a waiting one.
-    A failed job goes behind the others and all wait: 1 second, then twice as long each time, up to a longest wait.
+    A failed job goes behind the others and all wait: 1 second, then twice as long each time, up to a maximum.
     """
 
     def __init__(self, pending_file: Path, first_wait_seconds: float = 1.0, longest_wait_seconds: float = 60.0) -> None:
@@ -70,12 +71,12 @@ class Outbox:
 
     @property
     def pending(self) -> int:
-        """Jobs not delivered yet, the one under way included."""
+        """Jobs not delivered yet, including the one in progress."""
         with self._changed:
             return len(self._jobs)
 
     def drain(self, timeout_seconds: float) -> bool:
-        """Waits until all is delivered, trying at once whatever the back-off says; False when time runs out."""
+        """Waits until everything is delivered, trying at once regardless of the back-off; False when time runs out."""
         deadline = time.monotonic() + timeout_seconds
         with self._changed:
             self._wait_until, self._wait = 0.0, self._first_wait
@@ -144,12 +145,12 @@ class Outbox:
                 with self._file.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps({"key": key, "waits": waits}) + "\n")
         except OSError as error:
-            self.last_error = f"{self._file}: cannot note what waits: {error}"
+            self.last_error = f"{self._file}: cannot record what is waiting: {error}"
             return
         (self._on_disk.add if waits else self._on_disk.discard)(key)
 
     def _take_over(self) -> None:
-        """Starts from what an earlier process left: those keys wait until somebody submits them again."""
+        """Starts from what an earlier process left: those keys wait until they are submitted again."""
         try:
             keys = undelivered(self._file)
             self._on_disk = set(keys)

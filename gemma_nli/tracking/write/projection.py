@@ -1,4 +1,4 @@
-"""What a sweep and a trial look like in MLflow, and how that is cut to MLflow's limits. Free of mlflow itself.
+"""What a sweep and a trial look like in MLflow, and how that is shortened to MLflow's limits. Does not import mlflow.
 
 A projection is made from journals and can be made again at any time; equal journals give equal projections, to the
 timestamps, so that delivering one twice changes nothing.
@@ -29,7 +29,7 @@ PARENT = "mlflow.parentRunId"
 ERROR = "gemma_nli.error"
 INFINITE = "gemma_nli.infinite_metrics"
 CUT = "... [cut]"
-CHANGED = "changed/"  # a param that was logged with another value before: MLflow keeps the first, this tag has the last
+CHANGED = "changed/"  # a param that was logged before with another value: MLflow keeps the first, this tag has the last
 
 STATUS = {"queued": "SCHEDULED", "running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 STATUS |= {"killed": "KILLED", "stopped": "KILLED"}
@@ -44,7 +44,7 @@ class MetricPoint:
     name: str
     value: float
     step: int = 0
-    timestamp_ms: int = 0  # from the journal, never from the clock: (name, step) must come out the same each time
+    timestamp_ms: int = 0  # from the journal, never from the clock: (name, step) must be the same each time
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DatasetFacts:
     """The corpus as MLflow's dataset input shows it; no text of it."""
 
     name: str
-    fingerprint: str  # the whole of it; MLflow's digest takes 36 characters of it
+    fingerprint: str  # all of it; MLflow's digest has 36 characters of it
     source: str  # the folder
     profile: Mapping[str, Any]
 
@@ -76,10 +76,10 @@ class TrialProjection:
     ended_ms: int | None = None
     error: str | None = None  # traceback or message of a failed trial
     dataset: DatasetFacts | None = None
-    named: bool = False  # whether run_name is the user's choice, which a run that is there already takes over
+    named: bool = False  # whether run_name is the user's choice, which an existing run takes over
 
     def digest(self) -> str:
-        """Of everything the run shall show; files enter by size and time of change."""
+        """Digest of everything the run should show; files count by size and modification time."""
         content = {
             "params": {k: param_text(v) for k, v in self.params.items()},
             "metrics": sorted((p.name, p.step, repr(p.value), p.timestamp_ms) for p in self.metrics),
@@ -114,7 +114,7 @@ def artifact_signature(source: Path | bytes) -> str:
 def safe_name(name: str) -> str:
     """The name MLflow takes for a metric, param or tag: `acc@5` is `acc_5`, `a//../b` is `a/_/b`.
 
-    Names that MLflow takes stay as they are. A name past 250 characters keeps its head and a hash of the whole.
+    Names that MLflow takes stay as they are. A name over 250 characters keeps its beginning and a hash of all of it.
     """
     legal = re.sub(r"[^/\w.\- :]", "_", name)
     parts = [part if part.strip(".") else "_" * len(part) for part in legal.split("/") if part]
@@ -128,7 +128,9 @@ def _short(name: str) -> str:
 
 
 def safe_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name's MLflow name; a changed one that falls on another's gets a hash, so that no two numbers are mixed."""
+    """Each name's MLflow name; a changed one that collides with another gets a hash, so that no two numbers are
+    mixed.
+    """
     unique = list(dict.fromkeys(names))
     owners: dict[str, str] = {name: name for name in unique if safe_name(name) == name}
     for name in sorted(unique):
@@ -139,10 +141,10 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def metric_rows(points: Iterable[MetricPoint]) -> tuple[list[MetricPoint], str]:
-    """Points as MLflow shall store them, one a (name, step), and the value of the tag that names infinite ones.
+    """Points as MLflow should store them, one per (name, step), and the value of the tag that names infinite ones.
 
-    NaN stays NaN: MLflow stores it, sorts it last and never lets a filter match it. An infinity MLflow would store as
-    1.797e308, a number that nobody measured, so it becomes NaN and is named in the tag.
+    NaN stays NaN: MLflow stores it, sorts it last and never lets a filter match it. MLflow would store an infinity as
+    1.797e308, a number that was never measured, so it becomes NaN and is named in the tag.
     """
     points = list(points)
     names = safe_names(point.name for point in points)
@@ -179,7 +181,9 @@ class Batch:
 
 
 def batches(params: Mapping[str, str], metrics: Sequence[MetricPoint], tags: Mapping[str, str]) -> Iterator[Batch]:
-    """Batches within MLflow's limits, one for a usual trial; tags come last: a `delivered` tag never runs ahead."""
+    """Batches within MLflow's limits, one for a typical trial; tags come last, so a `delivered` tag never comes too
+    early.
+    """
     batch, room = Batch(), MAX_BATCH_BYTES
     items: list[tuple[str, str | MetricPoint, str, int]] = [
         *(("params", k, v, len((k + v).encode())) for k, v in params.items()),

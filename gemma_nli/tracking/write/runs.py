@@ -19,19 +19,19 @@ from gemma_nli.base.masking import mask_address, mask_credentials
 from gemma_nli.tracking.write import projection as shape
 from gemma_nli.tracking.write.projection import CREATED, DELIVERED, PARENT, TRIAL_KEY, DatasetFacts, MetricPoint
 
-PAGE = 200  # runs a search call: a page of 1,000 full runs is tens of megabytes and outlasts a short timeout
+PAGE = 200  # runs per search call: a page of 1,000 full runs is tens of megabytes and exceeds a short timeout
 ALIVE = ("SCHEDULED", "RUNNING")
 
 
 @dataclass
 class KnownRun:
-    """What this process knows of a run, so that only news is sent."""
+    """What this process knows of a run, so that only changes are sent."""
 
     run_id: str
     status: str
     end_ms: int | None = None
     delivered: str = ""
-    parent: str = ""  # the run that it stands under in MLflow's pages
+    parent: str = ""  # its parent run in MLflow's pages
     detailed: bool = False  # whether the fields below hold what the store has
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class KnownRun:
         self.detailed = False
 
     def disagrees(self, point: MetricPoint) -> bool:
-        """Whether the store holds another number where the journal has `point`.
+        """Whether the store has a different number where the journal has `point`.
 
         MLflow cannot take a number back: adding ours would leave two for one (metric, step).
         """
@@ -99,7 +99,9 @@ def search(
 
 
 def keep_earliest(client: MlflowClient, runs: Sequence[Run]) -> Run | None:
-    """The first created of runs that stand for one thing; the others are deleted. Every process picks the same one."""
+    """The first created of several runs for the same thing; the others are deleted. Every process picks the same
+    one.
+    """
     if not runs:
         return None
     first, *others = sorted(runs, key=_age)
@@ -114,7 +116,7 @@ def _age(run: Run) -> tuple[int, str]:
 
 
 def unique_trials(client: MlflowClient, runs: Iterator[Run]) -> dict[str, KnownRun]:
-    """Trial key to its one run, twins deleted."""
+    """Trial key to its one run, duplicates deleted."""
     by_key: dict[str, list[Run]] = {}
     known: dict[str, KnownRun] = {}
     for run in runs:
@@ -158,7 +160,7 @@ def log_changes(
 
 
 def log_dataset(client: MlflowClient, run: KnownRun, facts: DatasetFacts | None) -> None:
-    """The corpus as the run's dataset input, once; its digest is the fingerprint cut to MLflow's length."""
+    """The corpus as the run's dataset input, once; its digest is the fingerprint shortened to MLflow's length."""
     if facts is None or (facts.name, facts.digest) in run.datasets:
         return
     source = json.dumps({"uri": mask_address(facts.source), "fingerprint": facts.fingerprint})

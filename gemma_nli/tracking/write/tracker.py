@@ -38,7 +38,7 @@ _REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE
 class MlflowTracker:
     """The only writer to MLflow. Connects on first use; safe to call from several threads.
 
-    Every call is idempotent and bounded in time, and raises TrackingError where the store is away or refuses.
+    Every call is idempotent and bounded in time, and raises TrackingError if the store is unreachable or refuses.
     """
 
     def __init__(self, config: MlflowConfig, experiment: str) -> None:
@@ -48,7 +48,7 @@ class MlflowTracker:
         self._connected: tuple[MlflowClient, str] | None = None
         self._sweep_ids: dict[str, str] = {}  # sweep run -> sweep id
         self._trials: dict[str, dict[str, KnownRun]] = {}  # sweep id -> trial key -> its run
-        self._unsure: set[tuple[str, str]] = set()  # trials whose run may exist without our knowing
+        self._unsure: set[tuple[str, str]] = set()  # trials whose run may exist without our knowledge
 
     # --- sweeps
 
@@ -80,12 +80,12 @@ class MlflowTracker:
         artifacts: Mapping[str, Path | bytes] | None = None,
         ended_ms: int | None = None,
     ) -> None:
-        """Closes the sweep's run, twins of its trials' runs removed.
+        """Closes the sweep's run, duplicates of its trials' runs removed.
 
         A sweep may end several times (resumed, extended): a metric that has changed goes to its next step.
 
         Args:
-            status: `finished`, `failed` or `killed`, or MLflow's own word for it.
+            status: `finished`, `failed` or `killed`, or MLflow's own name for it.
         """
         ended = ended_ms or now_ms()
         with self._talking("close the sweep's run"):
@@ -102,7 +102,7 @@ class MlflowTracker:
             self._client.set_terminated(run_id, STATUS.get(status, status), ended)
 
     def known_trials(self, sweep_run_id: str | None) -> dict[str, tuple[str, str]]:
-        """Trial key to (run id, status) of the sweep's trial runs; twins are deleted, orphans put under it."""
+        """Trial key to (run id, status) of the sweep's trial runs; duplicates are deleted, orphans put under it."""
         with self._talking("list the sweep's trials"):
             sweep_id = self._sweep_id(sweep_run_id)
             runs = search(self._client, self._experiment_id, tags_filter(_of_sweep(sweep_id)))
@@ -166,7 +166,7 @@ class MlflowTracker:
             self._unsure.add((sweep_id, trial.key))  # until the answer is here: it may get lost
             tags = {**tag_texts(_trial_tags(trial)), **TASK, **identity, **_parent(sweep_run_id)}
             self._create(trial.run_name, trial.started_ms or None, tags)
-            run = self._find(identity)  # a retried request or a second writer may have made a twin
+            run = self._find(identity)  # a retried request or a second writer may have made a duplicate
             assert run is not None
         self._unsure.discard((sweep_id, trial.key))
         trials[trial.key] = KnownRun.of(run, detailed=True)
@@ -187,7 +187,7 @@ class MlflowTracker:
             self._client.update_run(run.run_id, name=mask_credentials(trial.run_name))
         unsent = [point for point in rows if (point.name, point.step) not in run.sent]
         tags = {**_trial_tags(trial), **_parent(sweep_run_id)}
-        if status not in ALIVE:  # a trial that goes on has more to show soon: a write of this tag each time is saved
+        if status not in ALIVE:  # a running trial has more to show soon: this saves writing the tag each time
             tags[shape.DELIVERED] = digest
         if infinite:
             tags[shape.INFINITE] = infinite
@@ -267,7 +267,7 @@ class MlflowTracker:
         if sweep_run_id not in self._sweep_ids:
             tags = self._client.get_run(sweep_run_id).data.tags
             if shape.SWEEP_ID not in tags:
-                raise TrackingError(f"{self.store.shown}: run '{sweep_run_id}' is no sweep of gemma-nli.")
+                raise TrackingError(f"{self.store.shown}: run '{sweep_run_id}' is not a sweep of gemma-nli.")
             self._sweep_ids[sweep_run_id] = tags[shape.SWEEP_ID]
         return self._sweep_ids[sweep_run_id]
 

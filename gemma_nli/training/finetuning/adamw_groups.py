@@ -1,4 +1,4 @@
-"""AdamW for a classifier whose encoder is trained: which weights decay, and at which rate each part learns."""
+"""AdamW for a classifier whose encoder is trained: which weights decay, and each part's learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FUSED = ("cuda", "cpu", "mps")
 
 
 class ScheduledAdamW:
-    """torch's AdamW, fused where there is such a kernel, in groups: encoder and head, each decayed and not.
+    """torch's AdamW, fused if there is such a kernel, in groups: encoder and head, each with and without decay.
 
     Biases and norms do not decay. The encoder learns at `encoder_learning_rate`, by default the head's rate; both
     follow one schedule over `total_steps`.
@@ -39,7 +39,7 @@ class ScheduledAdamW:
         )
 
     def set_rates(self, step: int) -> None:
-        """The rates of the step to come, counted from 0; past the last one they stay."""
+        """The learning rates of the next step, counted from 0; after the last step they stay."""
         factor = self.factors[min(step, len(self.factors) - 1)]
         for group, peak in zip(self.adamw.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
@@ -49,5 +49,5 @@ class ScheduledAdamW:
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay pulls at a classifier's parameter: not at biases, nor at the encoder's norms (vectors)."""
+    """Whether weight decay applies to a classifier's parameter: not to biases, nor to the encoder's norms (vectors)."""
     return "bias" not in name and not (name.startswith("encoder.") and parameter.ndim < 2)

@@ -1,7 +1,7 @@
-"""What the folds of a trial share in this process: the encoder with its first weights, and the pairs' token ids.
+"""What the folds of a trial share in this process: the encoder with its initial weights, and the pairs' token ids.
 
-An encoder is read from disk and its pairs are tokenised once a trial (and once for several trials in a row that train
-the same encoder on the same pairs). Each fold begins with the same first weights.
+An encoder is read from disk and its pairs are tokenised once per trial (and once for several trials in a row that train
+the same encoder on the same pairs). Each fold starts from the same initial weights.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class SharedEncoder:
     fresh: bool = True
 
     def classifier(self, config: RunConfig, fold: int) -> PairClassifier:
-        """The classifier that a fold begins with: the encoder's first weights, pooling and head drawn for the fold."""
+        """The classifier that a fold starts with: the encoder's initial weights, pooling and head drawn for the
+        fold.
+        """
         if not self.fresh:
             if self.first_weights is not None:
                 load_trainable_state(self.encoder, self.first_weights)
@@ -80,7 +82,7 @@ def shared_encoder(config: RunConfig) -> SharedEncoder:
 
 
 def release_shared_encoder() -> None:
-    """Let go of the encoder: its memory is free as soon as nobody else holds it."""
+    """Release the encoder: its memory is freed as soon as nothing else holds it."""
     global _shared
     _shared = None
 
@@ -110,14 +112,14 @@ def _prepared_encoder(config: RunConfig) -> Encoder:
     """An encoder as the settings train it; adapters start from the seed alone, the same for each fold."""
     encoder = trainable_encoder(load_encoder(config.model, config.device), config.model, config.training.seed)
     if config.device.gradient_checkpointing:
-        if encoder.manner.put_back:  # what a pass leaves in the model is undone before the backward pass
+        if encoder.manner.put_back:  # a pass's changes to the model are undone before the backward pass
             raise TrainingError(
-                f"device.gradient_checkpointing: {config.model.name} computes otherwise after some texts, so a pass "
+                f"device.gradient_checkpointing: {config.model.name} computes differently after some texts, so a pass "
                 "cannot be repeated; set it to false and raise training.gradient_accumulation instead."
             )
         try:
             encoder.model.activation_checkpointing_enable({"use_reentrant": False})
-            encoder.model.disable_input_require_grads()  # else frozen lower layers are differentiated, too
+            encoder.model.disable_input_require_grads()  # otherwise frozen lower layers would be differentiated too
         except (ValueError, AttributeError):
             raise TrainingError(
                 f"device.gradient_checkpointing: {config.model.name} does not support it; set it to false and raise "
@@ -129,9 +131,9 @@ def _prepared_encoder(config: RunConfig) -> Encoder:
 
 
 def _first_weights(encoder: Encoder) -> dict[str, Tensor] | None:
-    """A copy of what will be trained; None where the machine's memory is too short for it (then: read again)."""
+    """A copy of what will be trained; None if the machine has too little memory for it (then it is read again)."""
     size = sum(p.numel() * p.element_size() for p in encoder.parameters() if p.requires_grad)
-    if 2 * size > psutil.virtual_memory().available:  # a fold's best weights need as much again
+    if 2 * size > psutil.virtual_memory().available:  # a fold's best weights need the same amount again
         log.info("too little memory for a copy of the encoder's first weights; each fold reads them from disk")
         return None
     return trainable_state(encoder)

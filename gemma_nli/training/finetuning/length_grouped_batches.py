@@ -1,4 +1,6 @@
-"""Shuffled batches of rows of like length: drawn anew each epoch, with little padding, the same for the same seed."""
+"""Shuffled batches of rows of similar length: drawn again each epoch, with little padding, the same for the same
+seed.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ class LengthGroupedBatches:
     """A fold's rows in a new order each epoch; they depend on (seed, fold), the rows and their lengths alone.
 
     The shuffled rows are cut into groups of 16 batches, sorted by length inside a group, and the batches shuffled
-    again: chance mixes pairs, and a batch's rows differ little in length. Each row comes once an epoch; one batch
-    may be short. A batch's rows stand longest first, so that its micro-batches are of like length, too.
+    again: chance mixes pairs, and a batch's rows differ little in length. Each row comes once per epoch; one batch
+    may be short. A batch's rows are ordered longest first, so that its micro-batches have similar lengths too.
     """
 
     def __init__(self, rows: Rows, lengths: Rows, batch_size: int, seed: int, fold: int) -> None:

@@ -28,7 +28,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CU
 
 @dataclass
 class MicroBatchWarning:
-    """What has been said about memory; the folds of a trial share one, so that each size is told once."""
+    """What has been logged about memory; the folds of a trial share one, so that each size is logged once."""
 
     smallest: int | None = None
 
@@ -36,8 +36,8 @@ class MicroBatchWarning:
         if self.smallest is None or micro < self.smallest:
             self.smallest = micro
             log.warning(
-                "out of memory: going on with %d pairs at a time; training.batch_size stays %d by accumulation. "
-                "Set training.gradient_accumulation=%d to start so.",
+                "out of memory: continuing with %d pairs at a time; training.batch_size stays %d by accumulation. Set "
+                "training.gradient_accumulation=%d to start that way.",
                 micro,
                 batch_size,
                 -(-batch_size // micro),
@@ -45,11 +45,11 @@ class MicroBatchWarning:
 
 
 class Steps:
-    """Trains a classifier, in place, a batch at a time.
+    """Trains a classifier, in place, one batch at a time.
 
     The gradient is that of the mean loss over the whole batch, however it is cut: each micro-batch's losses are summed
-    and divided by the batch's rows. Dropout is drawn from (seed, fold, step), so a step that is done again in smaller
-    parts is the step that these parts would have made at once.
+    and divided by the batch's rows. Dropout is drawn from (seed, fold, step), so a step repeated in smaller parts
+    gives the same result as starting with these parts.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Steps:
         return loss
 
     def _gradients(self, rows_B: Rows) -> Tensor | None:
-        """The batch's mean loss, its gradients in place; None where memory did not suffice."""
+        """The batch's mean loss, its gradients in place; None if memory ran out."""
         self.classifier.train()
         self.optimizer.forget_gradients()
         torch.manual_seed(_step_seed(self.training.seed, self.fold, self.taken))
@@ -108,7 +108,7 @@ class Steps:
                 if not is_out_of_memory(error):
                     raise
                 short = True
-            if short:  # outside of `except`, whose traceback holds the forward pass and its memory
+            if short:  # outside `except`, whose traceback holds the forward pass and its memory
                 self.optimizer.forget_gradients()
                 free_memory(self.device)
                 return None
@@ -153,7 +153,7 @@ def free_memory(device: torch.device) -> None:
 
 
 def one_pair_too_many(config: RunConfig, tokens: int, device: torch.device) -> str:
-    """What to change where one pair does not fit: only what is not set so already."""
+    """What to change if one pair does not fit: only what is not already set."""
     ways = [f"lower model.max_length ({config.model.max_length})"]
     if not config.device.gradient_checkpointing:
         ways.append("set device.gradient_checkpointing=true")

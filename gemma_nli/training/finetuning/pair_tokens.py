@@ -1,4 +1,4 @@
-"""Token ids of a trial's pairs, made once for all folds and epochs, and a classifier's logits of them.
+"""Token ids of a trial's pairs, computed once for all folds and epochs, and a classifier's logits for them.
 
 Shapes: B rows of a batch, R rows asked for, U different texts, T tokens, H hidden, N rows of the PairTable.
 """
@@ -25,7 +25,7 @@ from gemma_nli.training.trial_texts import trial_texts
 
 @dataclass(frozen=True, eq=False)
 class PairTokens:
-    """`sides` say where each row of the PairTable stands in `tokens`: its pair, or its post and its criterion."""
+    """`sides` say where each row of the PairTable is in `tokens`: its pair, or its post and its criterion."""
 
     tokens: Tokens
     sides: tuple[Rows, ...]
@@ -35,7 +35,7 @@ class PairTokens:
         return np.asarray(self.tokens.lengths[self.sides[0][rows]])
 
     def logits(self, classifier: PairClassifier, rows_B: Rows) -> Tensor:
-        """logit_B of one batch, with gradients; a text that several pairs of it share is encoded once."""
+        """logit_B of one batch, with gradients; a text that several of its pairs share is encoded once."""
         if len(self.sides) == 1:
             logit_B: Tensor = classifier(classifier.encoder.collate(self.tokens, self.sides[0][rows_B]))
             return logit_B
@@ -48,7 +48,7 @@ class PairTokens:
         return F.embedding(torch.from_numpy(which_B).to(x_UH.device), x_UH)  # its gradient adds in one fixed order
 
     def evaluate(self, classifier: PairClassifier, rows_R: Rows, batch_tokens: int) -> NDArray[np.float32]:
-        """(R,) logits in the order of the rows, computed in batches of like length, without gradients."""
+        """(R,) logits in the order of the rows, computed in batches of similar length, without gradients."""
         if not len(rows_R):
             return np.zeros(0, dtype=np.float32)
         if len(self.sides) == 1:
@@ -65,6 +65,6 @@ def _on_cpu(logits: Tensor) -> NDArray[np.float32]:
 
 
 def tokenize_pairs(encoder: Encoder, model: ModelConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
-    """Tokens of these rows; asking for others later is a mistake (their place is -1)."""
+    """Tokens of these rows; others must not be requested later (their place is -1)."""
     texts = trial_texts(model, corpus, pairs, rows)
     return PairTokens(encoder.tokenize(texts.premises, texts.hypotheses), texts.sides)

@@ -1,4 +1,4 @@
-"""One fold whose encoder is trained for real: all of it, its last layers, or adapters.
+"""One fold whose encoder is trained: all of it, its last layers, or adapters.
 
 Shapes: E epochs, V rows of an evaluation set.
 """
@@ -33,7 +33,7 @@ from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_f
 from gemma_nli.training.metrics import curves
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
-_LOOK_EVERY = 32  # steps between two looks at the loss; a look waits for the GPU
+_LOOK_EVERY = 32  # steps between two checks of the loss; a check waits for the GPU
 
 
 def train_fold(
@@ -43,10 +43,10 @@ def train_fold(
     fold: int,
     on_epoch: Callable[[int, Mapping[str, float]], None],
 ) -> FoldResult:
-    """Train and measure one fold; the same settings give the same numbers, whichever folds ran before it.
+    """Train and measure one fold; the same settings give the same numbers, whatever folds ran before it.
 
     Args:
-        on_epoch: told each epoch (counted from 1) and its metrics, by the names of the result's history.
+        on_epoch: called with each epoch (counted from 1) and its metrics, named as in the result's history.
     Returns:
         Its `state` is what was trained (pooling, head, adapters or encoder) at the selected epoch, on the CPU. A fold
         whose loss became NaN or inf has status `diverged` and no state.
@@ -79,13 +79,13 @@ def fit_all(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows, epo
         TrainingError: its loss became NaN or inf, or one pair does not fit the device's memory.
     """
     run = _Run(config, corpus, pairs, rows, 0)
-    release_shared_encoder()  # the encoder goes out with the classifier: no later fold may train it on
+    release_shared_encoder()  # the encoder leaves with the classifier: no later fold may train it further
     with run.own_randomness():
         for epoch in range(1, epochs + 1):
             loss = run.epoch()
             if not (np.isfinite(loss) and all(bool(p.isfinite().all()) for p in run.steps.optimizer.parameters)):
                 raise TrainingError(
-                    f"the loss was no number in epoch {epoch} of the refit; lower training.learning_rate."
+                    f"the loss became NaN or infinite in epoch {epoch} of the refit; lower training.learning_rate."
                 )
     run.steps.optimizer.forget_gradients()
     return run.steps.classifier.eval()
@@ -108,7 +108,7 @@ class _Run:
         self.batch_tokens = config.features.batch_tokens
 
     def epoch(self) -> float:
-        """One pass over the rows; the mean of its batches' losses, or a number that is none as soon as one is."""
+        """One pass over the rows; the mean of its batches' losses, or NaN or inf as soon as one is."""
         total = torch.zeros((), dtype=torch.float64, device=self.steps.device)
         for number, rows_B in enumerate(self.batches.epoch(), start=1):
             total += self.steps.descend(rows_B)
@@ -118,7 +118,7 @@ class _Run:
 
     @torch.inference_mode()
     def logits(self, rows: Rows) -> NDArray[np.float32]:
-        """(V,) logits of rows, in fewer tokens at a time where memory is short; raises TrainingError at one pair."""
+        """(V,) logits of rows, in fewer tokens at a time if memory is short; raises TrainingError at one pair."""
         classifier = self.steps.classifier.eval()
         longest = int(self.tokens.lengths(rows).max(initial=1))
         while True:
@@ -144,7 +144,7 @@ class _Run:
 
     @contextmanager
     def own_randomness(self) -> Iterator[None]:
-        """Dropout draws from torch's own generators: give them back as they were found."""
+        """Dropout draws from torch's global generators: restore them as they were."""
         device = self.steps.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
@@ -152,7 +152,9 @@ class _Run:
 
 @dataclass
 class _EpochRecord:
-    """What each epoch of a fold gave, its best epoch so far, and the weights of the one that would be selected now."""
+    """The results of each epoch of a fold, its best epoch so far, and the weights of the one that would be selected
+    now.
+    """
 
     config: RunConfig
     pairs: PairTable
@@ -166,7 +168,7 @@ class _EpochRecord:
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def epoch(self, epoch: int, run: _Run) -> dict[str, float] | None:
-        """Train and measure one epoch; None, and the fold has diverged, where a loss or logit is no number."""
+        """Train and measure one epoch; None, and the fold has diverged, if a loss or logit is NaN or infinite."""
         loss = run.epoch()
         if not np.isfinite(loss):
             self.status = DIVERGED

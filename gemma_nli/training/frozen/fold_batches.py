@@ -1,6 +1,7 @@
-"""Which pairs a fold sees at which step, and its dropout: drawn from the fold's own seed, whoever trains beside it.
+"""Which pairs a fold sees at which step, and its dropout: drawn from the fold's own seed, whatever folds train beside
+it.
 
-Shapes: K folds, S steps, B rows a batch, W width at a dropout site.
+Shapes: K folds, S steps, B rows per batch, W width at a dropout site.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ _DROPOUT_BYTES = 1 << 20  # random bits drawn at a time: few calls, and they sta
 
 
 class FoldBatches:
-    """Shuffled batches of K folds of unequal length, as dense (S, K, B) tensors an epoch.
+    """Shuffled batches of K folds of unequal length, as dense (S, K, B) tensors per epoch.
 
-    A fold with fewer rows ends its epoch with padding (weight 0) and, at worst, with steps in which it sleeps.
+    A fold with fewer rows ends its epoch with padding (weight 0) and, at worst, with steps in which it is idle.
     """
 
     def __init__(self, rows: list[NDArray[np.int64]], batch_size: int, seed: int, folds: list[int]) -> None:
@@ -45,10 +46,10 @@ class FoldBatches:
 
 
 class FoldDropout:
-    """Dropout of K folds, its masks drawn several steps at a time from one stream a fold, site and epoch.
+    """Dropout of K folds, its masks drawn several steps at a time from one stream per fold, site and epoch.
 
-    A new stream each epoch: a fold that sleeps at an epoch's end while longer ones go on begins the next as it would
-    alone. The share dropped is rounded to 1/65,536, so that a mask costs two random bytes a value.
+    A new stream each epoch: a fold that is idle at an epoch's end while longer ones continue starts the next as it
+    would alone. The share dropped is rounded to 1/65,536, so that a mask costs two random bytes per value.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class FoldDropout:
 
     def _draw(self, site: int, steps: int) -> Tensor:
         batch, width = self.shapes[site]
-        words = -(-batch * width // 4)  # whole words a step: what is drawn does not depend on how far ahead
+        words = -(-batch * width // 4)  # whole words per step: what is drawn does not depend on how far ahead
         folds = []
         for stream in self.streams[site]:
             bits = stream.integers(0, 2**64 - 1, size=(steps, words), dtype=np.uint64, endpoint=True)
@@ -97,7 +98,7 @@ class FoldDropout:
             return x_KBW
         if x_KBW.requires_grad:
             return x_KBW * self.masks[site] * self.scale
-        return x_KBW.mul_(self.masks[site]).mul_(self.scale)  # a gathered copy: nobody else sees it
+        return x_KBW.mul_(self.masks[site]).mul_(self.scale)  # a gathered copy: nothing else uses it
 
 
 def _stream(*names: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""From rows of the PairTable to what a head sees: cached vectors, or token states where the pooling is learned.
+"""From rows of the PairTable to what a head sees: cached vectors, or token states if the pooling is learned.
 
 Shapes: K folds, B rows, T tokens, H hidden, D head input (H joint, 4H separate), N rows of the PairTable.
 """
@@ -29,7 +29,7 @@ def initial_seed(seed: int, fold: int) -> int:
 
 
 class StackedClassifier(nn.Module):
-    """K poolings (where learned) and K heads, trained together."""
+    """K poolings (if learned) and K heads, trained together."""
 
     def __init__(self, config: RunConfig, hidden_size: int, num_models: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class StackedClassifier(nn.Module):
         self.head.reset(model, generator)
 
     def state_of(self, model: int) -> dict[str, Tensor]:
-        """One model's weights with a leading dimension of 1: they load into a classifier of one."""
+        """One model's weights with a leading dimension of 1, as a classifier of one model loads them."""
         return {name: p.detach()[model : model + 1].cpu().clone() for name, p in self.named_parameters()}
 
     def load_model(self, model: int, state: dict[str, Tensor]) -> None:
@@ -82,7 +82,7 @@ class VectorInputs:
 
 
 class TokenInputs:
-    """Token states: read where they lie when all are in memory, else encoded again, batch by batch, by the block."""
+    """Token states: read in place when all are in memory, otherwise encoded again, batch by batch, by the block."""
 
     def __init__(
         self, sides: list[tuple[FeatureBlock, NDArray[np.int64]]], hidden_size: int, device: torch.device
@@ -112,7 +112,7 @@ class TokenInputs:
 
 
 def _flat_states(block: FeatureBlock, device: torch.device) -> Tensor | None:
-    """All token states of a block on the device in float32, or None where some were not kept."""
+    """All token states of a block on the device in float32, or None if some were not kept."""
     if block.tokens is None or block.kept_share() < 1:
         return None
     return block.tokens.tensor().to(device, torch.float32)
@@ -140,7 +140,7 @@ def _request(config: RunConfig, texts: TrialTexts) -> FeatureRequest:
 def load_inputs(
     config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64], features: FeatureSource
 ) -> HeadInputs:
-    """The inputs of these rows, encoded now where the source does not hold them yet."""
+    """The inputs of these rows, encoded now if the source does not have them yet."""
     texts = trial_texts(config.model, corpus, pairs, rows)
     request = _request(config, texts)
     block = features.load(request)

@@ -1,8 +1,8 @@
 """Attention pooling over texts of different lengths without padding and without a copy of their token states.
 
-Shapes: S tokens of all texts in memory, H hidden, R rows (texts looked at), N tokens of those rows. A padded batch
-copies every state several times an optimizer step, which on a CPU costs ten times the arithmetic. Here each step reads
-the states where they lie, four times: scores, weighted sum, and the two gradients.
+Shapes: S tokens of all texts in memory, H hidden, R rows (texts attended to), N tokens of those rows. A padded batch
+copies every state several times per optimizer step, which on a CPU costs ten times the arithmetic. Here each step
+reads the states in place, four times: scores, weighted sum, and the two gradients.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def attend(texts: Ragged, query_RH: Tensor) -> Tensor:
 
 
 def _bag(texts: Ragged, weight_N: Tensor) -> Tensor:
-    """(R, H) weighted sums of the rows' states; its gradient by the weights is `_Dot`."""
+    """(R, H) weighted sums of the rows' states; its gradient with respect to the weights is `_Dot`."""
     return F.embedding_bag(texts.index_N, texts.flat_SH, texts.offset_R, mode="sum", per_sample_weights=weight_N)
 
 
 class _Dot(torch.autograd.Function):
     """query of the token's row . state of the token, for each of N tokens.
 
-    torch has this product as the gradient of `embedding_bag` by its weights; the gradient of the product by the query
-    is `embedding_bag` again.
+    torch has this product as the gradient of `embedding_bag` with respect to its weights; the gradient of the product
+    with respect to the query is `embedding_bag` again.
     """
 
     @staticmethod

@@ -1,8 +1,9 @@
-"""AdamW over K models at once: each with its own rate, clock and gradient norm, in a handful of calls a step.
+"""AdamW over K models at once: each with its own learning rate, step count and gradient norm, in a handful of calls per
+step.
 
-torch's fused AdamW takes one rate and one clock for all it updates. Folds differ in length (so in clock), and
-configurations side by side differ in rate. All parameters live in one (K, P) tensor, so a step is a dozen calls
-whatever the number of models; the tests hold it equal to torch.optim.AdamW model by model.
+torch's fused AdamW takes one learning rate and one step count for everything it updates. Folds differ in length (so in
+step count), and configurations trained side by side differ in learning rate. All parameters live in one (K, P) tensor,
+so a step is a dozen calls whatever the number of models; the tests hold it equal to torch.optim.AdamW model by model.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class StackedAdamW:
         self.models_K = torch.arange(models, device=device)
 
     def descend(self, loss: Tensor, asleep: Tensor | None = None) -> None:
-        """One update of every model by the gradient of `loss`; `asleep` (indices) keep values, moments and clock."""
+        """One update of every model by the gradient of `loss`; `asleep` (indices) keep values, moments and step
+        count.
+        """
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
             for place, gradient in zip(self.gradients, gradients, strict=True):

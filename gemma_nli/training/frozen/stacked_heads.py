@@ -1,7 +1,7 @@
-"""K heads in training: their weights, batches, dropout and optimizer, an epoch at a time in one batched computation.
+"""K heads in training: their weights, batches, dropout and optimizer, one epoch at a time in one batched computation.
 
 Equal, to rounding, to training one after the other: each fold has its own initial weights, batches, dropout and
-optimizer clock, all drawn from (seed, fold). Shapes: S steps, K folds, B rows, V rows of an evaluation set.
+optimizer step count, all drawn from (seed, fold). Shapes: S steps, K folds, B rows, V rows of an evaluation set.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class EvaluationSet:
 
     def __init__(self, rows: list[Rows], device: torch.device) -> None:
         self.lengths = [len(fold_rows) for fold_rows in rows]
-        longest = max(rows, key=len)  # a fold without rows borrows these: they are sure to have vectors
+        longest = max(rows, key=len)  # a fold without rows borrows these: they always have vectors
         rows_KV = np.stack([np.resize(r if len(r) else longest, len(longest)) for r in rows])
         self.rows_KV = torch.from_numpy(rows_KV).to(device)
 

@@ -24,7 +24,7 @@ from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 @dataclass
 class _EarlyStopping:
-    """Who is still training, and each fold's best epoch so far with its weights."""
+    """Which folds are still training, and each fold's best epoch so far with its weights."""
 
     folds: int
     patience: int | None
@@ -42,7 +42,7 @@ class _EarlyStopping:
         self.diverged = np.zeros(self.folds, dtype=bool)
 
     def epoch_ended(self, epoch: int, score_K: NDArray[np.float64], finite_K: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which folds have a new best epoch; stops those out of patience or with a loss that is no number."""
+        """Which folds have a new best epoch; stops those out of patience or with a loss that is NaN or infinite."""
         self.diverged |= self.going & ~finite_K
         self.going &= finite_K
         self.last_epoch[self.going] = epoch
@@ -57,7 +57,7 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
     """Train and measure the heads of `folds` together.
 
     Returns:
-        One FoldResult a fold, in the order of `folds`; a fold whose loss became NaN or inf has status `diverged`.
+        One FoldResult per fold, in the order of `folds`; a fold whose loss became NaN or inf has status `diverged`.
     """
     began = time.perf_counter()
     plans = [plan_fold(config, pairs, fold) for fold in folds]
@@ -92,7 +92,7 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
 
 @dataclass
 class _EpochRecord:
-    """What each epoch gave, for all folds: (K,) losses and scores, K arrays of logits."""
+    """The results of each epoch, for all folds: (K,) losses and scores, K arrays of logits."""
 
     pairs: PairTable
     plans: list[FoldPlan]
@@ -106,7 +106,7 @@ class _EpochRecord:
         return epoch_score(self.pairs, self.plans[index], len(self.logits), self.logits[-1][index], inner_V)
 
     def finite(self) -> NDArray[np.bool_]:
-        """(K,) whether the latest epoch gave numbers only."""
+        """(K,) whether the latest epoch gave finite numbers only."""
         finite_K = np.isfinite(self.train_loss[-1]) & EvaluationSet.finite(self.logits[-1])
         return finite_K & EvaluationSet.finite(self.inner_logits[-1]) if self.inner_logits else finite_K
 
@@ -124,7 +124,7 @@ class _EpochRecord:
 
     @staticmethod
     def _epochs(logits: list[list[NDArray[np.float32]]], index: int, ran: int) -> NDArray[np.float32]:
-        """(E, V) of the epochs that the fold finished: none, where it diverged in the first."""
+        """(E, V) of the epochs that the fold finished: none, if it diverged in the first."""
         return np.array([z[index] for z in logits[:ran]]).reshape(ran, len(logits[0][index]))
 
 
