@@ -57,8 +57,8 @@ FAULTS = (
     Fault(
         "a decision at the threshold is no",
         "training/metrics.py",
-        "exact_N >= threshold",
-        "exact_N > threshold",
+        "N >= threshold",
+        "N > threshold",
         f"{FOLD} {METRICS}",
     ),
     Fault(
