@@ -97,7 +97,7 @@ def test_the_command_names_its_output(bundle, pairs_csv, tmp_path, capsys):
     assert run_command("predict", *words) == 0
     assert "3 rows with probability, label" in capsys.readouterr().out
     assert run_command("predict", *words) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert run_command("predict", *words, "--replace", "--batch-rows", "1") == 0
 
 
@@ -136,7 +136,7 @@ def test_a_bad_file_is_told_without_its_text_and_leaves_no_output(scorer, tmp_pa
 
 
 def test_an_output_that_cannot_be_is_told_before_the_model_is_fetched(pairs_csv, tmp_path, capsys):
-    for output, reported in ((tmp_path, "is a folder"), (pairs_csv / "out.csv", "cannot be made")):
+    for output, reported in ((tmp_path, "is a folder"), (pairs_csv / "out.csv", "cannot be created")):
         words = ["--model", "models:/none@production", "--input", str(pairs_csv), "--output", str(output)]
         assert run_command("predict", *words, "--replace") == 2
         assert reported in capsys.readouterr().err

@@ -90,7 +90,7 @@ def renamed(weights: Weights, before: str, after: str) -> Weights:
         (lambda w: renamed(w, "", "base_model.model."), {}, r"begin with 'base_model\.model\.'"),
         (lambda w: renamed(w, "", "bert."), {"model_type": "roberta", "architectures": None}, r"lack.*different model"),
         (as_they_are, {"model_type": "roberta"}, r"model_type roberta, but architectures BertModel"),
-        (as_they_are, {"model_type": "roberta", "architectures": ["RobertaModel"]}, r"these weights use it.*as BERT"),
+        (as_they_are, {"model_type": "roberta", "architectures": ["RobertaModel"]}, r"weights use it.*as in BERT"),
         (as_they_are, {"model_type": "roberta", "architectures": None, "pad_token_id": 1}, r"as in BERT"),
         (as_they_are, {"model_type": "camembert", "architectures": None}, r"as in BERT; correct model_type"),
     ],

@@ -35,7 +35,7 @@ def test_a_dead_part_of_ray_ends_the_command_in_order(tmp_path: Path, part: str)
     )
     (line,) = ended.stderr.strip().splitlines()
     assert "Ray has died" in line
-    assert "the same command goes on" in line
+    assert "run the same command again to continue" in line
     assert (ended.returncode, ended.stdout) == (2, "")
     assert part.partition("_")[0] in left.read_text().lower()
 

@@ -118,7 +118,7 @@ def test_one_that_is_worse_or_no_better_stays_where_it_is_and_both_say_why(regis
         ({"data_fingerprint": "other"}, "another corpus"),
         ({"metric": "cv_aggregate/mean_auc"}, "another metric"),
         ({"eval_negative_ratio": "all"}, "another evaluation ratio"),
-        ({"fold_fingerprint": "other"}, "other folds"),
+        ({"fold_fingerprint": "other"}, "different folds"),
     ],
 )
 def test_nothing_is_promoted_across_corpora_metrics_or_pairs(registry, tags, why):

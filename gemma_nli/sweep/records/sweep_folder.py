@@ -51,7 +51,7 @@ class SweepFolder:
 
         Raises:
             SweepBusyError: another process runs this sweep; names it.
-            SweepError: the folder cannot be made.
+            SweepError: the folder cannot be created.
             StorageError: the bucket cannot be written to, or not safely.
         """
         try:
