@@ -156,7 +156,7 @@ def test_a_sentencepiece_model_alone_says_what_to_install(
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *a: None if name == "sentencepiece" else find(name, *a)
     )
-    with pytest.raises(EncoderError, match=rf"{file} alone, .*pip install sentencepiece protobuf, or save"):
+    with pytest.raises(EncoderError, match=rf"only {file}, .*pip install sentencepiece protobuf, or save"):
         load(folder)
     (folder / file).write_bytes(b"IQ== 0\nIg== 1\nIw== 2\n")
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "tiktoken" else find(name, *a))

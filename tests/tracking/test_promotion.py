@@ -115,9 +115,9 @@ def test_one_that_is_worse_or_no_better_stays_where_it_is_and_both_say_why(regis
 @pytest.mark.parametrize(
     ("tags", "why"),
     [
-        ({"data_fingerprint": "other"}, "another corpus"),
-        ({"metric": "cv_aggregate/mean_auc"}, "another metric"),
-        ({"eval_negative_ratio": "all"}, "another evaluation ratio"),
+        ({"data_fingerprint": "other"}, "different corpus"),
+        ({"metric": "cv_aggregate/mean_auc"}, "different metric"),
+        ({"eval_negative_ratio": "all"}, "different evaluation ratio"),
         ({"fold_fingerprint": "other"}, "different folds"),
     ],
 )
