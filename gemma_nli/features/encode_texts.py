@@ -1,7 +1,7 @@
 """Texts to features, fast: sorted by length, tokenised in parallel with the computation, all poolings from one forward
 pass.
 
-Shapes: N texts, B rows of a batch, T tokens, S tokens of all texts end to end, H hidden, V views.
+Shapes: N texts, B rows of a batch, T tokens, S tokens of all texts end to end, H hidden, P all views' widths together.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class EncodedTexts:
     digests: list[bytes]
     lengths: np.ndarray
     views: dict[str, np.ndarray]
+    hidden_size: int
     tokens: TokenStates | None
     padded_slots: int
     slots: int
@@ -81,6 +82,7 @@ class EncodedTexts:
             [digest for piece in pieces for digest in piece.digests],
             np.concatenate([piece.lengths for piece in pieces]),
             {name: np.concatenate([piece.views[name] for piece in pieces]) for name in pieces[0].views},
+            pieces[0].hidden_size,
             tokens,
             sum(piece.padded_slots for piece in pieces),
             sum(piece.slots for piece in pieces),
@@ -115,7 +117,8 @@ def encode(
     request = request.subset(request.unique_rows)
     count, names = len(request), request.stored_views()
     poolers = [view_pooler(name, encoder.hidden_size).to(encoder.device) for name in names]
-    views = {name: np.empty((count, encoder.hidden_size), dtype=np.float32) for name in names}
+    views = {name: np.empty((count, pool.width), dtype=np.float32) for name, pool in zip(names, poolers, strict=True)}
+    borders = np.cumsum([pool.width for pool in poolers])[:-1]
     lengths = np.zeros(count, dtype=np.int32)
     longest = reusable_tokens(encoder) if settings.prefix_reuse and request.hypotheses is not None else 0
     chunks: Iterable[Chunk] = _tokenised(request, encoder, longest > 0)
@@ -127,9 +130,9 @@ def encode(
         budget = int(settings.token_budget_gib * 2**30) if token_budget_bytes is None else token_budget_bytes
         buffer = _TokenStateBuffer(lengths, encoder.hidden_size, request, budget)
 
-    def finish(rows: list[int], pooled_VBH: Tensor, batch: Encoded) -> None:
-        for name, pooled_BH in zip(names, pooled_VBH.cpu().numpy(), strict=True):
-            views[name][rows] = pooled_BH
+    def finish(rows: list[int], pooled_BP: Tensor, batch: Encoded) -> None:
+        for name, pooled_BW in zip(names, np.split(pooled_BP.cpu().numpy(), borders, axis=1), strict=True):
+            views[name][rows] = pooled_BW
         if buffer is not None:
             buffer.keep(np.asarray(rows), batch)
 
@@ -140,16 +143,17 @@ def encode(
         posts = [request.premises[row] for row in chunk_rows]
         for batch in _batches(encoder, tokens, posts, settings.batch_tokens, longest):
             rows = [chunk_rows[row] for row in batch.rows]
-            pooled_VBH = _pool(poolers, batch)
+            pooled_BP = _pool(poolers, batch)
             if waiting is not None:
                 finish(*waiting)
-            waiting = (rows, pooled_VBH, batch)
+            waiting = (rows, pooled_BP, batch)
             done, padded, slots = done + len(rows), padded + batch.padded_slots, slots + batch.slots
             if on_progress is not None:
                 on_progress(done, count)
     if waiting is not None:
         finish(*waiting)
-    return EncodedTexts(request.digests, lengths, views, buffer.states if buffer else None, padded, slots)
+    states = buffer.states if buffer else None
+    return EncodedTexts(request.digests, lengths, views, encoder.hidden_size, states, padded, slots)
 
 
 def load_for(request: FeatureRequest) -> Encoder:
@@ -181,7 +185,7 @@ def check_encoder(request: FeatureRequest, encoder: Encoder) -> None:
 @torch.inference_mode()
 def _pool(poolers: Sequence[torch.nn.Module], batch: Encoded) -> Tensor:
     h_BTH = batch.h_BTH.float()
-    return torch.stack([pool(h_BTH, batch.mask_BT) for pool in poolers])
+    return torch.cat([pool(h_BTH, batch.mask_BT) for pool in poolers], dim=1)
 
 
 def encode_plainly(encoder: Encoder, tokens: Tokens, rows: Sequence[int], batch_tokens: int) -> Iterator[Encoded]:

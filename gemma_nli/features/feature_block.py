@@ -1,6 +1,6 @@
 """Features as a trial uses them: pooled vectors and token states of M texts, and each text's row.
 
-Shapes: M texts of the block, B rows of a batch, T tokens, S tokens of all texts end to end, H hidden.
+Shapes: M texts of the block, B rows of a batch, T tokens, S tokens of all texts end to end, H hidden, W a view's width.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class FeatureBlock:
     Args:
         digests: (M, 32) content address of each text.
         lengths: (M,) tokens of each text.
-        views: pooled vectors, (M, H) float32 each.
+        hidden_size: H of the token states.
+        views: pooled vectors, (M, W) float32 each.
         tokens: token states, as far as they were kept.
         request: the texts, needed only to recompute token states that were not kept.
     """
@@ -70,7 +71,7 @@ class FeatureBlock:
         return rows
 
     def view(self, name: str) -> Tensor:
-        """A view's vectors (M, H) as a tensor on the same memory; do not write to it."""
+        """A view's vectors (M, W) as a tensor on the same memory; do not write to it."""
         if name not in self.views:
             raise FeatureError(f"features: no view '{name}' in this block; it has {', '.join(self.views) or 'none'}.")
         return as_tensor(self.views[name])

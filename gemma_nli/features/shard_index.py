@@ -1,6 +1,6 @@
 """What each of a key's shards contains: opened, verified, and searched by the texts' digests.
 
-Shapes: N distinct texts of a request, H hidden, S tokens of all texts end to end.
+Shapes: N distinct texts of a request, H hidden, W a view's width, S tokens of all texts end to end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gemma_nli.features.token_states import TokenStates
 
 log = logging.getLogger(__name__)
 
-TOKENS = "tokens"
+TOKENS, HIDDEN = "tokens", "hidden_size"
 Places = tuple[np.ndarray, np.ndarray]
 """(N,) shard number, -1 if none has it; (N,) row in that shard."""
 
@@ -86,7 +86,12 @@ class Located:
 
     @property
     def hidden_size(self) -> int | None:
-        """None while nothing is stored."""
+        """Of token states, whether or not they are stored; None while nothing is."""
+        named = next((int(shard.arrays[HIDDEN][0]) for shard in self.shards if HIDDEN in shard.arrays), None)
+        return named if named is not None else self._width_of_any()
+
+    def _width_of_any(self) -> int | None:
+        """Of shards by versions whose poolings all gave vectors as wide as the states."""
         matrices = (array for shard in self.shards for array in shard.arrays.values() if array.ndim == 2)
         return next((int(array.shape[1]) for array in matrices if array.dtype != np.uint8), None)
 
@@ -115,6 +120,9 @@ class Located:
             here_N = shard_N == number
             into[here_N] = self.shards[number].arrays[part][row_N[here_N]]
         return into
+
+    def _width(self, part: str) -> int:
+        return next(int(shard.arrays[part].shape[1]) for shard in self.shards if part in shard.arrays)
 
     def tokens(self, chosen: np.ndarray, dtype: str) -> TokenStates:
         """A copy of the stored token states of some of the texts; a text without any has an empty span."""
@@ -145,7 +153,7 @@ class Located:
             return FeatureBlock(first["digests"], first["lengths"], hidden, views, tokens, request)
         views = {}
         for view, part in zip(request.views, parts, strict=True):
-            views[view] = self._gather(part, np.empty((len(self.digests), hidden), dtype=np.float32))
+            views[view] = self._gather(part, np.empty((len(self.digests), self._width(part)), dtype=np.float32))
         tokens = self.tokens(np.arange(len(self.digests)), request.precision) if with_tokens else None
         return FeatureBlock(digest_array(self.digests), self.lengths, hidden, views, tokens, request)
 

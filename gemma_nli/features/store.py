@@ -40,7 +40,7 @@ from gemma_nli.features.encode_texts import (
 from gemma_nli.features.feature_block import FeatureBlock
 from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler
 from gemma_nli.features.shard_file import TEMPORARY, Shard, write_shard, written_whole
-from gemma_nli.features.shard_index import TOKENS, KeyIndex, Located
+from gemma_nli.features.shard_index import HIDDEN, TOKENS, KeyIndex, Located
 from gemma_nli.features.verify_and_prune import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
 from gemma_nli.model.length_batches import token_batches
@@ -245,14 +245,14 @@ class FeatureStore:
         hidden, lengths = located.hidden_size or 0, located.lengths[chosen]
         digests = [located.digests[place] for place in chosen]
         poolers = {name: view_pooler(name, hidden) for name in names}
-        views = {name: np.empty((len(chosen), hidden), dtype=np.float32) for name in names}
+        views = {name: np.empty((len(chosen), pool.width), dtype=np.float32) for name, pool in poolers.items()}
         for rows in token_batches(lengths, self.settings.batch_tokens):
             tokens = located.tokens(chosen[rows], request.precision)
             part = FeatureBlock(digest_array([digests[row] for row in rows]), lengths[rows], hidden, {}, tokens)
             h_BTH, mask_BT = part.token_batch(np.arange(len(rows)))
             for name, pool in poolers.items():
                 views[name][rows] = pool(h_BTH, mask_BT).numpy()
-        self.put(request, EncodedTexts(digests, lengths, views, None, 0, 0))
+        self.put(request, EncodedTexts(digests, lengths, views, hidden, None, 0, 0))
 
     def _new_arrays(self, request: FeatureRequest, encoded: EncodedTexts) -> dict[str, np.ndarray] | None:
         located = self._index(request.key).locate(encoded.digests)
@@ -261,7 +261,8 @@ class FeatureStore:
             new |= {TOKENS: encoded.tokens.flat_SH, "offsets": encoded.tokens.offsets}
         if not new:
             return None
-        return {"digests": digest_array(encoded.digests), "lengths": encoded.lengths, **new}
+        hidden = np.array([encoded.hidden_size], dtype=np.int32)
+        return {"digests": digest_array(encoded.digests), "lengths": encoded.lengths, HIDDEN: hidden, **new}
 
     def _write_meta(self, request: FeatureRequest) -> None:
         path = self.root / request.key / META

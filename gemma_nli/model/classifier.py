@@ -1,6 +1,7 @@
 """One pair classifier: encoder, pooling and head of a ModelConfig.
 
-Shapes: B rows, T tokens, H hidden, D head input (H joint, 4H separate). The leading 1 is the one model of a stack.
+Shapes: B rows, T tokens, H hidden, W pooled, D head input (W joint, 4W separate). The leading 1 is the one model of
+a stack.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
 from gemma_nli.model.encoder import Encoder, Tokens
-from gemma_nli.model.heads import Head, build_head, combine
+from gemma_nli.model.heads import Head, build_head, combine, head_width
 from gemma_nli.model.length_batches import token_batches
 from gemma_nli.model.pooling import Pooler, build_pooler
 
@@ -37,10 +38,8 @@ class PairClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.separate, self.dropout = encoder, model.pair_encoding == "separate", model.dropout
-        hidden = encoder.hidden_size
-        width = 4 * hidden if self.separate else hidden
-        self.pooler = pooler or build_pooler(model.pooling_strategy, hidden, model.pooling_k, 1)
-        self.head = head or build_head(model.head, width, model.head_hidden, 1)
+        self.pooler = pooler or build_pooler(model.pooling_strategy, encoder.hidden_size, model.pooling_k, 1)
+        self.head = head or build_head(model.head, head_width(model, self.pooler.width), model.head_hidden, 1)
         self.pooler.to(encoder.device)
         self.head.to(encoder.device)
 
@@ -76,12 +75,12 @@ class PairClassifier(nn.Module):
         return self.classify(self.vectors(batch))
 
     def vectors(self, batch: Batch) -> Tensor:
-        """Pooled x_BH in float32."""
+        """Pooled x_BW in float32."""
         h_BTH = self.encoder(batch)
         mask_BT = batch["attention_mask"].to(h_BTH.device)
         with torch.autocast(h_BTH.device.type, enabled=False):
-            x_1BH: Tensor = self.pooler(h_BTH.float().unsqueeze(0), mask_BT.unsqueeze(0))
-        return x_1BH[0]
+            x_1BW: Tensor = self.pooler(h_BTH.float().unsqueeze(0), mask_BT.unsqueeze(0))
+        return x_1BW[0]
 
     def classify(self, x_BD: Tensor) -> Tensor:
         with torch.autocast(x_BD.device.type, enabled=False):

@@ -1,8 +1,8 @@
 """Heads: a file each, found by `model.head`. Another one is another file."""
 
 from gemma_nli.base.parts import import_parts
-from gemma_nli.model.heads.classifier_head import HEADS, Drop, Head, build_head, combine, head, no_drop
+from gemma_nli.model.heads.classifier_head import HEADS, Drop, Head, build_head, combine, head, head_width, no_drop
 
 import_parts(__name__)
 
-__all__ = ["HEADS", "Drop", "Head", "build_head", "combine", "head", "no_drop"]
+__all__ = ["HEADS", "Drop", "Head", "build_head", "combine", "head", "head_width", "no_drop"]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma_nli.base.parts import Registry
+from gemma_nli.config import ModelConfig
 
 HIDDEN_SETTING = "model.head_hidden"
 Drop = Callable[[Tensor, int], Tensor]
@@ -71,6 +72,11 @@ def draw_uniform(weight: Tensor, fan_in: int, generator: torch.Generator) -> Non
 def logits_of(x_KBD: Tensor, weight_KD: Tensor, bias_K: Tensor) -> Tensor:
     """w . x + b; the row vector comes first, which on a CPU is ten times faster than x times a column."""
     return torch.bmm(weight_KD.unsqueeze(1), x_KBD.transpose(1, 2)).squeeze(1) + bias_K.unsqueeze(1)
+
+
+def head_width(model: ModelConfig, pooled_width: int) -> int:
+    """D of a head on pooled vectors of that width: a joint pair has one, texts encoded alone are combined."""
+    return pooled_width if model.pair_encoding == "joint" else 4 * pooled_width
 
 
 def combine(u_BH: Tensor, v_BH: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ class Pooler(nn.Module):
             raise TypeError(f"{type(self).__name__} reads k without saying so: @pooler(NAME, reads=('{K_SETTING}',))")
         return self._k
 
+    @property
+    def width(self) -> int:
+        """Numbers in a pooled vector: as many as a token state has, unless the pooling says otherwise."""
+        return self.hidden_size
+
     def forward(self, h_BTH: Tensor, mask_BT: Tensor) -> Tensor:
         raise TypeError("use a registered pooler")
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from gemma_nli.config import ModelConfig, RunConfig
 from gemma_nli.model.loading.identity import encoder_folder, weight_files
 from gemma_nli.model.loading.network import read_header, sizes
-from gemma_nli.model.pooling import POOLERS
+from gemma_nli.model.pooling import build_pooler
 
 GIB = 2**30
 CONTEXT_GIB = 0.6
@@ -55,8 +57,11 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     shape = _shape(model.name, model.revision)
     half = config.device.mixed_precision in ("auto", "bf16", "fp16")
     if model.freeze_encoder:
-        vectors = config.training.batch_size * config.data.num_folds * shape.hidden * 4 * 8
-        tokens = vectors * model.max_length if POOLERS[model.pooling_strategy].learned else 0
+        with torch.device("meta"):
+            pooler = build_pooler(model.pooling_strategy, shape.hidden, model.pooling_k)
+        numbers = config.training.batch_size * config.data.num_folds * 4 * 8
+        vectors = numbers * pooler.width
+        tokens = numbers * shape.hidden * model.max_length if pooler.learned else 0
         return MemoryEstimate(0.05, 0.0, 0.0, (vectors + tokens) / GIB)
     trained = _trained_parameters(model, shape)
     own_weights = shape.parameters * (2 if half and model.lora else 4)

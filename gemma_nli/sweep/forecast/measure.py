@@ -24,7 +24,7 @@ from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureSource, FeatureStore
 from gemma_nli.features.encode_texts import encode, load_for
-from gemma_nli.features.request import digest_array
+from gemma_nli.features.request import digest_array, view_pooler
 from gemma_nli.features.token_states import TokenStates
 from gemma_nli.model.loading.identity import encoder_folder
 from gemma_nli.model.loading.network import sizes
@@ -237,7 +237,8 @@ class _StandIns:
         rng = np.random.default_rng(0)
         sizes = _characters(request)[rows] * self.tokens_per_character
         lengths = np.clip(sizes, 4, request.model.max_length).astype(np.int32)
-        views = {view: rng.standard_normal((len(rows), hidden), dtype=np.float32) for view in request.views}
+        widths = {view: view_pooler(view, hidden).width for view in request.views}
+        views = {view: rng.standard_normal((len(rows), width), dtype=np.float32) for view, width in widths.items()}
         tokens = None
         if request.with_tokens:
             offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

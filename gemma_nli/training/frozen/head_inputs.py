@@ -1,6 +1,6 @@
 """From rows of the PairTable to what a head sees: cached vectors, or token states if the pooling is learned.
 
-Shapes: K folds, B rows, T tokens, H hidden, D head input (H joint, 4H separate), N rows of the PairTable.
+Shapes: K folds, B rows, T tokens, H hidden, W pooled, D head input (W joint, 4W separate), N rows of the PairTable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureBlock, FeatureRequest, FeatureSource
 from gemma_nli.model.encoder import identify_encoder, resolve_device
-from gemma_nli.model.heads import Drop, Head, build_head, combine, no_drop
+from gemma_nli.model.heads import Drop, Head, build_head, combine, head_width, no_drop
 from gemma_nli.model.pooling import POOLERS, LearnedPooler, Pooler, build_pooler, view_name
 from gemma_nli.training.frozen.ragged_attention import attend, ragged_rows
 from gemma_nli.training.trial_texts import TrialTexts, trial_texts
@@ -29,19 +29,27 @@ def initial_seed(seed: int, fold: int) -> int:
 
 
 class StackedClassifier(nn.Module):
-    """K poolings (if learned) and K heads, trained together."""
+    """K poolings where they are learned, None where vectors come pooled, and K heads, trained together."""
 
-    def __init__(self, config: RunConfig, hidden_size: int, num_models: int) -> None:
+    pooler: Pooler | None
+
+    def __init__(self, config: RunConfig, width: int, num_models: int) -> None:
+        """
+        Args:
+            width: of what the inputs hold: token states where the pooling is learned, else pooled vectors.
+        """
         super().__init__()
-        model = config.model
-        width = hidden_size if model.pair_encoding == "joint" else 4 * hidden_size
-        self.pooler: Pooler = build_pooler(model.pooling_strategy, hidden_size, model.pooling_k, num_models)
-        self.head: Head = build_head(model.head, width, model.head_hidden, num_models)
+        model, self.pooler = config.model, None
+        if POOLERS[model.pooling_strategy].learned:
+            self.pooler = build_pooler(model.pooling_strategy, width, model.pooling_k, num_models)
+            width = self.pooler.width
+        self.head: Head = build_head(model.head, head_width(model, width), model.head_hidden, num_models)
 
     def reset(self, model: int, seed: int, fold: int) -> None:
         """Draw one fold's initial weights; they depend on the seed and the fold, not on which folds train beside it."""
         generator = torch.Generator().manual_seed(initial_seed(seed, fold))
-        self.pooler.reset(model, generator)
+        if self.pooler is not None:
+            self.pooler.reset(model, generator)
         self.head.reset(model, generator)
 
     def state_of(self, model: int) -> dict[str, Tensor]:
@@ -55,7 +63,7 @@ class StackedClassifier(nn.Module):
 
 
 class HeadInputs(Protocol):
-    hidden_size: int
+    width: int
     device: torch.device
     chunk: int | None
 
@@ -70,7 +78,7 @@ class VectorInputs:
 
     def __init__(self, sides: list[tuple[Tensor, Tensor]], device: torch.device) -> None:
         self.sides = [(vectors_MH.to(device), place_N.to(device)) for vectors_MH, place_N in sides]
-        self.hidden_size = self.sides[0][0].shape[1]
+        self.width = self.sides[0][0].shape[1]
         self.device = device
 
     def logits(self, classifier: StackedClassifier, rows_KB: Tensor, drop: Drop = no_drop) -> Tensor:
@@ -84,14 +92,13 @@ class VectorInputs:
 class TokenInputs:
     """Token states: read in place when all are in memory, otherwise encoded again, batch by batch, by the block."""
 
-    def __init__(
-        self, sides: list[tuple[FeatureBlock, NDArray[np.int64]]], hidden_size: int, device: torch.device
-    ) -> None:
-        self.sides, self.hidden_size, self.device = sides, hidden_size, device
+    def __init__(self, sides: list[tuple[FeatureBlock, NDArray[np.int64]]], width: int, device: torch.device) -> None:
+        self.sides, self.width, self.device = sides, width, device
         self.flat = [_flat_states(block, device) for block, _ in sides]
         self.chunk = None if all(flat_SH is not None for flat_SH in self.flat) else 64
 
     def logits(self, classifier: StackedClassifier, rows_KB: Tensor, drop: Drop = no_drop) -> Tensor:
+        assert classifier.pooler is not None, "token states are for learned poolings"
         pooled = [self._pooled(classifier.pooler, side, rows_KB) for side in range(len(self.sides))]
         x_KBD = pooled[0] if len(pooled) == 1 else combine(pooled[0], pooled[1])
         logits: Tensor = classifier.head(x_KBD, drop)

@@ -29,7 +29,7 @@ class HeadStack:
     ) -> None:
         training = config.training
         self.training, self.inputs, self.device = training, inputs, inputs.device
-        self.classifier = StackedClassifier(config, inputs.hidden_size, len(folds))
+        self.classifier = StackedClassifier(config, inputs.width, len(folds))
         for index, fold in enumerate(folds):
             self.classifier.reset(index, training.seed, fold)
         self.classifier.to(self.device)
