@@ -75,6 +75,14 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sentences(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_bert` as a folder of sentence-transformers: two poolings side by side, two Dense, Normalize, 20 wide."""
+    from tests.model.sentence_folders import make_folder
+
+    return make_folder(tmp_path_factory.mktemp("models") / "tiny_sentences", tiny_bert, "two dense, residual")
+
+
+@pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Folder of a tiny random encoder of any family of `benchmarks/tiny_encoders.py`, made once for its settings."""
     made: dict[str, Path] = {}

@@ -70,9 +70,21 @@ class ModelConfig(Settings):
         default="joint",
         description="joint: one sequence per pair; separate: u, v, |u-v|, u*v of the texts encoded alone",
     )
-    pooling_strategy: Pooling = Field(default="mean", description="how token states become one vector")
+    pooling_strategy: Pooling = Field(
+        default="mean", description="how token states become one vector; native: as encode() of the folder does"
+    )
     pooling_k: Annotated[int, WhereRead()] = Field(
         default=4, ge=1, le=4096, description="k of the poolings that take one: tokens that first_k and last_k average"
+    )
+    premise_prompt: Annotated[str | None, WhereRead()] = Field(
+        default=None,
+        description="native pooling: name of the folder's prompt that precedes a post; null takes the folder's "
+        "default_prompt_name, as encode() does; an empty name is no prompt",
+    )
+    hypothesis_prompt: Annotated[str | None, WhereRead()] = Field(
+        default=None,
+        description="native pooling: the same before a criterion; null is no prompt in a joint pair, since encode() "
+        "prompts only a pair's first text",
     )
     head: Head = Field(default="linear", description="the classifier on the pooled vector")
     head_hidden: Annotated[int, WhereRead()] = Field(

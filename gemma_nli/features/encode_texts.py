@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from gemma_nli.base.errors import FeatureError
 from gemma_nli.config import FeaturesConfig, ModelConfig
+from gemma_nli.features.pooled_batch import Encoded, pool_all
 from gemma_nli.features.prefix import encode_by_prefix
 from gemma_nli.features.prefix_probe import reusable_tokens
 from gemma_nli.features.request import FeatureRequest, view_pooler
@@ -89,16 +89,6 @@ class EncodedTexts:
         )
 
 
-class Encoded(NamedTuple):
-    """One batch out of the encoder: which rows of its Tokens, their states, and the token slots that were padding."""
-
-    rows: list[int]
-    h_BTH: Tensor
-    mask_BT: Tensor
-    padded_slots: int
-    slots: int
-
-
 def encode(
     request: FeatureRequest,
     encoder: Encoder,
@@ -116,7 +106,8 @@ def encode(
     check_encoder(request, encoder)
     request = request.subset(request.unique_rows)
     count, names = len(request), request.stored_views()
-    poolers = [view_pooler(name, encoder.hidden_size).to(encoder.device) for name in names]
+    hidden, modules = encoder.hidden_size, encoder.sentence_modules
+    poolers = [view_pooler(name, hidden, modules).to(encoder.device) for name in names]
     views = {name: np.empty((count, pool.width), dtype=np.float32) for name, pool in zip(names, poolers, strict=True)}
     borders = np.cumsum([pool.width for pool in poolers])[:-1]
     lengths = np.zeros(count, dtype=np.int32)
@@ -143,7 +134,7 @@ def encode(
         posts = [request.premises[row] for row in chunk_rows]
         for batch in _batches(encoder, tokens, posts, settings.batch_tokens, longest):
             rows = [chunk_rows[row] for row in batch.rows]
-            pooled_BP = _pool(poolers, batch)
+            pooled_BP = pool_all(poolers, batch, tokens.prompts)
             if waiting is not None:
                 finish(*waiting)
             waiting = (rows, pooled_BP, batch)
@@ -180,12 +171,6 @@ def check_encoder(request: FeatureRequest, encoder: Encoder) -> None:
             f"{encoder.identity.name}: loaded in {encoder.dtype}, requested in {request.precision}; "
             "load it with the request's pinned_device."
         )
-
-
-@torch.inference_mode()
-def _pool(poolers: Sequence[torch.nn.Module], batch: Encoded) -> Tensor:
-    h_BTH = batch.h_BTH.float()
-    return torch.cat([pool(h_BTH, batch.mask_BT) for pool in poolers], dim=1)
 
 
 def encode_plainly(encoder: Encoder, tokens: Tokens, rows: Sequence[int], batch_tokens: int) -> Iterator[Encoded]:
@@ -226,7 +211,7 @@ def _tokenised(request: FeatureRequest, encoder: Encoder, keep_posts: bool) -> I
 
     def tokenise(rows: list[int]) -> Tokens:
         part = request.subset(rows)
-        return encoder.tokenize(part.premises, part.hypotheses)
+        return encoder.tokenize(part.premises, part.hypotheses, part.prompts)
 
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as thread:
         ahead: list[tuple[list[int], Future[Tokens]]] = []
@@ -309,7 +294,7 @@ class EncodedOnDemand:
         if self._encoder is None:
             self._encoder = load_for(self._request)
         part = self._request.subset([self._request_rows[row] for row in rows])
-        tokens = self._encoder.tokenize(part.premises, part.hypotheses)
+        tokens = self._encoder.tokenize(part.premises, part.hypotheses, part.prompts)
         h_BTH, mask_BT = _forward(self._encoder, tokens, list(range(len(tokens))))
         h_BTH = h_BTH.to("cpu", torch.float32).masked_fill(~mask_BT.cpu().unsqueeze(-1), 0)
         return h_BTH, mask_BT.cpu()

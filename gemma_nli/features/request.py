@@ -15,6 +15,7 @@ import torch
 from gemma_nli.base.errors import FeatureError, did_you_mean
 from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.model.encoder import EncoderIdentity, resolve_device, resolve_precision
+from gemma_nli.model.loading.sentence_modules import NATIVE, SentenceModules, is_native
 from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler, uses_k
 
 DIGEST_BYTES = 32
@@ -31,6 +32,7 @@ class FeatureRequest:
     Args:
         premises: posts; with `hypotheses` None each is encoded alone.
         hypotheses: criteria, one per premise: each pair is one sequence.
+        prompts: what precedes each premise, if anything does (native pooling).
         views: pooled vectors, as `view_name` of model/pooling/ names them: `mean`, `first_k:4`.
         with_tokens: whether token states are wanted too (learned poolings).
         precision: the compute dtype, such as `float32`; resolved from `device` when empty.
@@ -44,6 +46,7 @@ class FeatureRequest:
     views: tuple[str, ...] = ("mean",)
     with_tokens: bool = False
     precision: str = field(default="")
+    prompts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "premises", tuple(self.premises))
@@ -82,8 +85,12 @@ class FeatureRequest:
 
     @cached_property
     def digests(self) -> list[bytes]:
-        """A text's (or pair's) content address, one per row."""
-        return text_digests(self.premises, self.hypotheses)
+        """A text's (or pair's) content address, one per row; with a prompt before it a text has another."""
+        own = text_digests(self.premises, self.hypotheses)
+        if self.prompts is None:
+            return own
+        before = text_digests(self.prompts, None)
+        return [hashlib.sha256(prompt + text).digest() for prompt, text in zip(before, own, strict=True)]
 
     @cached_property
     def unique_rows(self) -> list[int]:
@@ -108,14 +115,21 @@ class FeatureRequest:
     def subset(self, rows: Sequence[int]) -> FeatureRequest:
         """The same request for some of its texts."""
         hypotheses = None if self.hypotheses is None else tuple(self.hypotheses[row] for row in rows)
-        return replace(self, premises=tuple(self.premises[row] for row in rows), hypotheses=hypotheses)
+        prompts = None if self.prompts is None else tuple(self.prompts[row] for row in rows)
+        premises = tuple(self.premises[row] for row in rows)
+        return replace(self, premises=premises, hypotheses=hypotheses, prompts=prompts)
 
     def stored_views(self) -> tuple[str, ...]:
-        """The views one forward pass gives: poolings without parameters, at each k asked for and our own."""
+        """The views one forward pass gives: poolings without parameters, at each k asked for and our own.
+
+        A pooling of the folder's reads texts in a way of its own, so nothing is made beside it but what is asked for.
+        """
+        if is_native(self.model):
+            return tuple(sorted({NATIVE, *self.views}))
         widths = sorted({self.model.pooling_k} | {k for _, k in map(split_view, self.views) if k is not None})
         names: list[str] = []
         for name, kind in POOLERS.items():
-            if not kind.learned:
+            if not kind.learned and not kind.of_folder:
                 names += [f"{name}:{k}" for k in widths] if uses_k(name) else [name]
         return tuple(names)
 
@@ -139,10 +153,12 @@ def split_view(view: str) -> tuple[str, int | None]:
     return name, int(text)
 
 
-def view_pooler(view: str, hidden_size: int) -> Pooler:
-    """The pooler that makes a view's vectors from token states."""
+def view_pooler(view: str, hidden_size: int, modules: SentenceModules | None = None) -> Pooler:
+    """The pooler that makes a view's vectors from token states; `modules` are the encoder's own, for native pooling."""
     name, k = split_view(view)
-    return build_pooler(name, hidden_size) if k is None else build_pooler(name, hidden_size, k)
+    if k is None:
+        return build_pooler(name, hidden_size, modules=modules)
+    return build_pooler(name, hidden_size, k)
 
 
 def text_digests(premises: Sequence[str], hypotheses: Sequence[str] | None) -> list[bytes]:

@@ -44,6 +44,7 @@ from gemma_nli.features.shard_index import HIDDEN, TOKENS, KeyIndex, Located
 from gemma_nli.features.verify_and_prune import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
 from gemma_nli.model.length_batches import token_batches
+from gemma_nli.model.loading.sentence_modules import NATIVE
 from gemma_nli.storage import Place, Prefix, folder_of, place_of
 
 log = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ class FeatureStore:
         """Views (another k) of texts whose token states are stored need no encoder."""
         self._refresh(request.key)
         located = self._locate(request)
-        names = [view for view in request.views if not located.has(f"view:{view}").all()]
+        names = [view for view in request.views if view != NATIVE and not located.has(f"view:{view}").all()]
         lacking_N = np.zeros(len(located.digests), dtype=bool)
         for name in names:
             lacking_N |= ~located.has(f"view:{name}")

@@ -2,7 +2,7 @@
 
 bundle.json             format, settings, threshold, the encoder's identity, checksums, metadata
 classifier.safetensors  pooling and head
-encoder/                config.json, weights (adapters merged in), tokenizer
+encoder/                config.json, weights (adapters merged in), tokenizer; its modules.json under native pooling
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from gemma_nli.model.loading.identity import (
     tokenizer_files,
     weight_files,
 )
+from gemma_nli.model.loading.sentence_modules import copy_modules, read_sentence_modules
 from gemma_nli.model.pooling import Pooler
 
 FORMAT = 1
@@ -95,6 +96,7 @@ def save_bundle(
         parts = {**_named("pooler", pooler), **_named("head", head)}
         save_file(parts, work / "classifier.safetensors")
         portable = _portable(config, encoder)
+        written = None if encoder.sentence_modules is None else read_sentence_modules(work / "encoder")
         record = {
             "format": FORMAT,
             "config": portable.model_dump(mode="json"),
@@ -103,7 +105,7 @@ def save_bundle(
                 "name": portable.model.name,
                 "revision": encoder.identity.revision,
                 "trained_from": encoder.identity.fingerprint,
-                "fingerprint": identify_folder("bundle", work / "encoder").fingerprint,
+                "fingerprint": identify_folder("bundle", work / "encoder", written).fingerprint,
                 "attention": "causal" if encoder.is_causal else "bidirectional",
                 "hidden_size": encoder.hidden_size,
             },
@@ -158,6 +160,8 @@ def _write_encoder(folder: Path, encoder: Encoder, trained: bool) -> None:
         copied += [p for p in [encoder.folder / WEIGHTS_INDEX] if p.is_file()]
     for path in copied:
         shutil.copyfile(path, folder / path.name)
+    if encoder.sentence_modules is not None:
+        copy_modules(encoder.sentence_modules, encoder.folder, folder)
 
 
 def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> LoadedBundle:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
-from gemma_nli.model.encoder import Encoder, Tokens
+from gemma_nli.model.encoder import PROMPT_TOKENS, Encoder, Tokens
 from gemma_nli.model.heads import Head, build_head, combine, head_width
 from gemma_nli.model.length_batches import token_batches
 from gemma_nli.model.pooling import Pooler, build_pooler
@@ -38,7 +38,9 @@ class PairClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.separate, self.dropout = encoder, model.pair_encoding == "separate", model.dropout
-        self.pooler = pooler or build_pooler(model.pooling_strategy, encoder.hidden_size, model.pooling_k, 1)
+        self.pooler = pooler or build_pooler(
+            model.pooling_strategy, encoder.hidden_size, model.pooling_k, 1, encoder.sentence_modules
+        )
         self.head = head or build_head(model.head, head_width(model, self.pooler.width), model.head_hidden, 1)
         self.pooler.to(encoder.device)
         self.head.to(encoder.device)
@@ -79,7 +81,10 @@ class PairClassifier(nn.Module):
         h_BTH = self.encoder(batch)
         mask_BT = batch["attention_mask"].to(h_BTH.device)
         with torch.autocast(h_BTH.device.type, enabled=False):
-            x_1BW: Tensor = self.pooler(h_BTH.float().unsqueeze(0), mask_BT.unsqueeze(0))
+            inputs = [h_BTH.float().unsqueeze(0), mask_BT.unsqueeze(0)]
+            if PROMPT_TOKENS in batch:
+                inputs.append(batch[PROMPT_TOKENS].to(h_BTH.device).unsqueeze(0))
+            x_1BW: Tensor = self.pooler(*inputs)
         return x_1BW[0]
 
     def classify(self, x_BD: Tensor) -> Tensor:
@@ -96,19 +101,23 @@ class PairClassifier(nn.Module):
 
         Texts that are encoded alone are encoded once each.
         """
-        was_training = self.training
+        was_training, prompts = self.training, self.encoder.prompts
         self.eval()
         try:
             if not self.separate:
-                return self._each(self.encoder.tokenize(premises, hypotheses), batch_tokens, self).numpy()
-            texts = sorted({*premises, *hypotheses})
+                tokens = self.encoder.tokenize(*prompts.pairs(premises, hypotheses))
+                return self._each(tokens, batch_tokens, self).numpy()
+            sides = [[(prompts.premise, t) for t in premises], [(prompts.hypothesis, t) for t in hypotheses]]
+            texts = sorted({*sides[0], *sides[1]})
             place = {text: row for row, text in enumerate(texts)}
-            x_UH = self._each(self.encoder.tokenize(texts), batch_tokens, self.vectors)
+            before = [prompt for prompt, _ in texts]
+            tokens = self.encoder.tokenize([text for _, text in texts], None, before if any(before) else None)
+            x_UW = self._each(tokens, batch_tokens, self.vectors)
             logits = [np.zeros(0, dtype=np.float32)]
             for start in range(0, len(premises), 4096):
                 part = slice(start, start + 4096)
-                u_BH, v_BH = (x_UH[[place[t] for t in side[part]]] for side in (premises, hypotheses))
-                logits.append(self.classify(combine(u_BH, v_BH).to(self.encoder.device)).cpu().numpy())
+                u_BW, v_BW = (x_UW[[place[text] for text in side[part]]] for side in sides)
+                logits.append(self.classify(combine(u_BW, v_BW).to(self.encoder.device)).cpu().numpy())
             return np.concatenate(logits)
         finally:
             self.train(was_training)

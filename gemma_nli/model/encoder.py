@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gemma_nli.base.errors import ConfigError, EncoderError
+from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.model.attention import sees_ahead, set_attention
+from gemma_nli.model.devices import resolve_device, resolve_precision
 from gemma_nli.model.loading import tokenizer as vocabulary
+from gemma_nli.model.loading.folder_files import one_line
 from gemma_nli.model.loading.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
-from gemma_nli.model.loading.network import check_finite, load_network, one_line
+from gemma_nli.model.loading.network import check_finite, load_network
 from gemma_nli.model.loading.sentence_folder import left_aside
+from gemma_nli.model.loading.sentence_modules import SentenceModules, native_modules
 from gemma_nli.model.probing.encoding_manner import FAILURES, SIDES, Manner, find_manner, unchanged
 from gemma_nli.model.probing.probe_notes import ProbeNotes
+from gemma_nli.model.prompts import Prompts, read_natively, text_length
+from gemma_nli.model.tokens import PROMPT_TOKENS, Tokens, fill
 
 __all__ = [
+    "PROMPT_TOKENS",
     "Encoder",
     "EncoderIdentity",
     "Tokens",
@@ -38,33 +44,26 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of each row, special tokens included, not padded; `types` if the encoder has segments (BERT)."""
-
-    ids: list[list[int]]
-    types: list[list[int]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """(N,) int64 tokens per row."""
-        return np.fromiter(map(len, self.ids), dtype=np.int64, count=len(self.ids))
-
-
 class Encoder(nn.Module):
     """Tokenizer and model together. Padding, on either side, never changes the states of real tokens."""
 
     model: Any
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, max_length: int, identity: EncoderIdentity, folder: Path, part: str = ""
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        max_length: int,
+        identity: EncoderIdentity,
+        folder: Path,
+        part: str = "",
+        modules: SentenceModules | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        self.sentence_modules, self.prompts = modules, prompts or Prompts()
         self.max_length, self.identity, self.folder, self.part = max_length, identity, folder, part
         self.notes: ProbeNotes | None = None
         self.takes = frozenset(inspect.signature(self.model.forward).parameters)
@@ -122,11 +121,26 @@ class Encoder(nn.Module):
         special = set(self.tokenizer.all_special_ids)
         return [i for i in range(min(len(self.tokenizer), self.rows)) if i not in special]
 
-    def tokenize(self, premises: Sequence[str], hypotheses: Sequence[str] | None = None) -> Tokens:
+    def tokenize(
+        self,
+        premises: Sequence[str],
+        hypotheses: Sequence[str] | None = None,
+        prompts: Sequence[str] | None = None,
+    ) -> Tokens:
         """Ids of each text, or of each pair, at most `max_length` of them; a pair's post (premise) is cut first.
 
         If the criterion alone fills the sequence both are cut, the longer one first. A row has at least one token.
+
+        Args:
+            prompts: what precedes each premise, as `self.prompts` gives it.
         """
+        if prompts is not None:
+            whole = [prompt + text for prompt, text in zip(prompts, premises, strict=True)]
+            tokens = self.tokenize(whole, hypotheses)
+            if self.sentence_modules is None or not self.sentence_modules.leaves_prompt_out:
+                return tokens
+            sizes = {prompt: self.prompt_tokens(prompt) for prompt in set(prompts)}
+            return replace(tokens, prompts=[sizes[prompt] for prompt in prompts])
         if hypotheses is None:
             return self._tokens(list(premises), None, "longest_first")
         if len(premises) != len(hypotheses):
@@ -149,6 +163,13 @@ class Encoder(nn.Module):
                 if types is not None and part.types is not None:
                     types[row] = part.types[place]
         return Tokens(ids, types)
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Tokens that a prompt takes at the beginning of a text: its own, and the special ones before it."""
+        if not prompt:
+            return 0
+        (ids,) = self._tokens([prompt], None, "longest_first").ids
+        return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
     def _tokens(self, first: list[str], second: list[str] | None, truncation: str) -> Tokens:
         if not first:
@@ -182,17 +203,20 @@ class Encoder(nn.Module):
         """Some rows (all without `rows`) padded to the longest of them, on the encoder's device.
 
         Returns:
-            input_ids, attention_mask and, if the encoder has segments, token_type_ids; (B, T) int64.
+            input_ids, attention_mask and, if the encoder has segments, token_type_ids; (B, T) int64. And
+            prompt_tokens, (B,), if the pooling leaves them out.
         """
         picked = range(len(tokens)) if rows is None else [int(r) for r in rows]
         lengths_B = np.fromiter((len(tokens.ids[r]) for r in picked), dtype=np.int64, count=len(picked))
         width = int(lengths_B.max(initial=0))
         steps_T = np.arange(width)
         real_BT = steps_T < lengths_B[:, None] if side == "right" else steps_T >= width - lengths_B[:, None]
-        batch = {"input_ids": _fill(real_BT, [tokens.ids[r] for r in picked], self.pad_id)}
+        batch = {"input_ids": fill(real_BT, [tokens.ids[r] for r in picked], self.pad_id)}
         batch["attention_mask"] = real_BT.astype(np.int64)
         if tokens.types is not None:
-            batch["token_type_ids"] = _fill(real_BT, [tokens.types[r] for r in picked], 0)
+            batch["token_type_ids"] = fill(real_BT, [tokens.types[r] for r in picked], 0)
+        if tokens.prompts is not None:
+            batch[PROMPT_TOKENS] = np.array([tokens.prompts[r] for r in picked], dtype=np.int64)
         return {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -200,6 +224,7 @@ class Encoder(nn.Module):
 
         If padding or other rows would change a row's states, rows of equal length run together, or each alone.
         """
+        batch = {name: tensor for name, tensor in batch.items() if name != PROMPT_TOKENS}
         if self._takes_padding(batch["attention_mask"]):
             return self.run(batch, self.manner)
         mask_BT = batch["attention_mask"].bool()
@@ -247,12 +272,6 @@ class Encoder(nn.Module):
         return h_BTH
 
 
-def _fill(real_BT: np.ndarray, rows: Sequence[Sequence[int]], pad: int) -> np.ndarray:
-    filled_BT = np.full(real_BT.shape, pad, dtype=np.int64)
-    filled_BT[real_BT] = np.fromiter((i for row in rows for i in row), dtype=np.int64, count=int(real_BT.sum()))
-    return filled_BT
-
-
 def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     """The encoder of `model.name`, in eval mode, attending as `model.attention` requests, verified by a probe.
 
@@ -263,14 +282,17 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
         EncoderError: it cannot be found, read, or used as the settings require.
     """
     folder = encoder_folder(model)
-    identity = identify_folder(model.name, folder)
+    modules = native_modules(model, folder)
+    identity = identify_folder(model.name, folder, modules)
     torch_device = resolve_device(device)
     precision = resolve_precision(device, torch_device)
     own_weights_trained = not model.freeze_encoder and model.lora is None
     found = load_network(model, folder, torch.float32 if own_weights_trained else precision)
     network = found.module
     tokenizer = vocabulary.load_tokenizer(model.name, folder)
-    encoder = Encoder(network.to(torch_device), tokenizer, model.max_length, identity, folder, found.part).eval()
+    length, prompts = text_length(model, modules, tokenizer, network), Prompts.of(model, modules)
+    network.to(torch_device)
+    encoder = Encoder(network, tokenizer, length, identity, folder, found.part, modules, prompts).eval()
     encoder.notes = notes = _notes(encoder, model)
     notes.recall("finite weights", lambda: check_finite(model.name, network, folder))
     remarks = notes.recall(
@@ -279,11 +301,13 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     vocabulary.report_remarks(model.name, [*remarks, *left_aside(folder, model.pooling_strategy)])
     encoder.manner = _manner(encoder, encoder.notes, "as made")
     positions = encoder.manner.positions
-    if positions is not None and model.max_length > positions:
+    if positions is not None and length > positions:
         raise EncoderError(f"model.max_length: {model.max_length} tokens, but {model.name} has {positions} positions.")
     set_attention(network, model.attention, lambda: encoder.is_causal)
     if model.attention != "auto":
         encoder.manner = _manner(encoder, encoder.notes, model.attention)
+    if modules is not None:
+        read_natively(encoder, modules)
     return encoder
 
 
@@ -301,38 +325,3 @@ def _manner(encoder: Encoder, notes: ProbeNotes, attention: str) -> Manner:
 def load_tokenizer(model: ModelConfig) -> Any:
     """The encoder's tokenizer alone, without its weights."""
     return vocabulary.load_tokenizer(model.name, encoder_folder(model))
-
-
-def resolve_device(device: DeviceConfig) -> torch.device:
-    """The device that `device.device` names; auto takes a GPU if there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if device.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = torch.device(device.device)
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device.device: {device.device}, but this process sees {torch.cuda.device_count()} GPUs; set auto."
-        )
-    if found.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device.device: mps is not available here; set auto.")
-    return found
-
-
-def resolve_precision(device: DeviceConfig, torch_device: torch.device) -> torch.dtype:
-    """float32 for `none`; auto is bfloat16 on a GPU that supports it and float32 elsewhere.
-
-    Raises:
-        ConfigError: the device cannot compute in the requested precision.
-    """
-    asked = device.mixed_precision
-    has_bf16 = torch_device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    if asked == "auto":
-        return torch.bfloat16 if torch_device.type == "cuda" and has_bf16 else torch.float32
-    if asked == "bf16" and not has_bf16:
-        raise ConfigError("device.mixed_precision: this GPU does not support bf16; set fp16, none or auto.")
-    if asked == "fp16" and torch_device.type == "cpu":
-        raise ConfigError("device.mixed_precision: fp16 needs a GPU; set none or auto on the CPU.")
-    return {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]

@@ -5,11 +5,13 @@ Shapes: B pairs, T tokens of the first sequence, U of the second.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.model.classifier import PairClassifier
+from gemma_nli.model.encoder import PROMPT_TOKENS
 
 _EXAMPLES = (["a long night without sleep", "fine"], ["sleeps too little, nearly every day", "mood"])
 
@@ -20,16 +22,18 @@ class JointTensors(nn.Module):
     def __init__(self, classifier: PairClassifier) -> None:
         super().__init__()
         self.classifier = classifier
+        self.prompt_tokens = _left_out(classifier, classifier.encoder.prompts.premise)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = self.classifier({"input_ids": input_ids, "attention_mask": attention_mask})
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+        logits: Tensor = self.classifier(batch | _prompt_tokens(input_ids, self.prompt_tokens))
         return logits
 
 
 class TypedJointTensors(JointTensors):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:  # type: ignore[override]
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        logits: Tensor = self.classifier(batch)
+        logits: Tensor = self.classifier(batch | _prompt_tokens(input_ids, self.prompt_tokens))
         return logits
 
 
@@ -39,16 +43,29 @@ class SeparateTensors(nn.Module):
     def __init__(self, classifier: PairClassifier, typed: bool) -> None:
         super().__init__()
         self.classifier, self.typed = classifier, typed
+        prompts = classifier.encoder.prompts
+        self.prompt_tokens = [_left_out(classifier, prompt) for prompt in (prompts.premise, prompts.hypothesis)]
 
     def forward(
         self, premise_ids: Tensor, premise_mask: Tensor, hypothesis_ids: Tensor, hypothesis_mask: Tensor
     ) -> Tensor:
         sides = []
-        for ids, mask in ((premise_ids, premise_mask), (hypothesis_ids, hypothesis_mask)):
-            batch = {"input_ids": ids, "attention_mask": mask}
+        inputs = ((premise_ids, premise_mask), (hypothesis_ids, hypothesis_mask))
+        for (ids, mask), left_out in zip(inputs, self.prompt_tokens, strict=True):
+            batch = {"input_ids": ids, "attention_mask": mask} | _prompt_tokens(ids, left_out)
             sides.append(batch | {"token_type_ids": torch.zeros_like(ids)} if self.typed else batch)
         logits: Tensor = self.classifier((sides[0], sides[1]))
         return logits
+
+
+def _left_out(classifier: PairClassifier, prompt: str) -> int:
+    """Tokens of a prompt that the pooling leaves out: the ids that the program is given begin with them."""
+    modules = classifier.encoder.sentence_modules
+    return classifier.encoder.prompt_tokens(prompt) if modules is not None and modules.leaves_prompt_out else 0
+
+
+def _prompt_tokens(ids_BT: Tensor, count: int) -> dict[str, Tensor]:
+    return {PROMPT_TOKENS: torch.full_like(ids_BT[:, 0], count)} if count else {}
 
 
 def exportable(classifier: PairClassifier) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -67,10 +84,13 @@ def exportable(classifier: PairClassifier) -> tuple[nn.Module, dict[str, Tensor]
             "which an exported program cannot correct; serve the bundle"
         )
     if not classifier.separate:
-        batch = encoder.collate(encoder.tokenize(premises, hypotheses))
+        batch = encoder.collate(encoder.tokenize(*encoder.prompts.pairs(premises, hypotheses)))
+        batch.pop(PROMPT_TOKENS, None)
         typed = "token_type_ids" in batch
         return (TypedJointTensors if typed else JointTensors)(classifier).eval(), batch
-    posts, criteria = (encoder.collate(encoder.tokenize(texts)) for texts in (premises, hypotheses))
+    tokens = encoder.tokenize(*encoder.prompts.alone(premises, hypotheses))
+    rows = np.arange(len(premises))
+    posts, criteria = encoder.collate(tokens, rows), encoder.collate(tokens, rows + len(premises))
     inputs = {"premise_ids": posts["input_ids"], "premise_mask": posts["attention_mask"]}
     inputs |= {"hypothesis_ids": criteria["input_ids"], "hypothesis_mask": criteria["attention_mask"]}
     return SeparateTensors(classifier, "token_type_ids" in posts).eval(), inputs

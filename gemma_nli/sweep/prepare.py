@@ -20,6 +20,7 @@ from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.model.loading.longest_text import check_max_length
+from gemma_nli.model.loading.sentence_modules import native_way
 from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
@@ -126,7 +127,8 @@ def prepare(spec: SweepSpec) -> Prepared:
     if spec.search.algorithm == "optuna":
         _check_study(spec, ready.folder)
     configs = [cell.config for cell in cells] or _probe_configs(spec)
-    for model in {(c.model.name, c.model.revision, c.model.max_length): c.model for c in configs}.values():
+    ways = {(c.model.name, c.model.revision, c.model.max_length, native_way(c.model)): c.model for c in configs}
+    for model in ways.values():
         identify_encoder(model)
         check_max_length(model)
     ready.records = read_trials(ready.storage, ready.cells)
@@ -219,6 +221,7 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
             model.pair_encoding,
             model.attention,
             model.attn_implementation,
+            native_way(model),
         )
         groups.setdefault((*way, config.device.device, config.device.mixed_precision), []).append(config)
     if len(groups) > _MAX_REQUESTS and not ready.cells:

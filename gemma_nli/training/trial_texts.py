@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gemma_nli.config import ModelConfig
 from gemma_nli.corpus.pairs import PairTable, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.model.prompts import prompts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +23,13 @@ class TrialTexts:
     Args:
         sides: (N,) per side, the text of each row of the PairTable: its pair, or its post and its criterion. It is -1
             where the row was not asked for.
+        prompts: what precedes each of `premises`, if anything does (native pooling).
     """
 
     premises: tuple[str, ...]
     hypotheses: tuple[str, ...] | None
     sides: tuple[NDArray[np.int64], ...]
+    prompts: tuple[str, ...] | None = None
 
     def sides_at(self, at_M: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The sides where text m stands in row `at_M[m]` of something else, as of a block of features."""
@@ -35,16 +38,18 @@ class TrialTexts:
 
 def trial_texts(model: ModelConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> TrialTexts:
     """What a configuration needs encoded for these rows: pairs when joint, posts and criteria alone when separate."""
+    prompts = prompts_of(model)
     if model.pair_encoding == "joint":
         place_N = np.full(len(pairs), -1, dtype=np.int64)
         place_N[rows] = np.arange(len(rows))
-        premises, hypotheses = pair_texts(corpus, pairs, rows)
-        return TrialTexts(tuple(premises), tuple(hypotheses), (place_N,))
+        texts, partners, before = prompts.pairs(*pair_texts(corpus, pairs, rows))
+        return TrialTexts(tuple(texts), tuple(partners), (place_N,), before)
     posts, criteria = np.unique(pairs.post_N[rows]), np.unique(pairs.criterion_N[rows])
-    texts = [corpus.posts[pairs.post_ids[post]] for post in posts]
-    texts += [corpus.criteria[pairs.criterion_ids[criterion]] for criterion in criteria]
+    premises = [corpus.posts[pairs.post_ids[post]] for post in posts]
+    hypotheses = [corpus.criteria[pairs.criterion_ids[criterion]] for criterion in criteria]
+    texts, _, before = prompts.alone(premises, hypotheses)
     of_post = np.full(len(pairs.post_ids), -1, dtype=np.int64)
     of_criterion = np.full(len(pairs.criterion_ids), -1, dtype=np.int64)
     of_post[posts] = np.arange(len(posts))
     of_criterion[criteria] = len(posts) + np.arange(len(criteria))
-    return TrialTexts(tuple(texts), None, (of_post[pairs.post_N], of_criterion[pairs.criterion_N]))
+    return TrialTexts(tuple(texts), None, (of_post[pairs.post_N], of_criterion[pairs.criterion_N]), before)

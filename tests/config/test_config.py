@@ -328,6 +328,8 @@ DECIDES = {
 DORMANT = [  # setting, another value, what wakes it
     ("model.pooling_k", 7, {"model.pooling_strategy": "first_k"}),
     ("model.pooling_k", 7, {"model.pooling_strategy": "last_k"}),
+    ("model.premise_prompt", "document", {"model.pooling_strategy": "native"}),
+    ("model.hypothesis_prompt", "query", {"model.pooling_strategy": "native"}),
     ("model.head_hidden", 7, {"model.head": "mlp"}),
     ("training.focal_gamma", 0.5, {"training.loss": "focal"}),
     ("training.encoder_learning_rate", 1e-4, UNFROZEN),

@@ -55,10 +55,12 @@ def one_step(classifier: PairClassifier) -> None:
 @pytest.mark.parametrize("head", sorted(HEADS))
 @pytest.mark.parametrize("pooling", sorted(POOLERS))
 def test_every_pooling_and_head_gives_one_logit_a_pair(
-    tiny_gemma3: Path, pooling: str, head: str, encoding: str
+    tiny_gemma3: Path, tiny_sentences: Path, pooling: str, head: str, encoding: str
 ) -> None:
     settings = {"pooling_strategy": pooling, "head": head, "head_hidden": 8, "pair_encoding": encoding}
-    classifier, _ = build(tiny_gemma3, attention="bidirectional", **settings)
+    classifier, _ = build(
+        tiny_sentences if POOLERS[pooling].of_folder else tiny_gemma3, attention="bidirectional", **settings
+    )
     encoder = classifier.encoder
     if encoding == "joint":
         logit_B = classifier(encoder.collate(encoder.tokenize(POSTS, CRITERIA)))

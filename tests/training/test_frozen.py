@@ -23,9 +23,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def setup(tiny_bert, tmp_path_factory) -> FrozenSetup:
+def setup(tiny_sentences, tmp_path_factory) -> FrozenSetup:
     """40 posts in five folds of unequal size on a tiny BERT."""
-    return FrozenSetup.make(tmp_path_factory.mktemp("frozen"), tiny_bert, synthetic_corpus(40, seed=3))
+    return FrozenSetup.make(tmp_path_factory.mktemp("frozen"), tiny_sentences, synthetic_corpus(40, seed=3))
 
 
 def evaluated_on(pairs: PairTable, fold: int, labels: np.ndarray) -> PairTable:

@@ -19,7 +19,7 @@ from gemma_nli.model.pooling import POOLERS, LearnedPooler, Pooler
 from gemma_nli.sweep.forecast.gpu_memory import estimate_memory
 from gemma_nli.training.frozen.head_inputs import feature_request
 from gemma_nli.training.frozen.train_folds import fit_head
-from tests.training.frozen_bench import Bench
+from tests.training.frozen_setup import FrozenSetup
 
 CPU = DeviceConfig(device="cpu", mixed_precision="none")
 POSTS, CRITERIA = ["i feel so tired and sad every day", "fine"], ["fatigue", "depressed mood"]
@@ -67,13 +67,13 @@ def pooling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def bench(pooling: str, tiny_bert: Path, tmp_path: Path) -> Bench:
-    return Bench.make(tmp_path, tiny_bert, synthetic_corpus(24, seed=3), model__pooling_strategy=pooling)
+def bench(pooling: str, tiny_bert: Path, tmp_path: Path) -> FrozenSetup:
+    return FrozenSetup.make(tmp_path, tiny_bert, synthetic_corpus(24, seed=3), model__pooling_strategy=pooling)
 
 
 @pytest.mark.parametrize("pair_encoding", ["joint", "separate"])
 def test_a_head_trained_on_stored_vectors_says_the_same_over_the_encoder_and_out_of_a_bundle(
-    bench: Bench, pooling: str, pair_encoding: str, tmp_path: Path
+    bench: FrozenSetup, pooling: str, pair_encoding: str, tmp_path: Path
 ) -> None:
     config = bench.config(model__pair_encoding=pair_encoding)
     rows, inputs = bench.pairs.all_rows(1.0), bench.inputs(config)
@@ -90,7 +90,7 @@ def test_a_head_trained_on_stored_vectors_says_the_same_over_the_encoder_and_out
     np.testing.assert_allclose(again.predict(POSTS, CRITERIA), classifier.predict(POSTS, CRITERIA), atol=1e-6)
 
 
-def test_views_of_other_widths_never_pass_for_the_width_of_token_states(bench: Bench, pooling: str) -> None:
+def test_views_of_other_widths_never_pass_for_the_width_of_token_states(bench: FrozenSetup, pooling: str) -> None:
     rows = bench.pairs.all_rows(1.0)
     views_first = bench.config(model__pooling_strategy="cls")
     block = bench.store.load(feature_request(views_first, bench.corpus, bench.pairs, rows))
@@ -104,14 +104,14 @@ def test_views_of_other_widths_never_pass_for_the_width_of_token_states(bench: B
     assert tokens.kept_share() == 1.0
 
 
-def test_an_encoder_that_is_trained_gets_a_head_of_the_poolings_width(bench: Bench, pooling: str) -> None:
+def test_an_encoder_that_is_trained_gets_a_head_of_the_poolings_width(bench: FrozenSetup, pooling: str) -> None:
     config = bench.config(model__freeze_encoder=False, model__lora={"rank": 2})
     classifier = PairClassifier(trainable_encoder(load_encoder(config.model, CPU), config.model), config.model)
     assert classifier.head.in_features == WIDTHS[pooling]
     assert classifier.predict(POSTS, CRITERIA).shape == (2,)
 
 
-def test_the_memory_of_a_frozen_trial_follows_the_poolings_width(bench: Bench, pooling: str) -> None:
+def test_the_memory_of_a_frozen_trial_follows_the_poolings_width(bench: FrozenSetup, pooling: str) -> None:
     config = bench.config()
     plain = bench.config(model__pooling_strategy="mean" if pooling == "cls" else "attention_kv")
     ratio = estimate_memory(config).activations / estimate_memory(plain).activations

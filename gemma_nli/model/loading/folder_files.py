@@ -63,15 +63,15 @@ def shard_names(index: Path) -> list[str]:
                 f"model.name: {index}: names {name[:80]!a}, which is not a safetensors file in its folder; such "
                 "weights are not read."
             )
-        if not _is_within(index.parent / name, index.parent):
+        if not is_within(index.parent / name, index.parent):
             raise EncoderError(
                 f"model.name: {index.parent / name}: is a link to outside its folder; copy the file there."
             )
     return names
 
 
-def _is_within(path: Path, folder: Path) -> bool:
-    """The hub's cache keeps a snapshot as links into the blobs beside it."""
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a file lies where its folder does. The hub's cache keeps a snapshot as links into the blobs beside it."""
     snapshot = next((place for place in (folder, folder.parent) if place.parent.name == "snapshots"), None)
     root = folder if snapshot is None else snapshot.parent.parent
     return path.resolve().is_relative_to(root.resolve())
@@ -84,3 +84,23 @@ def check_weights_choice(name: str, config: dict[str, Any], where: Path) -> None
             f"model.name: {name}: {where} names its own weights file (transformers_weights), which is not supported; "
             "save the model as model.safetensors."
         )
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """`dtype` and `shape` of each tensor of a safetensors file.
+
+    Raises:
+        EncoderError: the file is truncated or not a safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        return {name: entry for name, entry in header.items() if name != "__metadata__" and entry["dtype"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EncoderError(f"model.name: {path}: damaged weights: {one_line(error)}") from None
+
+
+def one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{text[:300].rstrip('.')}." if text else f"{type(error).__name__}."

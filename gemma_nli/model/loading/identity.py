@@ -14,6 +14,7 @@ from gemma_nli.base.errors import EncoderError, did_you_mean
 from gemma_nli.config import ModelConfig, expanded
 from gemma_nli.model.loading.folder_files import check_weights_choice, read_mapping, shard_names
 from gemma_nli.model.loading.sentence_folder import transformer_folder
+from gemma_nli.model.loading.sentence_modules import SentenceModules, is_native, native_modules, read_sentence_modules
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = re.compile(
@@ -53,14 +54,21 @@ class EncoderIdentity:
 def identify_encoder(model: ModelConfig) -> EncoderIdentity:
     """The identity of `model.name`, without loading weights: sha256 over configuration, weights and tokenizer files.
 
+    Under native pooling the folder's modules, their weights and its prompts are hashed, too.
+
     Raises:
-        EncoderError: no such folder or cached model, or the folder is not a safetensors model.
+        EncoderError: no such folder or cached model, or the folder is not a safetensors model; or native pooling is
+            requested of a folder that says nothing about its vectors, or what cannot be applied.
     """
-    return identify_folder(model.name, encoder_folder(model))
+    folder = encoder_folder(model)
+    return identify_folder(model.name, folder, native_modules(model, folder))
 
 
-def identify_folder(name: str, folder: Path) -> EncoderIdentity:
+def identify_folder(name: str, folder: Path, modules: SentenceModules | None = None) -> EncoderIdentity:
     total = _files_hash(folder)
+    if modules is not None:
+        weights = [file_digest(step.weights) for step in modules.steps if step.weights is not None]
+        total.update(f"{modules.described()}\0{weights}\n".encode())
     if not _encoded_as_ever(folder):
         total.update(b"encoded as transformers does it alone\n")
     root = next((place for place in (folder, folder.parent) if place.parent.name == "snapshots"), None)
@@ -198,6 +206,9 @@ def _snapshot(model: ModelConfig) -> Path:
     try:
         cached = Path(snapshot_download(**options, local_files_only=True))
         if weight_files(transformer_folder(cached)):
+            if constants.HF_HUB_OFFLINE or not is_native(model):
+                return cached
+            read_sentence_modules(transformer_folder(cached))  # transformers alone does not download the modules
             return cached
     except (LocalEntryNotFoundError, EncoderError):
         pass

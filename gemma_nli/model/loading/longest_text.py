@@ -10,8 +10,10 @@ from pathlib import Path
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
+from gemma_nli.model.loading.folder_files import read_header
 from gemma_nli.model.loading.identity import encoder_folder, weight_files
-from gemma_nli.model.loading.network import read_config, read_header
+from gemma_nli.model.loading.network import read_config
+from gemma_nli.model.loading.sentence_modules import native_modules
 
 _POSITIONS = re.compile(r"(^|\.)(embed_positions|positions?_embeddings?|positions_embed|wpe)\.weight$")
 _SPARE_ROWS = 8  # OPT and BART have two more rows than positions
@@ -27,8 +29,12 @@ def check_max_length(model: ModelConfig) -> None:
     Raises:
         EncoderError: with the maximum; or the encoder is not found, or its files are damaged.
     """
-    most = positions_held(model.name, encoder_folder(model))
-    if most is not None and model.max_length > most:
+    folder = encoder_folder(model)
+    most, modules = positions_held(model.name, folder), native_modules(model, folder)
+    kept = model.max_length
+    if modules is not None:  # without a number of its own a folder's texts keep what the encoder has positions for
+        kept = min(kept, modules.max_length or most or kept)
+    if most is not None and kept > most:
         raise EncoderError(f"model.max_length: {model.max_length} tokens, but {model.name} has {most} positions.")
 
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
+from gemma_nli.model.loading.folder_files import one_line, read_header
 from gemma_nli.model.loading.identity import weight_files
 
 MOST_LAYERS = 10_000
@@ -132,21 +133,6 @@ def _check_kinds_of_numbers(name: str, folder: Path, config: Mapping[str, Any]) 
 def tensor_kinds(path: Path) -> dict[str, str]:
     """Names of a safetensors file's tensors and their types (F32, BF16, I8 ...), from its header alone."""
     return {name: str(entry["dtype"]) for name, entry in read_header(path).items()}
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """`dtype` and `shape` of each tensor of a safetensors file.
-
-    Raises:
-        EncoderError: the file is truncated or not a safetensors file.
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        return {name: entry for name, entry in header.items() if name != "__metadata__" and entry["dtype"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EncoderError(f"model.name: {path}: damaged weights: {one_line(error)}") from None
 
 
 def _check_names(name: str, whole: Any, part: str, info: Mapping[str, Any]) -> None:
@@ -314,8 +300,3 @@ def quietly(level: int = logging.ERROR) -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
         if had_bars:
             hf_logging.enable_progress_bar()
-
-
-def one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{text[:300].rstrip('.')}." if text else f"{type(error).__name__}."

@@ -16,8 +16,9 @@ from typing import Any
 
 from gemma_nli.base.advice import install_line
 from gemma_nli.base.errors import EncoderError
+from gemma_nli.model.loading.folder_files import one_line
 from gemma_nli.model.loading.identity import tokenizer_files
-from gemma_nli.model.loading.network import one_line, quietly
+from gemma_nli.model.loading.network import quietly
 
 log = logging.getLogger(__name__)
 SENTENCES = (
@@ -89,6 +90,24 @@ def check_vocabulary(name: str, tokenizer: Any, rows: int, folder: Path) -> list
             0, f"its tokenizer has {size} tokens, its embeddings {rows} rows; make sure that they belong together."
         )
     return odd
+
+
+def lower_cased(name: str, tokenizer: Any) -> None:
+    """Make a tokenizer read lower case, as sentence-transformers does for `do_lower_case`.
+
+    Raises:
+        EncoderError: it is none of the tokenizers library's.
+    """
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    if not tokenizer.is_fast:
+        raise EncoderError(
+            f"model.pooling_strategy: native cannot lower the case for {name}: its {type(tokenizer).__name__} is none "
+            "of the tokenizers library's; save it once as tokenizer.json."
+        )
+    backend = tokenizer.backend_tokenizer
+    own = backend.normalizer
+    backend.normalizer = Sequence([Lowercase()] if own is None else [Lowercase(), own])
 
 
 def report_remarks(name: str, remarks: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma_nli.base.parts import Registry
+from gemma_nli.model.loading.sentence_modules import SentenceModules
 
 K_SETTING = "model.pooling_k"
 
@@ -25,6 +26,8 @@ class Pooler(nn.Module):
     """
 
     learned: ClassVar[bool] = False
+    of_folder: ClassVar[bool] = False
+    """Whether it is made of what the encoder's folder says (`modules`), which also decides how texts are read."""
 
     def __init__(self, hidden_size: int, k: int | None = None, num_models: int = 1) -> None:
         """
@@ -61,9 +64,17 @@ def uses_k(strategy: str) -> bool:
     return POOLERS.reads(strategy, K_SETTING)
 
 
-def build_pooler(name: str, hidden_size: int, k: int = 4, num_models: int = 1) -> Pooler:
-    """The pooler of that name; raises ConfigError with the nearest name if there is none."""
+def build_pooler(
+    name: str, hidden_size: int, k: int = 4, num_models: int = 1, modules: SentenceModules | None = None
+) -> Pooler:
+    """The pooler of that name; raises ConfigError with the nearest name if there is none.
+
+    Args:
+        modules: what the encoder's folder says about its vectors, as `Encoder.sentence_modules`, for native pooling.
+    """
     kind = POOLERS[name]
+    if kind.of_folder:
+        return kind(hidden_size, None, num_models, modules=modules)  # type: ignore[call-arg]
     return kind(hidden_size, k if uses_k(name) else None, num_models)
 
 

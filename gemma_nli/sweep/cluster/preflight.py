@@ -24,6 +24,7 @@ from gemma_nli.base.version import __version__
 from gemma_nli.config import ModelConfig
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.model.loading.identity import identify_encoder
+from gemma_nli.model.loading.sentence_modules import native_way
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
 from gemma_nli.sweep.cluster.ray_session import alive_nodes, ray_session
@@ -96,9 +97,9 @@ def _encoders(spec: SweepSpec) -> tuple[dict[str, tuple[ModelConfig, str]], list
     found: dict[str, tuple[ModelConfig, str]] = {}
     misses: list[str] = []
     configs = [cell.config for cell in (spec.space.draw(spec.base, 64, seed=0) if _searched(spec) else spec.cells())]
-    for model in {(c.model.name, c.model.revision): c.model for c in configs}.values():
+    for way, model in {(c.model.name, c.model.revision, native_way(c.model)): c.model for c in configs}.items():
         try:
-            found[f"{model.name}@{model.revision or ''}"] = (model, identify_encoder(model).fingerprint)
+            found["@".join(map(str, way))] = (model, identify_encoder(model).fingerprint)
         except GemmaNliError as error:
             misses.append(f"model on the head ({socket.gethostname()}): {error}")
     return found, misses

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 from gemma_nli.config import ModelConfig, RunConfig
+from gemma_nli.model.loading.folder_files import read_header
 from gemma_nli.model.loading.identity import encoder_folder, weight_files
-from gemma_nli.model.loading.network import read_header, sizes
+from gemma_nli.model.loading.network import sizes
+from gemma_nli.model.loading.sentence_modules import is_native, native_modules
 from gemma_nli.model.pooling import build_pooler
 
 GIB = 2**30
@@ -57,8 +59,9 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     shape = _shape(model.name, model.revision)
     half = config.device.mixed_precision in ("auto", "bf16", "fp16")
     if model.freeze_encoder:
+        modules = native_modules(model, encoder_folder(model)) if is_native(model) else None
         with torch.device("meta"):
-            pooler = build_pooler(model.pooling_strategy, shape.hidden, model.pooling_k)
+            pooler = build_pooler(model.pooling_strategy, shape.hidden, model.pooling_k, modules=modules)
         numbers = config.training.batch_size * config.data.num_folds * 4 * 8
         vectors = numbers * pooler.width
         tokens = numbers * shape.hidden * model.max_length if pooler.learned else 0

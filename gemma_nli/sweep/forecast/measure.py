@@ -28,6 +28,7 @@ from gemma_nli.features.request import digest_array, view_pooler
 from gemma_nli.features.token_states import TokenStates
 from gemma_nli.model.loading.identity import encoder_folder
 from gemma_nli.model.loading.network import sizes
+from gemma_nli.model.loading.sentence_modules import native_modules
 from gemma_nli.storage import Place
 from gemma_nli.sweep.ray.worker_gate import worker_gate
 from gemma_nli.training.fold import plan_fold
@@ -237,7 +238,8 @@ class _StandIns:
         rng = np.random.default_rng(0)
         sizes = _characters(request)[rows] * self.tokens_per_character
         lengths = np.clip(sizes, 4, request.model.max_length).astype(np.int32)
-        widths = {view: view_pooler(view, hidden).width for view in request.views}
+        modules = native_modules(request.model, encoder_folder(request.model))
+        widths = {view: view_pooler(view, hidden, modules).width for view in request.views}
         views = {view: rng.standard_normal((len(rows), width), dtype=np.float32) for view, width in widths.items()}
         tokens = None
         if request.with_tokens:

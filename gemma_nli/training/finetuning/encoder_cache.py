@@ -29,6 +29,7 @@ from gemma_nli.training.frozen.head_inputs import initial_seed
 
 log = logging.getLogger(__name__)
 _OF_THE_ENCODER = {"name", "revision", "max_length", "unfreeze_last_n", "lora", "attention", "attn_implementation"}
+_OF_THE_ENCODER |= {"premise_prompt", "hypothesis_prompt"}
 
 
 @dataclass

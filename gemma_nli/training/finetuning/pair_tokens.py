@@ -67,4 +67,4 @@ def _on_cpu(logits: Tensor) -> NDArray[np.float32]:
 def tokenize_pairs(encoder: Encoder, model: ModelConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
     """Tokens of these rows; others must not be requested later (their place is -1)."""
     texts = trial_texts(model, corpus, pairs, rows)
-    return PairTokens(encoder.tokenize(texts.premises, texts.hypotheses), texts.sides)
+    return PairTokens(encoder.tokenize(texts.premises, texts.hypotheses, texts.prompts), texts.sides)

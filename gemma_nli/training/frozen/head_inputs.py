@@ -139,6 +139,7 @@ def _request(config: RunConfig, texts: TrialTexts) -> FeatureRequest:
         identity=identify_encoder(model),
         premises=texts.premises,
         hypotheses=texts.hypotheses,
+        prompts=texts.prompts,
         views=(view,) if view else (),
         with_tokens=POOLERS[model.pooling_strategy].learned,
     )
