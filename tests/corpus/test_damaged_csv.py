@@ -217,7 +217,7 @@ def test_train_and_sweep_refuse_a_shifted_row_by_its_line(command, tmp_path, cap
     ("data", "reported"),
     [
         (b"PK\x03\x04\x14\x00\x06\x00", "is an Excel or zip file; unpack it, or save the table as CSV"),
-        (gzip.compress(b"post_id,text\np1,a\n"), "is a gzip file"),
+        (gzip.compress(b"post_id,text\np1,a\n", mtime=0), "is a gzip file"),
         (b'[\n {"post_id": "p1", "text": "private"}\n]', "is JSON; save the table as CSV"),
         (b'{"post_id": "p1", "text": "private"}\n', "is JSON; save the table as CSV"),
         (b"sep=;\r\npost_id;text\r\np1;private\r\n", "is Excel's 'sep=' line"),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from benchmarks.families import MARKS, PAGE, QUICK, as_markdown
-from benchmarks.family_check import COLUMNS, Row, check, quiet
+from benchmarks.family_check import COLUMNS, Row, check
 from benchmarks.tiny_encoders import FAMILIES, write_encoder
+from gemma_nli.model.loading.network import quietly
 
 SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES if family not in QUICK]
 
 
 @pytest.mark.parametrize("family", [*QUICK, *SLOW])
 def test_a_family_equals_plain_transformers_or_is_refused_as_the_page_says(family: str, tmp_path: Path) -> None:
-    with quiet():
+    with quietly(logging.CRITICAL):
         row = check(family, write_encoder(tmp_path / family, family))
     assert not row.wrong, row.sentences
     assert as_markdown([row]).splitlines()[2] in PAGE.read_text().splitlines()
