@@ -169,7 +169,7 @@ def test_a_joint_pair_has_one_prompt_as_there_and_a_second_one_where_it_is_named
     found = classifier.vectors(encoder.collate(tokens)).detach()
     assert_same(found, vectors(folder, pairs))  # type: ignore[arg-type]
     named = prompts_of(native(folder, hypothesis_prompt="query"))
-    assert named.pairs(["a"], ["b"]) == (["a"], [f"{PROMPTS['query']}b"], [PROMPTS["clustering"]])
+    assert named.pairs(["a"], ["b"]) == (["a"], [f"{PROMPTS['query']}b"], (PROMPTS["clustering"],))
 
 
 def test_the_identity_holds_modules_weights_and_prompts_and_only_under_native_pooling(
