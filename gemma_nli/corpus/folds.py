@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gemma_nli.base.random_streams import FOLDS
+
 
 def assign_folds(
     labels_PC: np.ndarray, num_folds: int, seed: int, num_leading: int = 0, group_P: np.ndarray | None = None
@@ -39,7 +41,7 @@ def assign_folds(
     labels_UC = np.zeros((len(order_U), num_strata), dtype=np.int64)
     np.add.at(labels_UC, unit_P, labels_PC)
     size_U = np.bincount(unit_P, minlength=len(order_U))
-    rng = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+    rng = np.random.RandomState(np.random.MT19937(FOLDS.sequence(seed)))
     drawn_U = rng.permutation(len(order_U))
     assigner = _FoldAssigner(labels_UC[drawn_U], size_U[drawn_U], num_folds, rng)
     for columns in (range(num_leading), range(num_leading, num_strata)):

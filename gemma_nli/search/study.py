@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
+from gemma_nli.base.random_streams import FRESH_CELLS
 from gemma_nli.config import RunConfig
 from gemma_nli.search.drivers import COUNTED, Drivers, count
 from gemma_nli.search.study_storage import open_study
@@ -84,7 +84,7 @@ class SweepStudy:
         self.space, self.base = spec.space, spec.base
         self.num_trials, self.seed = spec.search.num_trials, spec.search.seed
         self.objectives, self.known = spec.objectives, known
-        self.study = open_study(spec, name, url)
+        self.study, self.trials = open_study(spec, name, url)
         self.drivers = Drivers(self.study, owner, self.identity)
         self._answers: dict[str, _Answer] = {}
         self._running: dict[str, int] = {}
@@ -133,7 +133,7 @@ class SweepStudy:
 
     def _enqueue_fresh(self) -> bool:
         """When the sampler repeats itself, enqueue a random new configuration; False if there is none."""
-        rng = np.random.default_rng([self.seed, len(self.study.get_trials(deepcopy=False))])
+        rng = FRESH_CELLS.generator(self.seed, len(self.study.get_trials(deepcopy=False)))
         for _ in range(_DRAWS):
             cell = self.space.sample(self.base, rng)
             if cell.identity not in self._answers and cell.identity not in self._running:
@@ -147,8 +147,8 @@ class SweepStudy:
         """The running mean F1 of a trial after some of its folds, as Optuna's intermediate value."""
         if len(self.objectives) > 1 or not math.isfinite(mean_f1):
             return  # Optuna keeps no intermediate values of several objectives
-        if not self._frozen(number).state.is_finished():
-            self.study._storage.set_trial_intermediate_value(self._id(number), folds_done, float(mean_f1))
+        if not self.trials.read(number).state.is_finished():
+            self.trials.report(number, folds_done, float(mean_f1))
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> None:
         """The trial ran all its folds: COMPLETE, or FAIL if an objective is missing or NaN."""
@@ -156,15 +156,15 @@ class SweepStudy:
 
     def prune(self, number: int, reason: str = "") -> None:
         """A scheduler stopped the trial: PRUNED, with the means reported so far and never as a full result."""
-        trial = self._frozen(number)
+        trial = self.trials.read(number)
         if reason:
-            self.study._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+            self.trials.note(number, "reason", reason)
         self._close(number, _Answer(None, dict(trial.intermediate_values)))
 
     def fail(self, number: int, reason: str = "") -> None:
         """The trial failed or was interrupted: FAIL, and run again when the sweep is run again."""
         if reason:
-            self.study._storage.set_trial_user_attr(self._id(number), "reason", reason[:500])
+            self.trials.note(number, "reason", reason[:500])
         self._close(number, _Answer(None, failed=True))
 
     def close(self, reason: str = "the sweep ended before it did") -> None:
@@ -298,7 +298,7 @@ class SweepStudy:
             self._tell(each, answer)
 
     def _tell(self, number: int, answer: _Answer) -> None:
-        if self._frozen(number).state.is_finished():
+        if self.trials.read(number).state.is_finished():
             return
         if answer.values is not None:
             self.study.tell(number, list(answer.values))
@@ -324,13 +324,7 @@ class SweepStudy:
             return None
 
     def _mark(self, number: int, kind: str) -> None:
-        self.study._storage.set_trial_user_attr(self._id(number), "kind", kind)
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study._storage.get_trial(self._id(number))
-
-    def _id(self, number: int) -> int:
-        return int(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+        self.trials.note(number, "kind", kind)
 
 
 def _text(params: Mapping[str, Any]) -> str:

@@ -7,14 +7,15 @@ import importlib.util
 import json
 import sqlite3
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
-import numpy as np
 import optuna
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
 from gemma_nli.base.advice import install_line
 from gemma_nli.base.errors import SweepError
+from gemma_nli.base.random_streams import SAMPLER
 from gemma_nli.config import database_uri, sqlite_address, sqlite_file
 from gemma_nli.search.study_database import not_opened
 from gemma_nli.spec.spec import SweepSpec
@@ -29,7 +30,32 @@ def study_url(spec: SweepSpec, folder: Place) -> str:
     return database_uri(spec.search.storage or sqlite_address(str(folder / "optuna.db")))
 
 
-def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
+class OpenTrials:
+    """The trials of a study by their numbers, while they run: Optuna's `Study` can only ask for them and close them."""
+
+    def __init__(self, study: optuna.Study, storage: optuna.storages.BaseStorage) -> None:
+        """
+        Args:
+            storage: the study's own.
+        """
+        self.storage, self.study_id = storage, storage.get_study_id_from_name(study.study_name)
+
+    def read(self, number: int) -> FrozenTrial:
+        return self.storage.get_trial(self._id(number))
+
+    def note(self, number: int, attribute: str, value: str) -> None:
+        """Set a user attribute."""
+        self.storage.set_trial_user_attr(self._id(number), attribute, value)
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Set an intermediate value."""
+        self.storage.set_trial_intermediate_value(self._id(number), step, value)
+
+    def _id(self, number: int) -> int:
+        return int(self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number))
+
+
+def open_study(spec: SweepSpec, name: str, url: str) -> tuple[optuna.Study, OpenTrials]:
     """The study of that name and the spec's space, created if it does not exist, with the requested sampler.
 
     A sweep's first space and objectives have the study of that name; others one with a digest of them appended.
@@ -54,7 +80,7 @@ def open_study(spec: SweepSpec, name: str, url: str) -> optuna.Study:
     except Exception as error:  # noqa: BLE001 - SQLAlchemy and each database driver have exceptions of their own
         raise not_opened(url, error) from None
     study.sampler = build_sampler(spec, len(study.get_trials(deepcopy=False)))
-    return study
+    return study, OpenTrials(study, storage)
 
 
 def _is_of(study: optuna.Study, spec: SweepSpec) -> bool:
@@ -80,16 +106,19 @@ def build_sampler(spec: SweepSpec, trials_before: int = 0) -> optuna.samplers.Ba
     """
     samplers = optuna.samplers
     check_sampler(spec)
-    seed = int(np.random.SeedSequence([spec.search.seed, trials_before]).generate_state(1)[0])
-    if spec.search.sampler == "random":
+    seed = SAMPLER.number(spec.search.seed, trials_before)
+    name = spec.search.sampler
+    if name == "tpe":
+        return samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, spec.search.num_trials // 4)))
+    if name == "random":
         return samplers.RandomSampler(seed=seed)
-    if spec.search.sampler == "cmaes":
+    if name == "cmaes":
         return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    if spec.search.sampler == "gp":
+    if name == "gp":
         return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    if spec.search.sampler == "nsga2":
+    if name == "nsga2":
         return samplers.NSGAIISampler(seed=seed, population_size=20)
-    return samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, spec.search.num_trials // 4)))
+    assert_never(name)
 
 
 def check_sampler(spec: SweepSpec) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from gemma_nli.base.errors import Problems, SpecError
+from gemma_nli.base.random_streams import RANDOM_CELLS
 from gemma_nli.config import RunConfig, read_yaml, set_dotted, validation_lines
 from gemma_nli.spec.conditions import Varied, parse_varied
 from gemma_nli.spec.domain import Domain, Range, identity, plain, same, shown
@@ -183,7 +184,7 @@ class SearchSpace:
 
         Returns fewer if the space has fewer.
         """
-        rng = np.random.default_rng(seed)
+        rng = RANDOM_CELLS.generator(seed)
         found: dict[str, Cell] = {}
         known: dict[Hashable, Cell] = {}
         misses = 0

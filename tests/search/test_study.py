@@ -3,6 +3,7 @@
 import math
 import sqlite3
 import tempfile
+from typing import get_args
 
 import optuna
 import pytest
@@ -12,6 +13,7 @@ from gemma_nli.base.errors import SweepError
 from gemma_nli.search.study import SweepStudy
 from gemma_nli.search.study_storage import build_sampler, study_url
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.spec.sweep_sections import SearchSettings
 
 SPACE = {
     "training.learning_rate": {"loguniform": [1e-5, 1e-2]},
@@ -268,6 +270,15 @@ def test_a_sampler_whose_package_is_missing_is_refused(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SweepError, match="pip install cmaes"):
         build_sampler(spec(sampler="cmaes"))
+
+
+def test_a_sampler_that_nothing_builds_is_an_error_and_never_another_one():
+    named = spec()
+    unknown = named.model_copy(update={"search": named.search.model_copy(update={"sampler": "qmc"})})
+    with pytest.raises(AssertionError, match="qmc"):
+        build_sampler(unknown)
+    kinds = get_args(SearchSettings.model_fields["sampler"].annotation)
+    assert len({type(build_sampler(spec(sampler=kind))) for kind in kinds}) == len(kinds)
 
 
 def test_all_states_are_final(tmp_path):

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemma_nli.base.metrics import METRICS, CountedMetric, Counts, RankedMetric
 from gemma_nli.base.metrics.table import by_score
+from gemma_nli.base.random_streams import BOOTSTRAP, HELD_OUT_PARTS
 
 Floats = NDArray[np.float64]
 _CHUNK_CELLS = 4_000_000  # (draw, pair) cells held at a time
@@ -73,7 +74,7 @@ class PostBootstrap:
             if (self._of_post[names] >= 0).any():
                 raise ValueError("a post stands in two folds; posts must be kept whole")
             self._of_post[names] = index
-            rng = np.random.default_rng([seed, index])
+            rng = BOOTSTRAP.generator(seed, index)
             drawn_SP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repetitions)
             self.folds.append(_Fold(rows_R, post_R, drawn_SP.astype(np.float32), self.labels_N[rows_R]))
 
@@ -101,7 +102,7 @@ class PostBootstrap:
         held = copy.copy(self)
         held.repetitions, held.folds = repeats * parts, []
         for index, fold in enumerate(self.folds):
-            rng = np.random.default_rng([seed, index, parts])
+            rng = HELD_OUT_PARTS.generator(seed, index, parts)
             posts = fold.weights_SP.shape[1]
             part_RP = np.stack([rng.permutation(np.arange(posts) % parts) for _ in range(repeats)])
             kept_SP = (part_RP[:, None, :] != np.arange(parts)[:, None]).reshape(-1, posts).astype(np.float32)

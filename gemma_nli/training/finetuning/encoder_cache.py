@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gemma_nli.base.errors import TrainingError
+from gemma_nli.base.random_streams import FIRST_WEIGHTS
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
@@ -25,7 +26,6 @@ from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder, res
 from gemma_nli.training.finetuning.optimizer_step import MicroBatchWarning
 from gemma_nli.training.finetuning.pair_tokens import PairTokens, tokenize_pairs
 from gemma_nli.training.fold import Rows
-from gemma_nli.training.frozen.head_inputs import initial_seed
 
 log = logging.getLogger(__name__)
 _OF_THE_ENCODER = {"name", "revision", "max_length", "unfreeze_last_n", "lora", "attention", "attn_implementation"}
@@ -57,7 +57,7 @@ class SharedEncoder:
                 self.encoder = _prepared_encoder(self.config)
         self.fresh = False
         classifier = PairClassifier(self.encoder, config.model)
-        classifier.reset(torch.Generator().manual_seed(initial_seed(config.training.seed, fold)))
+        classifier.reset(torch.Generator().manual_seed(FIRST_WEIGHTS.number(config.training.seed, fold)))
         return classifier
 
     def tokens_of(self, config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:

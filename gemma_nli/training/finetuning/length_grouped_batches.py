@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gemma_nli.base.random_streams import LENGTH_GROUPED_BATCHES
 from gemma_nli.training.fold import Rows
 
 BATCHES_A_GROUP = 16
@@ -22,7 +23,7 @@ class LengthGroupedBatches:
     def __init__(self, rows: Rows, lengths: Rows, batch_size: int, seed: int, fold: int) -> None:
         self.rows, self.lengths, self.batch_size = rows, lengths, batch_size
         self.steps = -(-len(rows) // batch_size)
-        self._rng = np.random.default_rng([seed, fold, 1])
+        self._rng = LENGTH_GROUPED_BATCHES.generator(seed, fold)
 
     def epoch(self) -> list[Rows]:
         order = self._rng.permutation(len(self.rows))

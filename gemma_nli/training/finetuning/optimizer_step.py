@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gemma_nli.base.errors import TrainingError
+from gemma_nli.base.random_streams import OPTIMIZER_STEP
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.model.classifier import PairClassifier
@@ -98,7 +99,7 @@ class Steps:
         """The batch's mean loss, its gradients in place; None if memory ran out."""
         self.classifier.train()
         self.optimizer.forget_gradients()
-        torch.manual_seed(_step_seed(self.training.seed, self.fold, self.taken))
+        torch.manual_seed(OPTIMIZER_STEP.number(self.training.seed, self.fold, self.taken))
         total = torch.zeros((), device=self.device)
         short = False
         for start in range(0, len(rows_B), self.micro):
@@ -161,7 +162,3 @@ def one_pair_too_many(config: RunConfig, tokens: int, device: torch.device) -> s
         ways.append("train adapters (model.lora) in place of the encoder's own weights")
     ways.append(f"or take a smaller encoder than {config.model.name}")
     return f"one pair of {tokens} tokens does not fit the memory of {device}; {', '.join(ways)}."
-
-
-def _step_seed(seed: int, fold: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, fold, 2, step]).generate_state(1, np.uint64)[0] >> 1)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gemma_nli.base.random_streams import FOLD_BATCHES, HEAD_DROPOUT
+
 _DROPOUT_BYTES = 1 << 20  # random bits drawn at a time: few calls, and they stay in the cache
 
 
@@ -24,7 +26,7 @@ class FoldBatches:
         self.rows, self.batch_size = rows, batch_size
         self.steps = [-(-len(fold_rows) // batch_size) for fold_rows in rows]
         self.max_steps = max(self.steps)
-        self.orders = [_stream(seed, fold, 1) for fold in folds]
+        self.orders = [FOLD_BATCHES.generator(seed, fold) for fold in folds]
 
     def asleep(self, step: int, device: torch.device) -> Tensor | None:
         """Indices of the folds that have no batch left at this step of an epoch."""
@@ -69,7 +71,9 @@ class FoldDropout:
         """Begin an epoch of at most `epoch_steps` steps."""
         self.epoch, self.step = self.epoch + 1, 0
         sites = range(len(self.shapes))
-        self.streams = [[_stream(self.seed, fold, 2 + site, self.epoch) for fold in self.folds] for site in sites]
+        self.streams = [
+            [HEAD_DROPOUT.generator(self.seed, fold, site, self.epoch) for fold in self.folds] for site in sites
+        ]
 
     def next_step(self, device: torch.device) -> None:
         """Make the masks of the epoch's next optimizer step."""
@@ -99,7 +103,3 @@ class FoldDropout:
         if x_KBW.requires_grad:
             return x_KBW * self.masks[site] * self.scale
         return x_KBW.mul_(self.masks[site]).mul_(self.scale)  # a gathered copy: nothing else uses it
-
-
-def _stream(*names: int) -> np.random.Generator:
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(names)))

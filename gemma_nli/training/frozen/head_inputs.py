@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gemma_nli.base.random_streams import FIRST_WEIGHTS
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
@@ -21,11 +22,6 @@ from gemma_nli.model.heads import Drop, Head, build_head, combine, head_width, n
 from gemma_nli.model.pooling import POOLERS, LearnedPooler, Pooler, build_pooler, view_name
 from gemma_nli.training.frozen.ragged_attention import attend, ragged_rows
 from gemma_nli.training.trial_texts import TrialTexts, trial_texts
-
-
-def initial_seed(seed: int, fold: int) -> int:
-    """What a fold's initial weights are drawn from."""
-    return int(np.random.SeedSequence([seed, fold]).generate_state(1, np.uint64)[0] >> 1)
 
 
 class StackedClassifier(nn.Module):
@@ -47,7 +43,7 @@ class StackedClassifier(nn.Module):
 
     def reset(self, model: int, seed: int, fold: int) -> None:
         """Draw one fold's initial weights; they depend on the seed and the fold, not on which folds train beside it."""
-        generator = torch.Generator().manual_seed(initial_seed(seed, fold))
+        generator = torch.Generator().manual_seed(FIRST_WEIGHTS.number(seed, fold))
         if self.pooler is not None:
             self.pooler.reset(model, generator)
         self.head.reset(model, generator)
