@@ -42,8 +42,9 @@ from scipy.stats import norm, wilcoxon
 
 from benchmarks.outcome import Mark, Outcome
 from benchmarks.workplace import Workplace
-from gemma_nli.search.racing import RaceTable
-from gemma_nli.search.rules import Halving, Median
+from gemma_nli.search.rules.asha import Halving
+from gemma_nli.search.rules.fold_racing import RaceTable
+from gemma_nli.search.rules.median import Median
 
 Floats = NDArray[np.float64]
 FOLDS = 5

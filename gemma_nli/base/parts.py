@@ -108,9 +108,13 @@ class Registry(dict[str, T]):
 
         return register
 
+    def declared(self, name: str) -> frozenset[str] | None:
+        """The settings that the part says it reads; None where it does not say."""
+        return self._reads[name]
+
     def reads(self, name: str, setting: str) -> bool:
         """Whether the part may read that setting: it says so, or says nothing."""
-        declared = self._reads[name]
+        declared = self.declared(name)
         return declared is None or setting in declared
 
     def __missing__(self, name: str) -> T:

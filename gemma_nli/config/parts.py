@@ -83,5 +83,17 @@ def dormant_settings(config: RunConfig, fields: Mapping[str, Any]) -> set[str]:
     return {name for name, field in fields.items() if _is_marked(field)} - read
 
 
+def readers(setting: str, field: Any, *more: Mapping[str, Part]) -> list[str]:
+    """The parts, chosen by name, that may read a setting which counts only where one does; else none.
+
+    Args:
+        more: parts besides those of a run.
+    """
+    if not _is_marked(field):
+        return []
+    every = [POOLINGS, HEADS, LOSSES, SCHEDULES, EPOCH_SELECTIONS, *more]
+    return [name for parts in every for name, part in parts.items() if part.reads is None or setting in part.reads]
+
+
 def _is_marked(field: Any) -> bool:
     return any(isinstance(mark, WhereRead) for mark in field.metadata)

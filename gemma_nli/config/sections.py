@@ -74,7 +74,7 @@ class ModelConfig(Settings):
         default="mean", description="how token states become one vector; native: as encode() of the folder does"
     )
     pooling_k: Annotated[int, WhereRead()] = Field(
-        default=4, ge=1, le=4096, description="k of the poolings that take one: tokens that first_k and last_k average"
+        default=4, ge=1, le=4096, description="k of the poolings that take one: tokens that are averaged"
     )
     premise_prompt: Annotated[str | None, WhereRead()] = Field(
         default=None,
@@ -88,7 +88,7 @@ class ModelConfig(Settings):
     )
     head: Head = Field(default="linear", description="the classifier on the pooled vector")
     head_hidden: Annotated[int, WhereRead()] = Field(
-        default=256, ge=1, le=65536, description="hidden units of the mlp head"
+        default=256, ge=1, le=65536, description="hidden units of the head"
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before each linear map of the head")
     freeze_encoder: bool = Field(default=True, description="train only the pooling and head, on cached vectors")
@@ -149,8 +149,7 @@ class TrainingConfig(Settings):
     patience: Annotated[int | None, WhereRead()] = Field(
         default=None,
         ge=1,
-        description="epochs without a better F1, on the pairs that epoch_selection uses, before a fold "
-        "stops; with `last`, which uses none, it never stops",
+        description="epochs without a better F1, on the pairs that epoch_selection uses, before a fold stops",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of a label given to the other class")
     loss: Loss = Field(

@@ -13,7 +13,9 @@ from pydantic.fields import FieldInfo
 
 from gemma_nli.base.errors import ConfigError, did_you_mean
 from gemma_nli.config import RunConfig, setting_names
+from gemma_nli.config.parts import readers
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.spec.sweep_sections import SCHEDULERS
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 _SIGNS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
@@ -87,7 +89,9 @@ def settings_page() -> str:
 
 def _setting(name: str, of: Literal["run", "sweep"], info: FieldInfo) -> Setting:
     kind = " or ".join(dict.fromkeys(_kinds(info.annotation)))
-    return Setting(name, of, kind, _default(info), ", ".join(_bounds(info.metadata)), info.description or "")
+    parts = readers(name, info, SCHEDULERS)
+    meaning = "; read by ".join(filter(None, [info.description, ", ".join(parts)]))
+    return Setting(name, of, kind, _default(info), ", ".join(_bounds(info.metadata)), meaning)
 
 
 def _kinds(annotation: Any) -> Iterator[str]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from gemma_nli.base.errors import did_you_mean
 from gemma_nli.base.metrics import deciding_names
+from gemma_nli.base.parts import find_parts
 from gemma_nli.config import Settings
+from gemma_nli.config.parts import WhereRead
 from gemma_nli.config.typed_values import as_text
+
+SCHEDULERS = find_parts("search/rules", "rule")
+if TYPE_CHECKING:
+    SchedulerKind: TypeAlias = str
+else:
+    SchedulerKind = Literal[("none", *SCHEDULERS)]
 
 
 def known_metric(name: str) -> str:
@@ -106,19 +114,20 @@ class SearchSettings(Settings):
 
 
 class SchedulerSettings(Settings):
-    kind: Literal["none", "asha", "median", "fold_racing"] = Field(
+    kind: SchedulerKind = Field(
         default="none", description="which trials stop before their last fold, judged on the finished folds"
     )
     grace_folds: int = Field(default=1, ge=1, le=99, description="folds a trial runs before it can be stopped")
     keep_last: int = Field(default=3, ge=1, le=1000, description="the best few by running mean F1 are never stopped")
-    level: float = Field(
-        default=0.05,
-        gt=0,
-        le=0.5,
-        description="fold_racing: chance of stopping a trial that would have beaten the leader",
+    level: Annotated[float, WhereRead()] = Field(
+        default=0.05, gt=0, le=0.5, description="chance of stopping a trial that would have beaten the leader"
     )
-    reduction: float = Field(default=3.0, gt=1, le=100, description="asha: one in this many continues at each rung")
-    min_trials: int = Field(default=5, ge=1, le=1000, description="median: finished trials before any is stopped")
+    reduction: Annotated[float, WhereRead()] = Field(
+        default=3.0, gt=1, le=100, description="one in this many continues at each rung"
+    )
+    min_trials: Annotated[int, WhereRead()] = Field(
+        default=5, ge=1, le=1000, description="finished trials before any is stopped"
+    )
 
 
 class Resources(Settings):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.base.metrics import METRICS, CountedMetric, Counts, RankedMetric, deciding_names, headline_names, metric
-from gemma_nli.search.racing import RaceTable
+from gemma_nli.search.rules.fold_racing import RaceTable
 from gemma_nli.spec.sweep_sections import Objective
 from gemma_nli.training.metrics import best_threshold, curves, fold_metrics
 

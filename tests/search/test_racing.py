@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemma_nli.search.racing import RaceTable
-from gemma_nli.search.rules import Halving, Median
+from gemma_nli.search.rules.asha import Halving
+from gemma_nli.search.rules.fold_racing import RaceTable
+from gemma_nli.search.rules.median import Median
 from tests.growth import growth
 
 ROOT = Path(__file__).parents[2]

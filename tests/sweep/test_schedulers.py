@@ -6,12 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from gemma_nli.base.errors import SpecError
 from gemma_nli.config import DataConfig, RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.synthetic import synthetic_corpus
-from gemma_nli.search.racing import Decision, RaceTable
-from gemma_nli.search.rules import Halving, Median
+from gemma_nli.search.rules import RULES, Decision, build_rule
+from gemma_nli.search.rules.asha import Halving
+from gemma_nli.search.rules.fold_racing import RaceTable
+from gemma_nli.search.rules.median import Median
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.spec.sweep_sections import SCHEDULERS, SchedulerSettings
 from gemma_nli.sweep.ray.scheduler import build_scheduler
 from gemma_nli.training.metrics import fold_metrics
 from gemma_nli.training.results import FoldResult
@@ -54,6 +58,61 @@ def play(scheduler, storage, pairs, key, quality, seed, folds=FOLDS):
         if scheduler.on_trial_result(None, trial, reported) == "STOP":
             return fold
     return folds
+
+
+def test_the_kinds_are_exactly_the_rules_that_register_themselves_and_each_is_judged_by_its_own(tmp_path, pairs):
+    assert set(SCHEDULERS) == set(RULES)
+    for kind in SCHEDULERS:
+        assert type(build_scheduler(spec(kind), tmp_path, pairs).rule) is RULES[kind]
+
+
+def test_an_unknown_kind_is_refused_with_the_nearest():
+    with pytest.raises(SpecError, match=r"scheduler\.kind.*fold_racng.*did you mean.*fold_racing"):
+        spec("fold_racng")
+
+
+OTHER_VALUES = {
+    "scheduler.grace_folds": 2,
+    "scheduler.keep_last": 7,
+    "scheduler.level": 0.2,
+    "scheduler.reduction": 2.0,
+    "scheduler.min_trials": 9,
+    "search.seed": 5,
+}
+
+
+def test_each_setting_of_a_scheduler_reaches_every_rule_that_reads_it():
+    for kind, part in SCHEDULERS.items():
+        for name in {"scheduler.grace_folds", "scheduler.keep_last"} | part.reads:
+            section, word = name.split(".")
+            tree = {"name": "t", "space": {"model.head": {"grid": ["linear", "mlp"]}}, "scheduler": {"kind": kind}}
+            tree[section] = {**tree.get(section, {}), word: OTHER_VALUES[name]}
+            assert getattr(build_rule(SweepSpec.from_mapping(tree)), word) == OTHER_VALUES[name]
+
+
+def test_every_setting_of_the_scheduler_is_read_by_a_rule():
+    given = {"scheduler.kind", "scheduler.grace_folds", "scheduler.keep_last"}
+    read = {name for part in SCHEDULERS.values() for name in part.reads}
+    assert {f"scheduler.{name}" for name in SchedulerSettings.model_fields} - given <= read
+
+
+def test_a_rule_that_says_it_reads_what_no_sweep_has_is_refused(monkeypatch):
+    monkeypatch.setitem(RULES._reads, "asha", frozenset({"scheduler.reduktion"}))
+    with pytest.raises(TypeError, match=r"asha says that it reads scheduler\.reduktion"):
+        build_rule(spec("asha"))
+
+
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_rules_of_the_running_mean_read_no_journal(kind):
+    def unread():
+        raise AssertionError("a journal was read")
+
+    rule = build_rule(spec(kind, keep_last=1, min_trials=1))
+    for key, mean in (("a", 0.9), ("b", 0.8), ("c", 0.1)):
+        for done in (1, FOLDS):
+            rule.fold_ended(key, done, mean, unread)
+    rule.fold_ended("d", 1, 0.05, unread)
+    assert rule.decide("d").stop
 
 
 def test_each_kind_builds_its_rule(tmp_path, pairs):

@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray import tune
 
-from gemma_nli.search.racing import Decision
+from gemma_nli.search.rules import Decision
 from gemma_nli.search.study import SweepStudy, study_url
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.ray.scheduler import FoldScheduler

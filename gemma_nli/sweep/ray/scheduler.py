@@ -4,7 +4,8 @@ reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from gemma_nli.corpus.pairs import PairTable
-from gemma_nli.search.racing import Decision, RaceTable
-from gemma_nli.search.rules import Halving, Median
+from gemma_nli.search.rules import Decision, EndedFold, StoppingRule, build_rule
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
 from gemma_nli.training.results import FoldResult
@@ -27,7 +27,7 @@ class FoldScheduler(FIFOScheduler):
     is the same trial. Results have `folds_done` and `mean_f1`.
     """
 
-    def __init__(self, rule: RaceTable | Halving | Median, num_folds: int, storage: Place, pairs: PairTable) -> None:
+    def __init__(self, rule: StoppingRule, num_folds: int, storage: Place, pairs: PairTable) -> None:
         super().__init__()
         self.rule, self.num_folds, self.storage, self.pairs = rule, num_folds, storage, pairs
         self.stopped: dict[str, Decision] = {}
@@ -41,7 +41,7 @@ class FoldScheduler(FIFOScheduler):
         key, done = trial.config["key"], int(result.get("folds_done", 0))
         if not done or result.get("failed"):
             return str(TrialScheduler.CONTINUE)
-        self._take(key, done, float(result["mean_f1"]))
+        self.rule.fold_ended(key, done, float(result["mean_f1"]), partial(self._read_folds, key))
         decision = self.rule.decide(key)
         if not decision.stop or done >= self.num_folds:
             return str(TrialScheduler.CONTINUE)
@@ -50,30 +50,24 @@ class FoldScheduler(FIFOScheduler):
 
     def remember(self, record: TrialRecord) -> None:
         """Give the rule a trial of an earlier run, finished or stopped, so that it leads or counts from the start."""
-        running: list[float] = []
+        ended: list[FoldResult] = []
         for number in range(1, self.num_folds + 1):
             fold = record.folds.get(number)
             if fold is None or "f1" not in fold.metrics:
                 return
-            running.append(fold.metrics["f1"])
-            if isinstance(self.rule, RaceTable):
-                self._record(record.key, fold)
-            else:
-                self.rule.record_mean(record.key, number, float(np.mean(running)))
+            ended.append(fold)
+            mean_f1 = float(np.mean([each.metrics["f1"] for each in ended]))
+            self.rule.fold_ended(record.key, number, mean_f1, partial(self._as_rules_see, ended))
 
-    def _take(self, key: str, done: int, mean_f1: float) -> None:
-        if not isinstance(self.rule, RaceTable):
-            self.rule.record_mean(key, done, mean_f1)
-            return
+    def _read_folds(self, key: str) -> Iterator[EndedFold]:
         record = TrialJournal(self.storage, key).read()
-        for fold in record.folds.values() if record is not None else ():
-            if "f1" in fold.metrics:
-                self._record(key, fold)
+        return self._as_rules_see(record.folds.values() if record is not None else ())
 
-    def _record(self, key: str, fold: FoldResult) -> None:
-        assert isinstance(self.rule, RaceTable)
-        posts = self.pairs.group_N[fold.rows]
-        self.rule.record(key, fold.fold, fold.rows, fold.probabilities, fold.labels, posts, fold.threshold)
+    def _as_rules_see(self, folds: Iterable[FoldResult]) -> Iterator[EndedFold]:
+        for fold in folds:
+            if "f1" in fold.metrics:
+                posts = self.pairs.group_N[fold.rows]
+                yield EndedFold(fold.fold, fold.rows, fold.probabilities, fold.labels, posts, fold.threshold)
 
 
 def build_scheduler(
@@ -84,17 +78,10 @@ def build_scheduler(
     Args:
         records: trials of earlier runs of this sweep, so that a resumed race has its leader at once.
     """
-    asked, num_folds = spec.scheduler, spec.base.data.num_folds
-    rule: RaceTable | Halving | Median
-    if asked.kind == "none":
+    rule = build_rule(spec)
+    if rule is None:
         return None
-    if asked.kind == "fold_racing":
-        rule = RaceTable(num_folds, asked.level, asked.keep_last, asked.grace_folds, seed=spec.search.seed)
-    elif asked.kind == "asha":
-        rule = Halving(num_folds, asked.grace_folds, asked.keep_last, asked.reduction)
-    else:
-        rule = Median(num_folds, asked.grace_folds, asked.keep_last, asked.min_trials)
-    scheduler = FoldScheduler(rule, num_folds, storage, pairs)
+    scheduler = FoldScheduler(rule, spec.base.data.num_folds, storage, pairs)
     for record in records:
         scheduler.remember(record)
     return scheduler

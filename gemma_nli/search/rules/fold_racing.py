@@ -19,21 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemma_nli.base.metrics import Counts
 from gemma_nli.base.metrics.f1 import f1_of
+from gemma_nli.base.random_streams import RACED_FUTURE, RACED_POSTS
+from gemma_nli.search.rules.stopping_rule import Decision, Folds, StoppingRule, rule
 
 Floats = NDArray[np.float64]
 _TRAINING_NOISE, _ITS_WEIGHT = 0.015, 8.0
 """A first guess of the standard deviation of a fold's F1 difference that comes of training (seeds, batches), which no
 bootstrap of posts sees; and how many folds' worth of evidence the guess weighs against what the race shows."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether to stop, the chance that the trial would still win (None: not judged), its running mean F1, and why."""
-
-    stop: bool
-    probability: float | None
-    estimate: float
-    reason: str
 
 
 @dataclass
@@ -51,7 +43,8 @@ class _Trial:
     counts_P4: dict[int, NDArray[np.int32]] = field(default_factory=dict)
 
 
-class RaceTable:
+@rule("fold_racing", reads=("scheduler.level", "search.seed"))
+class RaceTable(StoppingRule):
     """Every trial's finished folds, and the decision about a trial after each of its folds."""
 
     def __init__(
@@ -71,13 +64,18 @@ class RaceTable:
             grace_folds: folds a trial runs before it is judged.
             draws: bootstrap samples of posts.
         """
-        self.num_folds, self.level, self.keep_last, self.grace_folds = num_folds, level, keep_last, grace_folds
-        self.draws, self.seed = draws, seed
+        super().__init__(num_folds, grace_folds, keep_last)
+        self.level, self.draws, self.seed = level, draws, seed
         self._folds: dict[int, _Fold] = {}
         self._trials: dict[Hashable, _Trial] = {}
         self._not_comparable: set[Hashable] = set()
         self._leaders_S: dict[tuple[Hashable, int], Floats] = {}
         self._excess: dict[Hashable, tuple[int, float]] = {}
+
+    def fold_ended(self, trial_key: Hashable, folds_done: int, mean_f1: float, folds: Folds) -> None:
+        for ended in folds():
+            measured = (ended.rows, ended.probabilities, ended.labels, ended.post_ids)
+            self.record(trial_key, ended.fold, *measured, ended.threshold)
 
     def record(
         self,
@@ -173,7 +171,7 @@ class RaceTable:
         those folds themselves.
         """
         done, left = len(seen_F), self.num_folds - len(seen_F)
-        rng = np.random.default_rng(self.seed)
+        rng = RACED_FUTURE.generator(self.seed)
         known_S = seen_F.mean() + noise_SF.mean(1)
         coming_SF = noise_SF[rng.integers(self.draws, size=(self.draws, left)), rng.integers(done, size=left)]
         training_S = self.training_noise * np.sqrt(1 / done + 1 / left) * rng.standard_normal(self.draws)
@@ -200,7 +198,7 @@ class RaceTable:
 
     def _open_fold(self, fold: int, rows_R: NDArray[np.int64], posts_R: NDArray[Any]) -> _Fold:
         names, post_R = np.unique(posts_R, return_inverse=True)
-        rng = np.random.default_rng([self.seed, fold])
+        rng = RACED_POSTS.generator(self.seed, fold)
         weights_SP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=self.draws)
         self._folds[fold] = _Fold(rows_R, post_R, weights_SP.astype(np.float64))
         return self._folds[fold]
