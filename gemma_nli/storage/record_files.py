@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -50,6 +50,12 @@ class Record(Protocol):
         """Delete the array files that match the pattern, except one."""
 
 
+def _last_byte(file: BinaryIO) -> bytes:
+    """Of a file that is not empty; what is written next goes to its end, as the file is open to append."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
+
+
 class FolderRecord:
     """A record in a folder."""
 
@@ -85,8 +91,8 @@ class FolderRecord:
     def append(self, line: bytes) -> None:
         self._make_folder()
         try:
-            with self.path.open("ab") as file:
-                whole = file.tell() == 0 or self.path.read_bytes().endswith(b"\n")
+            with self.path.open("a+b") as file:
+                whole = file.tell() == 0 or _last_byte(file) == b"\n"
                 file.write((b"" if whole else b"\n") + line + b"\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from gemma_nli.base.errors import JournalError
 from gemma_nli.config import RunConfig
+from gemma_nli.storage.record_files import FolderRecord
 from gemma_nli.training.results import DIVERGED, FINISHED, CvResult, FoldResult
 from gemma_nli.trial import TrialJournal, TrialRecord, read_trial
 from tests.training.frozen_setup import assert_same_fold
@@ -157,6 +158,25 @@ class TestReadingBack:
             assert now.startswith(before)
             assert len(now) > len(before)
             before = now
+
+
+def bytes_read() -> int:
+    """By this process so far, from files and all else."""
+    counts = Path("/proc/self/io").read_text().split()
+    return int(counts[counts.index("rchar:") + 1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts reads as Linux tells them")
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_line_is_added_without_reading_the_journal_and_never_onto_a_torn_one(tmp_path, torn):
+    record = FolderRecord(tmp_path)
+    record.path.write_bytes(b"x" * 8_000_000 + (b"" if torn else b"\n"))
+    before = bytes_read()
+    record.append(b"new")
+    assert bytes_read() - before < 1_000_000
+    assert record.path.read_bytes()[-5:] == b"\nnew\n"
+    record.append(b"more")
+    assert record.lines()[1:] == [b"new", b"more", b""]
 
 
 class TestWeights:
