@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def test_a_sweep_runs_records_and_registers_and_again_runs_nothing(sweep_tree, t
     assert len(shown) == 4
     assert {run.data.tags["reused_from"] for run in shown} == {first.sweep_id}
     json.dumps(other.to_json(), allow_nan=False)
+
+
+def test_a_sweep_leaves_no_variable_of_rays_in_the_environment(finished_sweep):
+    assert "TUNE_MAX_PENDING_TRIALS_PG" not in os.environ
 
 
 def test_the_runs_have_the_names_that_users_know(finished_sweep):

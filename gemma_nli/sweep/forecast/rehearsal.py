@@ -6,11 +6,11 @@ the sweep's storage and with an MLflow store of its own; both are gone afterward
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from pathlib import Path
 
+from gemma_nli.base.environment import set_in_environment
 from gemma_nli.base.errors import SweepError
 from gemma_nli.config import RunConfig, sqlite_address
 from gemma_nli.corpus.synthetic import write_synthetic
@@ -33,19 +33,14 @@ def rehearse(spec: SweepSpec, config: RunConfig) -> dict[str, float]:
         raise SweepError(
             f"{folder.parent}: cannot be created: {error.strerror}; set storage= to a folder you own."
         ) from None
-    home = os.environ.get("GEMMA_NLI_HOME")
-    os.environ["GEMMA_NLI_HOME"] = str(folder / "home")
     try:
         write_synthetic(folder / "data", num_posts=max(20, 6 * config.data.num_folds), seed=0)
-        result = run_sweep(_little(spec, config, folder, storage / "storage"))
+        with set_in_environment("GEMMA_NLI_HOME", str(folder / "home")):
+            result = run_sweep(_little(spec, config, folder, storage / "storage"))
         if not result.trials["finished"]:
             raise SweepError(f"sweep '{spec.name}': a rehearsal of one trial on made-up posts did not finish.")
         return result.seconds
     finally:
-        if home is None:
-            del os.environ["GEMMA_NLI_HOME"]
-        else:
-            os.environ["GEMMA_NLI_HOME"] = home
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(storage, Prefix):
             for key in storage.under().values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.tune.execution import class_cache
 
+from gemma_nli.base.environment import set_in_environment
 from gemma_nli.base.errors import JournalError
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.build_searcher import build_searcher
@@ -114,7 +114,6 @@ class Tuning:
     ) -> None:
         self.folder.clear_ray()
         self.interrupts.on_first(searcher.stop)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.resources.pending)
         class_cache.ENV_VARS_TO_PROPAGATE = PASSED_ON
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(CvTrial, context=context), self.resources.request()),
@@ -136,7 +135,8 @@ class Tuning:
             ),
         )
         try:
-            tuner.fit()
+            with set_in_environment("TUNE_MAX_PENDING_TRIALS_PG", str(self.resources.pending)):
+                tuner.fit()
         except RayError as error:
             raise ray_failed(error) from None
         finally:
