@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import gemma_nli
 from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.evidence import gather
 from gemma_nli.analysis.findings import find
@@ -24,8 +18,8 @@ from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.training.results import summarize
 from gemma_nli.trial import read_trials
+from tests.package_copy import ask_copy
 
-ROOT = Path(gemma_nli.__file__).parents[1]
 FILE = '''"""Specificity: of the pairs that are not matched, the share that is not called so."""
 
 from __future__ import annotations
@@ -68,24 +62,12 @@ def told(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[str,
         cells = SweepFolder(storage / "sweeps" / sweep_id).cells()
         before = find(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))
         run_here(spec.base)
-        copy = folder / "copy"
-        shutil.copytree(ROOT / "gemma_nli", copy / "gemma_nli", ignore=shutil.ignore_patterns("__pycache__"))
-        (copy / "gemma_nli" / "base" / "metrics" / "specificity.py").write_text(FILE)
-        facts = folder / "facts.json"
-        facts.write_text(json.dumps({"tree": tree, "sweep_id": sweep_id, "new_storage": str(folder / "new_storage")}))
-        ran = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "base" / "added_metric.py"), str(facts)],
-            env={**os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{ROOT}"},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-    assert ran.returncode == 0, ran.stderr[-4000:]
+        facts = {"tree": tree, "sweep_id": sweep_id, "new_storage": str(folder / "new_storage")}
+        script = Path(__file__).with_name("added_metric.py")
+        found = ask_copy(folder, {"base/metrics/specificity.py": FILE}, script, facts)
     newer = read_trials(folder / "new_storage", found_keys(folder / "new_storage"))
     pairs = build_pairs(corpus, spec.base.data)
     again = [summarize(list(record.folds.values()), pairs).metrics() for record in newer.values()]
-    found: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
-    assert Path(found["package"]).is_relative_to(copy)
     older = {"kept": [record.metrics() for record in newer.values()], "again": again}
     return {**found, "before": {"winner": before.winner_key, "honest": before.honest.value}, "older": older}
 
