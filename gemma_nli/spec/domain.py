@@ -278,9 +278,7 @@ def _number(key: str, value: Any, kind: str, problems: Problems, where: str) -> 
     if len(problems.lines) > before:
         return None
     if isinstance(checked, bool) or isinstance(value, bool) or not isinstance(checked, (int, float)):
-        problems.add(
-            where, f"must be a number, got {shown(value)}; a setting that is not a number takes grid or choice."
-        )
+        problems.add(where, f"must be a number, got {shown(value)}; other settings take grid or choice.")
         return None
     if kind == "int" and checked != int(checked):
         problems.add(where, f"must be a whole number, got {shown(value)}.")

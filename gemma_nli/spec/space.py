@@ -180,10 +180,7 @@ class SearchSpace:
         raise SpecError(f"{self.source}: 1,000 draws in a row were impossible configurations; the last: {reason}")
 
     def draw(self, base: RunConfig, num_trials: int, seed: int) -> list[Cell]:
-        """Different cells drawn at random; more trials of the same seed begin with the same cells.
-
-        Returns fewer if the space has fewer.
-        """
+        """Different cells at random, fewer if the space has fewer; more trials of a seed begin with the same cells."""
         rng = RANDOM_CELLS.generator(seed)
         found: dict[str, Cell] = {}
         known: dict[Hashable, Cell] = {}
@@ -223,9 +220,7 @@ class SearchSpace:
         return settings
 
     def params_of(self, settings: Mapping[str, Any], partial: bool = False) -> dict[str, Any] | None:
-        """Optuna's params of settings, or None if they do not lie in the space (or, unless `partial`, one is
-        missing).
-        """
+        """Optuna's params of settings; None if they are not in the space (or, unless `partial`, one is missing)."""
         taken: dict[str, Any] = {}
         for varied in self.varied:
             if not varied.active(taken):
