@@ -49,7 +49,8 @@ class FrozenSetup:
 
     def inputs(self, config: RunConfig) -> HeadInputs:
         model = config.model
-        key = (model.pooling_strategy, model.pooling_k, model.pair_encoding, config.data.negative_ratio)
+        pooled = (model.pooling_strategy, model.pooling_k, model.premise_prompt, model.hypothesis_prompt)
+        key = (*pooled, model.pair_encoding, config.data.negative_ratio)
         if key not in self._inputs:
             rows = self.pairs.rows_used(config.data.negative_ratio)
             self._inputs[key] = load_inputs(config, self.corpus, self.pairs, rows, self.store)

@@ -17,6 +17,7 @@ from gemma_nli.model.pooling import POOLERS
 from gemma_nli.training.epoch_selections import EPOCH_SELECTIONS
 from gemma_nli.training.losses import LOSSES
 from gemma_nli.training.rate_schedules import SCHEDULES
+from tests.model.sentence_folders import make_folder
 from tests.training.frozen_setup import FrozenSetup, assert_same_fold
 from tests.training.small_trials import LORA
 
@@ -30,6 +31,8 @@ REGISTRIES = {
 }
 OTHER_VALUES: dict[str, Any] = {
     "model.pooling_k": 1,
+    "model.premise_prompt": "query",
+    "model.hypothesis_prompt": "query",
     "model.head_hidden": 5,
     "training.focal_gamma": 0.5,
     "training.patience": 1,
@@ -56,7 +59,9 @@ def choosing(kind: str, name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def setup(tiny_bert, tmp_path_factory) -> FrozenSetup:
     torch.set_num_threads(1)
-    setup = FrozenSetup.make(tmp_path_factory.mktemp("parts"), tiny_bert, synthetic_corpus(30, seed=3))
+    folder = tmp_path_factory.mktemp("parts")
+    encoder = make_folder(folder / "encoder", tiny_bert, "default prompt")  # native pooling takes no other folder
+    setup = FrozenSetup.make(folder, encoder, synthetic_corpus(30, seed=3))
     setup.base = setup.base.with_settings({"training.num_epochs": 3, "training.warmup_ratio": 0.2})
     return setup
 
