@@ -1,53 +1,65 @@
-"""CONTRIBUTING.md: its examples run and keep the contract they speak of; the files and targets it names are there."""
+"""CONTRIBUTING.md: each file that it shows is all it takes; the files and targets it names exist."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
-from gemma_nli.storage.bucket import Changed
-from gemma_nli.training.results import FoldResult
-
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-
-
-def example(section: str) -> dict[str, object]:
-    """The names that the section's code defines."""
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.split(f"## {section}\n")[1].split("\n## ")[0], re.M | re.S)
-    names: dict[str, object] = {}
-    exec(compile(code, f"CONTRIBUTING.md, {section}", "exec", dont_inherit=True), names)
-    return names
+from gemma_nli.corpus.redsm5 import write_corpus
+from gemma_nli.corpus.synthetic import synthetic_corpus
+from tests.contributed import PAGE, ROOT, shown_files
+from tests.package_copy import ask_copy
 
 
-def test_the_artifact_counts_every_pair_once():
-    rows, probabilities = np.arange(4), np.array([0.9, 0.2, 0.7, 0.1], dtype=np.float32)
-    labels = np.array([1, 1, 0, 0], dtype=np.int8)
-    fold = FoldResult(1, "finished", {"train_loss": [0.5]}, 1, 1, 0.5, rows, probabilities, labels, {})
-    counts = json.loads(example("Add an artifact of a trial")["confusion_matrix"]({1: fold, 2: fold}))
-    assert counts == {"label by decision": [[2, 2], [2, 2]]}
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[str, Any]:
+    """What a copy with every file of the page does (`contributed_parts.py`)."""
+    folder = tmp_path_factory.mktemp("contributed")
+    write_corpus(synthetic_corpus(num_posts=60, seed=3), folder / "corpus")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+        facts = {"corpus": str(folder / "corpus"), "encoder": str(tiny_bert)}
+        return ask_copy(folder, shown_files(), Path(__file__).with_name("contributed_parts.py"), facts)
 
 
-def test_the_bucket_keeps_two_writers_apart(tmp_path):
-    bucket = example("Add a storage backend")["MemoryBucket"]("box")
-    bucket.check_conditions("probe")
-    version = bucket.put("a/b", b"1", if_absent=True)
-    with pytest.raises(Changed):
-        bucket.put("a/b", b"2", if_match=f"{version}x")
-    assert (bucket.keys("a/"), bucket.get("a/b").data, bucket.head("none")) == (["a/b"], b"1", None)
-    assert bucket.fetch("a/b", tmp_path / "deep" / "b")
-    assert (tmp_path / "deep" / "b").read_bytes() == b"1"
-    bucket.delete("a/b")
-    assert not bucket.fetch("a/b", tmp_path / "gone")
+def test_each_thing_that_the_page_adds_is_one_file():
+    rooms = {Path(path).parent.as_posix() for path in shown_files()}
+    added = {"base/metrics", "model/pooling", "storage", "tracking/write/artifacts"}
+    assert rooms >= added
+    assert len(rooms) == len(shown_files())
 
 
-def test_the_files_and_targets_named_are_there():
+def test_the_pooling_takes_the_middle_on_either_side_of_the_padding_and_its_k_is_in_the_key(answer):
+    by_k = {1: [4, 169], 3: [(1 + 4 + 9) / 3, (144 + 169 + 196) / 3], 9: [30 / 5, 855 / 5]}
+    assert answer["pooling"]["vectors"] == [pytest.approx(by_k[k]) for k in (1, 3, 9)]
+    assert answer["pooling"]["k is in the key"]
+
+
+def test_the_backend_is_a_storage_like_any_other(answer):
+    found = answer["storage"]
+    assert re.search(r"s3://bucket/prefix of a store .*, mem://bucket/prefix, or gs://bucket/prefix", found["refused"])
+    assert found["conflict"]
+    assert found["leased"] == [True, False]
+    assert (found["fetched"], found["gone"]) == ("1", False)
+    assert found["kept"]
+
+
+def test_the_artifact_counts_every_pair_once_beside_those_of_any_run(answer):
+    found = answer["run"]
+    assert sum(map(sum, found["counts"])) == found["pairs"] > 0
+    assert {"config.yaml", "aggregate_results.json", "confusion_matrix.json"} <= set(found["files"])
+
+
+def test_the_metric_and_the_artifact_agree(answer):
+    assert 0 <= answer["run"]["specificity"] <= 1
+
+
+def test_the_files_and_targets_named_exist():
     for name in re.findall(r"`((?:gemma_nli|tests|docs)/[\w/.]+)`", PAGE):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / name).exists() or name.removeprefix("gemma_nli/") in shown_files(), name
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`?make ([a-z-]+)", PAGE):
         assert re.search(rf"^{target}: ", makefile, re.M), target

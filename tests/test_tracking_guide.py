@@ -110,7 +110,7 @@ def read_through(registered: str) -> str:
     """And the runs and roles that the page's snippets ask for."""
     from gemma_nli.config import MlflowConfig, RunConfig
     from gemma_nli.tracking.registry.promotion import promote
-    from gemma_nli.tracking.write.from_journal import config_yaml
+    from gemma_nli.tracking.write.artifacts.config_yaml import config_yaml
     from gemma_nli.tracking.write.tracker import MlflowTracker
     from tests.tracking.conftest import a_trial
 

@@ -205,14 +205,14 @@ FAULTS = (
     ),
     Fault(
         "decisions in MLflow are at 0.5",
-        "tracking/write/from_journal.py",
+        "tracking/write/artifacts/out_of_fold.py",
         "fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds",
         "fold.probabilities.astype(np.float64) >= 0.5 for fold in folds",
         f"{PROJECTION} {PROMOTION}",
     ),
     Fault(
         "posts go to MLflow unasked",
-        "tracking/write/from_journal.py",
+        "tracking/write/artifacts/nli_pairs.py",
         "        if with_text:\n",
         "        if True:\n",
         f"{PROJECTION} tests/local/test_train.py",

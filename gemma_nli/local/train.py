@@ -23,7 +23,8 @@ from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.storage import Place
-from gemma_nli.tracking.write.from_journal import artifacts_of, project_trial
+from gemma_nli.tracking.write.artifacts import artifacts_of
+from gemma_nli.tracking.write.from_journal import project_trial
 from gemma_nli.tracking.write.outbox import PENDING_FILE, Outbox
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from gemma_nli.training.learned import learning_warning

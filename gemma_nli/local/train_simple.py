@@ -25,8 +25,9 @@ from gemma_nli.model.adapters import load_trainable_state, trainable_encoder
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import identify_encoder, load_encoder, resolve_device, resolve_precision
 from gemma_nli.storage import Place
+from gemma_nli.tracking.write.artifacts.config_yaml import config_yaml
 from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
-from gemma_nli.tracking.write.from_journal import config_yaml, dataset_of, params_of
+from gemma_nli.tracking.write.from_journal import dataset_of, params_of
 from gemma_nli.training.finetuning.train_fold import train_fold
 from gemma_nli.training.fold import Rows, plan_fold
 from gemma_nli.training.frozen.head_inputs import load_inputs

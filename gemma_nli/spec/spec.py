@@ -31,7 +31,7 @@ from gemma_nli.spec.sweep_sections import (
     Tags,
     known_metric,
 )
-from gemma_nli.storage import Prefix, parse_address, place_of
+from gemma_nli.storage import Prefix, address_forms, parse_address, place_of
 
 
 class SweepSpec(Settings):
@@ -61,7 +61,7 @@ class SweepSpec(Settings):
     storage: str = Field(
         default_factory=lambda: str(home() / "storage"),
         min_length=1,
-        description="folder, or s3://bucket/prefix or gs://bucket/prefix, for journals and features",
+        description=f"folder, or {' or '.join(address_forms())}, for journals and features",
     )
 
     _cells: list[Cell] | None = PrivateAttr(default=None)

@@ -1,9 +1,12 @@
 """Where a sweep is kept: a folder, or a prefix of a bucket (S3, Google Cloud Storage), with the same promises."""
 
-from gemma_nli.storage.bucket import Bucket, Changed
+from gemma_nli.base.parts import import_parts
+from gemma_nli.storage.bucket import Bucket, Changed, address_forms
 from gemma_nli.storage.lease import Lease
 from gemma_nli.storage.place import Place, Prefix, fetch_folder, folder_of, parse_address, place_of, store_folder
 from gemma_nli.storage.record_files import BucketRecord, FolderRecord, record_of
+
+import_parts(__name__)  # kinds of bucket register themselves
 
 __all__ = [
     "Bucket",
@@ -13,6 +16,7 @@ __all__ = [
     "Lease",
     "Place",
     "Prefix",
+    "address_forms",
     "fetch_folder",
     "folder_of",
     "parse_address",

@@ -6,13 +6,17 @@ library (`s3.py`, `gcs.py`) reads it. None of it is ever pickled or logged.
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gemma_nli.base.errors import StorageError
+from gemma_nli.base.parts import Registry
 
 
 class Changed(Exception):
@@ -38,17 +42,31 @@ class Seen:
 class Bucket(ABC):
     """Objects by key. Threads may share one; each process opens its own (`Prefix.bucket`).
 
+    A kind of store is a subclass under `@backend(SCHEME)` in a file of this folder.
+
+    endpoints: variables that name a store other than the scheme's own; the first that is set counts.
+    names: the form of a bucket's name.
+    terms: what the store must be able to do, after its address in a sentence.
+
     Raises:
         StorageError: from every method, with what to fix.
     """
 
-    scheme: str
+    scheme: ClassVar[str]
+    endpoints: ClassVar[tuple[str, ...]] = ()
+    names: ClassVar[re.Pattern[str]] = re.compile(r"[a-z0-9][a-z0-9-]*[a-z0-9]")
+    terms: ClassVar[str] = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.name}"
+
+    @classmethod
+    def endpoint(cls) -> str:
+        """The store that the environment names, or nothing: the scheme's own."""
+        return next((value for each in cls.endpoints if (value := os.environ.get(each))), "")
 
     @abstractmethod
     def get(self, key: str) -> Seen | None:
@@ -122,3 +140,32 @@ class Bucket(ABC):
                 )
         finally:
             self.delete(probe)
+
+
+BACKENDS: Registry[type[Bucket]] = Registry("storage")
+"""Every kind of bucket by the scheme of its addresses."""
+
+
+def backend(scheme: str) -> Callable[[type[Bucket]], type[Bucket]]:
+    """Register a kind of bucket: `SCHEME://bucket/prefix` is then a place like any other.
+
+    Raises:
+        TypeError: two kinds have one scheme, or it cannot stand in an address.
+    """
+
+    def register(kind: type[Bucket]) -> type[Bucket]:
+        if not re.fullmatch(r"[a-z][a-z0-9]*", scheme):
+            raise TypeError(f"{kind.__name__}: '{scheme}' is not a scheme; use lower-case letters and digits")
+        kind.scheme = scheme
+        return BACKENDS.part(scheme, reads=())(kind)
+
+    return register
+
+
+def address_forms(with_terms: bool = False) -> list[str]:
+    """`s3://bucket/prefix` of each kind.
+
+    Args:
+        with_terms: with what the store must be able to do.
+    """
+    return [f"{name}://bucket/prefix{BACKENDS[name].terms if with_terms else ''}" for name in sorted(BACKENDS)[::-1]]

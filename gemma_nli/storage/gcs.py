@@ -6,6 +6,7 @@ names another server with its JSON API.
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Any
 from gemma_nli.base.advice import install_line
 from gemma_nli.base.errors import StorageError
 from gemma_nli.base.masking import mask_credentials
-from gemma_nli.storage.bucket import Bucket, Changed, Seen
+from gemma_nli.storage.bucket import Bucket, Changed, Seen, backend
 
 PATIENCE_SECONDS = 40.0
 """Per request, before its caller gets the error. An object accepts about one write per second, and answers 429 before
@@ -27,10 +28,12 @@ _TIMEOUT = (5.0, 60.0)  # seconds, to connect and to read
 _CONNECTIONS = 32
 
 
+@backend("gs")
 class GcsBucket(Bucket):
     """Versions are generations."""
 
-    scheme = "gs"
+    endpoints = ("STORAGE_EMULATOR_HOST",)
+    names = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

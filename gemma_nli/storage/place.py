@@ -10,17 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemma_nli.config import home
-from gemma_nli.storage.bucket import Bucket
-from gemma_nli.storage.gcs import GcsBucket
-from gemma_nli.storage.s3 import S3Bucket
+from gemma_nli.storage.bucket import BACKENDS, Bucket, address_forms
 
-_KINDS: dict[str, type[Bucket]] = {"s3": S3Bucket, "gs": GcsBucket}
-_ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
-"""Variables that name a store other than the scheme's own, the first that is set."""
-_NAMES = {
-    "s3": re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
-    "gs": re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]"),
-}
 _KEY = re.compile(r"[\w.()!*'-]+")
 
 
@@ -44,6 +35,11 @@ class Prefix:
     def bucket(self) -> Bucket:
         """This process's client of the bucket, from the present environment."""
         return _open_bucket(self.scheme, self.name)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Variables that name the store."""
+        return BACKENDS[self.scheme].endpoints
 
     def exists(self) -> bool:
         return self.bucket.head(self.key) is not None
@@ -72,15 +68,11 @@ _opening = threading.Lock()
 
 
 def _open_bucket(scheme: str, name: str) -> Bucket:
-    where = (os.getpid(), scheme, name, _endpoint(scheme))
+    where = (os.getpid(), scheme, name, BACKENDS[scheme].endpoint())
     with _opening:
         if where not in _open:
-            _open[where] = _KINDS[scheme](name)
+            _open[where] = BACKENDS[scheme](name)
         return _open[where]
-
-
-def _endpoint(scheme: str) -> str:
-    return next((value for each in _ENDPOINTS[scheme] if (value := os.environ.get(each))), "")
 
 
 Place = Path | Prefix
@@ -93,14 +85,15 @@ def parse_address(text: str) -> Prefix:
         ValueError: another scheme, or not a valid name of a bucket or prefix.
     """
     scheme, _, rest = text.partition("://")
-    if scheme not in _KINDS:
+    if scheme not in BACKENDS:
+        *others, last = address_forms(with_terms=True)
         raise ValueError(
             f"{scheme}:// is not supported; name a folder that all nodes mount (NFS 4, EFS, Filestore, Lustre), "
-            "s3://bucket/prefix of a store that honours conditional writes, or gs://bucket/prefix"
+            f"{', '.join(others)}, or {last}"
         )
     name, _, key = rest.partition("/")
     parts = [part for part in key.split("/") if part]
-    if not _NAMES[scheme].fullmatch(name):
+    if not BACKENDS[scheme].names.fullmatch(name):
         raise ValueError(f"{scheme}:// must be followed by a bucket's name, and credentials belong in the environment")
     if any(part in (".", "..") or not _KEY.fullmatch(part) for part in parts):
         raise ValueError("the prefix after the bucket may hold letters, digits and -_.!*'() between slashes")
@@ -118,7 +111,7 @@ def folder_of(place: Place) -> Path:
     """The folder itself; of a prefix, this machine's mirror of it, which may be deleted while nothing runs."""
     if isinstance(place, Path):
         return place
-    store = f"{_endpoint(place.scheme)} {place.scheme} {place.name}"
+    store = f"{BACKENDS[place.scheme].endpoint()} {place.scheme} {place.name}"
     mirror = hashlib.sha256(store.encode()).hexdigest()[:16]
     return home() / "mirror" / mirror / place.key
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,17 +21,20 @@ from typing import Any
 from gemma_nli.base.advice import install_line
 from gemma_nli.base.errors import StorageError
 from gemma_nli.base.masking import mask_credentials
-from gemma_nli.storage.bucket import Bucket, Changed, Seen
+from gemma_nli.storage.bucket import Bucket, Changed, Seen, backend
 
 TRIES = 8
 """Per request, before its caller gets the error: with standard back-off, about half a minute."""
 _CONFLICTS = 5
 
 
+@backend("s3")
 class S3Bucket(Bucket):
     """Versions are ETags."""
 
-    scheme = "s3"
+    endpoints = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    names = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+    terms = " of a store that honours conditional writes"
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

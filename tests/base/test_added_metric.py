@@ -18,23 +18,10 @@ from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.training.results import summarize
 from gemma_nli.trial import read_trials
+from tests.contributed import shown_files
 from tests.package_copy import ask_copy
 
-FILE = '''"""Specificity: of the pairs that are not matched, the share that is not called so."""
-
-from __future__ import annotations
-
-from gemma_nli.base.metrics.table import CountedMetric, Counts, Floats, metric, ratio
-
-
-@metric("specificity")
-class Specificity(CountedMetric):
-    needs_positives = False
-
-    def of_counts(self, counts: Counts) -> Floats:
-        unmatched = counts.every - counts.real
-        return ratio(unmatched - (counts.named - counts.hit), unmatched)
-'''
+FILE = shown_files()["base/metrics/specificity.py"]
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def test_a_study_that_cannot_be_opened_is_refused_without_its_password(tmp_path:
 
 
 def test_no_address_reaches_params_or_config_with_its_password(tmp_path: Path) -> None:
-    from gemma_nli.tracking.write.from_journal import config_yaml
+    from gemma_nli.tracking.write.artifacts.config_yaml import config_yaml
 
     changes = {"mlflow.tracking_uri": f"https://me:{SECRET}@host", "mlflow.artifact_location": f"s3://me:{SECRET}@b/x"}
     config = RunConfig().with_settings(changes)

@@ -14,7 +14,7 @@ from gemma_nli.config import MlflowConfig
 from gemma_nli.tracking.registry.promotion import check_role, demote, promote, promote_if_better
 from gemma_nli.tracking.registry.registered_models import registered_versions
 from gemma_nli.tracking.store.mlflow_store import Store
-from gemma_nli.tracking.write.from_journal import OUT_OF_FOLD
+from gemma_nli.tracking.write.artifacts.out_of_fold import OUT_OF_FOLD
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.tracking.conftest import a_trial
 

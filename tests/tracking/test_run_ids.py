@@ -10,7 +10,7 @@ from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig, RunConfig
 from gemma_nli.tracking.read.frames import compare_runs, list_runs, metric_history
 from gemma_nli.tracking.read.recorded import recorded_run
-from gemma_nli.tracking.write.from_journal import config_yaml
+from gemma_nli.tracking.write.artifacts.config_yaml import config_yaml
 from gemma_nli.tracking.write.projection import MetricPoint
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from tests.commands import run_command

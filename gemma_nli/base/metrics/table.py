@@ -1,7 +1,7 @@
 """The table of metrics: a metric is one class in one file of this folder, and every room reads it from here.
 
 Shapes: E or T rows of predictions (epochs, trials), N pairs, S bootstrap draws, G distinct scores.
-Adding one: docs/CONTRIBUTING.md, "Add a metric".
+Adding one: CONTRIBUTING.md, "Add a metric".
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def _look(storage: Place, token: str, mark: str, encoders: dict[str, tuple[Model
         mend = (
             "mount the same shared folder on every node."
             if isinstance(storage, Path)
-            else "set the same $AWS_ENDPOINT_URL on all nodes."
+            else f"give all nodes the same store: {' or '.join(f'${name}' for name in storage.endpoints)}."
         )
         misses.append(f"{storage} is not the head's folder of that name; {mend}")
     except StorageError as error:

@@ -26,7 +26,7 @@ from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.metrics import metric_of
 from gemma_nli.tracking.registry.register import SOURCE_RUN
 from gemma_nli.tracking.store.mlflow_store import Store, connect, talking
-from gemma_nli.tracking.write.from_journal import OUT_OF_FOLD
+from gemma_nli.tracking.write.artifacts.out_of_fold import OUT_OF_FOLD
 from gemma_nli.tracking.write.projection import FOLD_FINGERPRINT
 
 Role = Literal["production", "staging", "champion"]
