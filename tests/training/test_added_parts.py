@@ -7,29 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.contributed import shown_files
 from tests.package_copy import ask_copy
 
-POOLING = '''"""The average of the k tokens in the middle of a text."""
-
-from __future__ import annotations
-
-from torch import Tensor
-
-from gemma_nli.model.pooling.pooler import Pooler, pooler
-
-
-@pooler("middle_k", reads=("model.pooling_k",))
-class MiddleK(Pooler):
-    """Average of the k real tokens around the middle, of all where there are fewer."""
-
-    def forward(self, h_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-        mask_BT = mask_BT.bool()
-        start_B1 = ((mask_BT.sum(-1, keepdim=True) - self.k) // 2).clamp(min=0)
-        place_BT = mask_BT.cumsum(-1) - 1
-        take_BT = mask_BT & (place_BT >= start_B1) & (place_BT < start_B1 + self.k)
-        count_B1 = take_BT.sum(-1, keepdim=True).clamp(min=1)
-        return h_BTH.masked_fill(~take_BT.unsqueeze(-1), 0).sum(-2) / count_B1.to(h_BTH.dtype)
-'''
+POOLING = shown_files()["model/pooling/middle_k.py"]
 HEAD = '''"""One linear map of a vector that is brought to mean 0 and variance 1 first.
 
 Shapes: K models, B rows, D input width.
@@ -80,31 +61,7 @@ def brier(batch: PairBatch, training: SettingsRead) -> Tensor:
     """(K, B) squared distances of probability and (smoothed) label."""
     return (batch.logit_KB.sigmoid() - batch.target_KB) ** 2
 '''
-RULE = '''"""Stop a trial that is behind the best finished trial over the same folds."""
-
-from __future__ import annotations
-
-from collections.abc import Hashable
-
-from gemma_nli.search.rules.running_means import RunningMeans
-from gemma_nli.search.rules.stopping_rule import Decision, rule
-
-
-@rule("behind_best", reads=("scheduler.min_trials",))
-class BehindBest(RunningMeans):
-    """Once `min_trials` trials have run every fold, a trial must keep up with the best of them."""
-
-    def __init__(self, num_folds: int, grace_folds: int = 1, keep_last: int = 3, min_trials: int = 5) -> None:
-        super().__init__(num_folds, grace_folds, keep_last)
-        self.min_trials = min_trials
-
-    def judge(self, trial_key: Hashable, folds_done: int, mean_f1: float) -> Decision:
-        whole = [means for means in self.means.values() if self.num_folds in means]
-        if len(whole) < self.min_trials:
-            return Decision(False, None, mean_f1, f"{len(whole)} finished trials, fewer than {self.min_trials}")
-        best = max(whole, key=lambda means: means[self.num_folds]).get(folds_done, mean_f1)
-        return Decision(mean_f1 < best, None, mean_f1, f"mean F1 {mean_f1:.4f}, the best trial had {best:.4f}")
-'''
+RULE = shown_files()["search/rules/behind_best.py"]
 
 
 @pytest.fixture(scope="module")
