@@ -265,8 +265,8 @@ FAULTS = (
     Fault(
         "a resumed search repeats its first draws",
         "search/study_storage.py",
-        "[spec.search.seed, trials_before]",
-        "[spec.search.seed, 0]",
+        "SAMPLER.number(spec.search.seed, trials_before)",
+        "SAMPLER.number(spec.search.seed, 0)",
         STUDY,
     ),
     Fault(
