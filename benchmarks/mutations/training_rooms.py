@@ -154,10 +154,10 @@ FAULTS = (
     ),
     Fault(
         "a damaged line of a journal is read",
-        "trial/journal.py",
-        "            if check != _checksum(text):\n",
-        "            if False:\n",
-        JOURNAL,
+        "base/checked_lines.py",
+        "    if check == _checksum(text):\n",
+        "    if check:\n",
+        f"{JOURNAL} tests/base/test_checked_lines.py",
     ),
     Fault(
         "weights past the limit are kept for each fold",

@@ -13,7 +13,6 @@ the stated checksum. Everything else is ignored and computed again.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from gemma_nli.base.checked_lines import checked_line, read_line
 from gemma_nli.base.masking import mask_address
 from gemma_nli.base.outgoing import shown
 from gemma_nli.config import RunConfig, build_config
@@ -191,11 +191,11 @@ class TrialJournal:
         for number, line in enumerate(self.record.lines(), start=1):
             if not line:
                 continue
-            check, _, text = line.partition(b" ")
-            if check != _checksum(text):
+            event = read_line(line)
+            if event is None:
                 log.warning("%s line %d is damaged or truncated; what it recorded is computed again", self.path, number)
                 continue
-            yield json.loads(text)
+            yield event
 
     def _started(self, event: dict[str, Any], before: TrialRecord | None) -> TrialRecord:
         if before is not None:
@@ -254,8 +254,7 @@ class TrialJournal:
         return tensors
 
     def _append(self, event: dict[str, Any]) -> None:
-        text = json.dumps({**event, "at_ms": time.time_ns() // 1_000_000}).encode()
-        self.record.append(_checksum(text) + b" " + text)
+        self.record.append(checked_line({**event, "at_ms": time.time_ns() // 1_000_000}))
 
 
 def without_credentials(config: RunConfig) -> RunConfig:
@@ -266,10 +265,6 @@ def without_credentials(config: RunConfig) -> RunConfig:
     }
     hidden = {name: None for name, uri in stores.items() if uri is not None and mask_address(uri) != uri}
     return config.with_settings(hidden) if hidden else config
-
-
-def _checksum(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
 def read_trial(storage: Place, key: str, weights: bool = False) -> TrialRecord | None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gemma_nli.base.checked_lines import read_line
 from gemma_nli.base.files import sync_folder, write_whole
 from gemma_nli.config import RunConfig
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
@@ -137,4 +137,4 @@ class TestAMachineThatLosesPower:
         folder = SweepFolder(tmp_path)
         folder.add_cells({"k": {"model.dropout": 0.1}})
         name, data = synced[-1]
-        assert (name, json.loads(data)["key"]) == ("cells.jsonl", "k")
+        assert (name, read_line(data.strip())) == ("cells.jsonl", {"key": "k", "settings": {"model.dropout": 0.1}})

@@ -12,7 +12,6 @@ $GEMMA_NLI_HOME/sweeps/<sweep_id>.json   where that storage is, so that `resume 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gemma_nli.base.checked_lines import checked_line, read_line
 from gemma_nli.base.errors import SweepBusyError, SweepError, did_you_mean
 from gemma_nli.base.files import write_whole
 from gemma_nli.config import home
@@ -156,10 +156,14 @@ class SweepFolder:
     def add_cells(self, cells: Mapping[str, Mapping[str, Any]]) -> None:
         """Append cells that are not noted yet."""
         known = self.cells()
-        lines = [_line(key, dict(settings)) for key, settings in cells.items() if key not in known]
+        lines = [
+            checked_line({"key": key, "settings": dict(settings)})
+            for key, settings in cells.items()
+            if key not in known
+        ]
         if lines:
-            with (self.path / "cells.jsonl").open("a", encoding="utf-8") as file:
-                file.write("\n".join(["", *lines]) + "\n")
+            with (self.path / "cells.jsonl").open("ab") as file:
+                file.write(b"\n".join([b"", *lines]) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             self.push("cells.jsonl")
@@ -168,16 +172,13 @@ class SweepFolder:
         """Trial key to settings, in the order in which they came; a torn or damaged line is skipped."""
         cells: dict[str, dict[str, Any]] = {}
         try:
-            lines = (self.path / "cells.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = (self.path / "cells.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return cells
         for line in lines:
-            try:
-                entry = json.loads(line)
-                if _line(entry["key"], entry["settings"]) == line:
-                    cells[str(entry["key"])] = dict(entry["settings"])
-            except (ValueError, KeyError, TypeError):
-                continue
+            entry = read_line(line)
+            if entry is not None:
+                cells[str(entry["key"])] = dict(entry["settings"])
         return cells
 
     def end(self, result: Mapping[str, Any]) -> None:
@@ -202,11 +203,6 @@ class SweepFolder:
     def clear_ray(self) -> None:
         """Ray's own record of the trials: never read, the journals are."""
         shutil.rmtree(self.path / "ray", ignore_errors=True)
-
-
-def _line(key: str, settings: dict[str, Any]) -> str:
-    entry = {"key": key, "settings": settings}
-    return json.dumps({**entry, "check": hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:16]})
 
 
 def _described(holder: Path) -> str:

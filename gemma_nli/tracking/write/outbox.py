@@ -1,7 +1,7 @@
 """Deliveries to MLflow off the sweep's path: one thread, retries while the store is unreachable, a list on disk of what
 is waiting.
 
-The list holds keys only, since everything else is rebuilt from the journals. Its file is append-only JSON lines
+The list holds keys only, since everything else is rebuilt from the journals. Its file is append-only checked lines
 (`{"key": ..., "waits": true}`); the last line of a key wins, a torn line is ignored, and the file is deleted when
 nothing is waiting.
 """
@@ -9,12 +9,14 @@ nothing is waiting.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from gemma_nli.base.checked_lines import checked_line, read_line
+from gemma_nli.base.files import write_whole
 from gemma_nli.base.outgoing import shown
 
 PENDING_FILE = "pending.jsonl"
@@ -24,20 +26,28 @@ def undelivered(pending_file: Path) -> list[str]:
     """Keys that are still waiting for `gemma-nli flush`, in the order in which they came."""
     waiting: dict[str, None] = {}
     try:
-        lines = pending_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = pending_file.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     for line in lines:
-        try:
-            entry = json.loads(line)
-            key, waits = str(entry["key"]), bool(entry["waits"])
-        except (ValueError, KeyError, TypeError):
+        entry = read_line(line) or _unchecked(line)
+        if entry is None:
             continue
+        key, waits = str(entry["key"]), bool(entry["waits"])
         if waits:
             waiting.setdefault(key)
         else:
             waiting.pop(key, None)
     return list(waiting)
+
+
+def _unchecked(line: bytes) -> dict[str, Any] | None:
+    """A line as earlier versions wrote them, without a checksum."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and entry.keys() == {"key", "waits"} else None
 
 
 class Outbox:
@@ -142,8 +152,8 @@ class Outbox:
                 self._file.unlink(missing_ok=True)
             else:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                with self._file.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps({"key": key, "waits": waits}) + "\n")
+                with self._file.open("ab") as lines:
+                    lines.write(checked_line({"key": key, "waits": waits}) + b"\n")
         except OSError as error:
             self.last_error = f"{self._file}: cannot record what is waiting: {error}"
             return
@@ -157,8 +167,6 @@ class Outbox:
             if not keys:
                 self._file.unlink(missing_ok=True)
                 return
-            fresh = self._file.with_name(self._file.name + ".new")
-            fresh.write_text("".join(json.dumps({"key": k, "waits": True}) + "\n" for k in keys), encoding="utf-8")
-            os.replace(fresh, self._file)
+            write_whole(self._file, b"".join(checked_line({"key": key, "waits": True}) + b"\n" for key in keys))
         except OSError as error:
             self.last_error = f"{self._file}: cannot be read: {error}"
