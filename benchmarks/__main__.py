@@ -34,6 +34,7 @@ from benchmarks.workplace import (
     synthetic_data,
     versions,
 )
+from gemma_nli.base.files import write_whole
 
 
 def main() -> int:
@@ -139,9 +140,7 @@ def _keep(file: Path, result: dict[str, Any]) -> None:
         known = {}
     known[result["name"]] = result
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(file.name + ".new")
-    new.write_text(json.dumps(known, indent=1) + "\n")
-    new.replace(file)
+    write_whole(file, (json.dumps(known, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,15 @@ LONGER = {  # files that were longer when this was written; none may grow, and n
 }
 
 
+RENAMES = {  # who gives a file or folder another name, and why it is not `put_in_place`
+    "base/files.py": "it is",
+    "model/bundle.py": "a folder",
+    "tracking/archives/archive.py": "into a working folder, which is then exchanged",
+    "tracking/archives/exchange.py": "moves listed in a journal of their own",
+    "tracking/registry/model_folder.py": "a folder",
+}
+
+
 def files(root: Path = ROOT) -> list[Path]:
     return sorted(root.rglob("*.py"))
 
@@ -94,6 +103,39 @@ def test_a_files_name_says_which_one_is_meant() -> None:
     registered = [file for file in named if file.parent.relative_to(ROOT).as_posix() in REGISTRIES]
     names = Counter(file.name for file in named if file not in registered)
     assert {name for name, count in names.items() if count > 1} <= TWICE
+
+
+def renames(tree: ast.AST) -> bool:
+    """Whether code renames what is on a disk; a `replace` with two arguments is a text's, unless it is os's."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.keywords:
+            of_os = isinstance(node.func.value, ast.Name) and node.func.value.id in ("os", "shutil")
+            if node.func.attr in ("rename", "renames") and (of_os or len(node.args) == 1):
+                return True
+            if node.func.attr in ("replace", "move") and (of_os or (node.func.attr, len(node.args)) == ("replace", 1)):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("os.replace(a, b)", True),
+        ("a.replace(b)", True),
+        ("os.rename(a, b)", True),
+        ("a.rename(b)", True),
+        ("shutil.move(a, b)", True),
+        ("text.replace('a', 'b')", False),
+        ("dataclasses.replace(a, b=1)", False),
+    ],
+)
+def test_a_renaming_is_seen(code: str, expected: bool) -> None:
+    assert renames(ast.parse(code)) == expected
+
+
+def test_a_file_written_completely_or_not_at_all_is_written_in_one_way() -> None:
+    found = {str(file.relative_to(ROOT)) for file in files() if renames(ast.parse(file.read_text(encoding="utf-8")))}
+    assert found == RENAMES.keys()
 
 
 @pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(ROOT)))

@@ -15,8 +15,8 @@ FAULTS = (
     Fault(
         "a file is not on the disk when its name is",
         "base/files.py",
-        "            file.flush()\n            os.fsync(file.fileno())\n",
-        "",
+        "        os.fsync(file.fileno())\n",
+        "        pass\n",
         FILES,
     ),
     Fault(
@@ -25,8 +25,8 @@ FAULTS = (
     Fault(
         "a write that fails leaves half a file behind",
         "base/files.py",
-        "        temporary.unlink(missing_ok=True)\n        raise\n",
-        "        raise\n",
+        "        temporary.unlink(missing_ok=True)\n",
+        "        pass\n",
         FILES,
     ),
     Fault("a short password is not looked for", "base/masking.py", "SHORTEST = 6", "SHORTEST = 16", MASKS),

@@ -16,8 +16,8 @@ FAULTS = (
     Fault(
         "a file of scores is there although its rows were refused",
         "local/predict.py",
-        "        _refuse_any(source, problems, done)\n        part.replace(target)\n",
-        "        part.replace(target)\n        _refuse_any(source, problems, done)\n",
+        "        _refuse_any(source, problems, done)\n        put_in_place(part, target)\n",
+        "        put_in_place(part, target)\n        _refuse_any(source, problems, done)\n",
         PREDICT,
     ),
     Fault(

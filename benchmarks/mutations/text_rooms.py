@@ -185,8 +185,8 @@ FAULTS = (
     Fault(
         "a shard can be lost in a power cut",
         "features/shard_file.py",
-        "            file.flush()\n            os.fsync(file.fileno())\n        os.replace",
-        "        os.replace",
+        "        put_in_place(temporary, path)\n",
+        "        temporary.replace(path)\n",
         f"tests/base/test_files.py {STORE}",
     ),
     Fault(

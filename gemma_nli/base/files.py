@@ -1,9 +1,11 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all: the one place that gives a finished file its name."""
 
 from __future__ import annotations
 
 import os
-import uuid
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,16 +15,32 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: disk full, folder read-only; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with unfinished(path.parent, f".{path.name}.") as temporary:
+        temporary.write_bytes(data)
+        put_in_place(temporary, path)
+
+
+@contextmanager
+def unfinished(folder: Path, prefix: str) -> Iterator[Path]:
+    """A name in `folder` for a file while it is written; deleted at the end, unless `put_in_place` has renamed it.
+
+    Args:
+        prefix: of the name, by which files that a killed process has left are recognized.
+    """
+    temporary = folder / f"{prefix}{secrets.token_hex(6)}.tmp"
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a closed file its name, over an older file: its bytes are on the disk before the name is, and the name when
+    this returns.
+    """
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
     sync_folder(path.parent)
 
 

@@ -11,20 +11,20 @@ import hashlib
 import json
 import mmap
 import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from gemma_nli.base.files import put_in_place, unfinished
 from gemma_nli.features.request import DIGEST_BYTES, digest_list
 
 FORMAT = "gemma_nli.features/1"
 TEMPORARY = ".tmp-"
+"""Prefix of files that are being written, or were when their writer was killed."""
 _TYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 """bfloat16 is stored as uint16 with the same bits."""
@@ -62,28 +62,6 @@ class Shard:
         return np.diff(self.arrays["offsets"]) > 0
 
 
-@contextmanager
-def written_whole(folder: Path) -> Iterator[tuple[BinaryIO, list[str]]]:
-    """A temporary file that becomes `folder / names[0]` if the block succeeds, and is deleted if not."""
-    temporary = folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}"
-    names: list[str] = []
-    try:
-        with temporary.open("xb") as file:
-            yield file, names
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / names[0])
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_shard(folder: Path, key: str, arrays: Mapping[str, np.ndarray], types: Mapping[str, str]) -> Path:
     """Write one shard and give its path.
 
@@ -102,17 +80,19 @@ def write_shard(folder: Path, key: str, arrays: Mapping[str, np.ndarray], types:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % 64)
     checksum = hashlib.sha256()
-    with written_whole(folder) as (file, names):
-        for part in (len(text).to_bytes(8, "little"), text):
-            checksum.update(part)
-            file.write(part)
-        for _, array in ordered:
-            if array.size:
-                data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-                checksum.update(data)
-                file.write(data)
-        names.append(f"shard-{checksum.hexdigest()}.safetensors")
-    return folder / names[0]
+    with unfinished(folder, TEMPORARY) as temporary:
+        with temporary.open("xb") as file:
+            for part in (len(text).to_bytes(8, "little"), text):
+                checksum.update(part)
+                file.write(part)
+            for _, array in ordered:
+                if array.size:
+                    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+                    checksum.update(data)
+                    file.write(data)
+        path = folder / f"shard-{checksum.hexdigest()}.safetensors"
+        put_in_place(temporary, path)
+    return path
 
 
 _verified: set[tuple[str, int, int, int]] = set()

@@ -26,6 +26,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from gemma_nli.base.errors import FeatureError
+from gemma_nli.base.files import put_in_place, unfinished
 from gemma_nli.config import FeaturesConfig
 from gemma_nli.features import verify_and_prune as upkeep
 from gemma_nli.features.bucket_sync import BucketSync
@@ -39,7 +40,7 @@ from gemma_nli.features.encode_texts import (
 )
 from gemma_nli.features.feature_block import FeatureBlock
 from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler
-from gemma_nli.features.shard_file import TEMPORARY, Shard, write_shard, written_whole
+from gemma_nli.features.shard_file import TEMPORARY, Shard, write_shard
 from gemma_nli.features.shard_index import HIDDEN, TOKENS, KeyIndex, Located
 from gemma_nli.features.verify_and_prune import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
@@ -272,9 +273,9 @@ class FeatureStore:
         described: dict[str, Any] = {"key": request.key, **request.facts, "identity": asdict(request.identity)}
         described["created"] = time.time()
         described["written_by"] = {"torch": torch.__version__, "transformers": version("transformers")}
-        with written_whole(path.parent) as (file, names):
-            file.write(json.dumps(described, indent=2).encode())
-            names.append(META)
+        with unfinished(path.parent, TEMPORARY) as temporary:
+            temporary.write_bytes(json.dumps(described, indent=2).encode())
+            put_in_place(temporary, path)
 
     def _touch(self, key: str) -> None:
         """Note the use of a key, for `prune --older-than`."""

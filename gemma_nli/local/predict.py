@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from gemma_nli.base.errors import ConfigError, CorpusError
+from gemma_nli.base.files import put_in_place, unfinished
 from gemma_nli.corpus.csv_files import CsvHeader, csv_line, missing_column, read_header, read_rows
 from gemma_nli.corpus.file_problems import FileProblems
 from gemma_nli.model.scorer import COLUMNS, PairScorer
@@ -60,8 +61,8 @@ def predict_file(
     clash = [name for name in added if name.casefold() in header.folded]
     if clash:
         raise ConfigError(f"--input: {source} has a column '{clash[0]}' already; rename it.")
-    part, done = target.with_name(f".{target.name}.part"), 0
-    try:
+    done = 0
+    with unfinished(target.parent, f".{target.name}.") as part:
         with part.open("w", encoding="utf-8", newline="") as out:
             out.write(csv_line([*header.names, *added], header.separator, "\n"))
             for rows in _batched(_sound_rows(source, header, places, problems), chunk):
@@ -76,9 +77,7 @@ def predict_file(
                 if on_progress is not None:
                     on_progress(done)
         _refuse_any(source, problems, done)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        put_in_place(part, target)
     return Predicted(done, tuple(added))
 
 

@@ -8,7 +8,6 @@ encoder/                config.json, weights (adapters merged in), tokenizer; it
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gemma_nli.base.errors import ConfigError, EncoderError
+from gemma_nli.base.files import put_in_place, unfinished
 from gemma_nli.config import DataConfig, DeviceConfig, MlflowConfig, RunConfig, build_config, validation_lines
 from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
 from gemma_nli.model.classifier import PairClassifier
@@ -266,12 +266,9 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 def save_adapters(path: str | Path, encoder: Encoder) -> Path:
     """The trained part of the encoder (adapters, layers or all) as plain safetensors, completely or not at all."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with unfinished(path.parent, f".{path.name}.") as part:
         save_file(trainable_state(encoder), part, metadata={"encoder": encoder.identity.fingerprint})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        put_in_place(part, path)
     return path
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gemma_nli.base.errors import StorageError
+from gemma_nli.base.files import put_in_place, unfinished
 from gemma_nli.base.parts import Registry
 
 
@@ -94,14 +95,11 @@ class Bucket(ABC):
     def fetch(self, key: str, target: Path) -> bool:
         """Download an object of any size to a file, completely or not at all; False if there is none."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".pull-{uuid.uuid4().hex}")
-        try:
+        with unfinished(target.parent, ".pull-") as temporary:
             if not self._download(key, temporary):
                 return False
-            temporary.replace(target)
+            put_in_place(temporary, target)
             return True
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @abstractmethod
     def _download(self, key: str, target: Path) -> bool: ...

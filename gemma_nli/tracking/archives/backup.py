@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, cast
 
 import gemma_nli
 from gemma_nli.base.errors import TrackingError, did_you_mean
+from gemma_nli.base.files import put_in_place, unfinished
 from gemma_nli.config import MlflowConfig, read_sqlite
 from gemma_nli.tracking.archives.archive import (
     DATABASE,
@@ -75,20 +76,20 @@ def backup(target: Path | None = None, tracking_uri: str | None = None, without:
         target = Path(f"mlflow-backup-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if target.exists():
         raise TrackingError(f"{target}: already exists; name another file.")
-    part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mlflow_backup_", dir=target.parent) as folder:
+        with (
+            unfinished(target.parent, f".{target.name}.") as part,
+            tempfile.TemporaryDirectory(prefix=".mlflow_backup_", dir=target.parent) as folder,
+        ):
             copy = Path(folder) / DATABASE
             _snapshot(database, copy)
             manifest, unpacked = _pack(store, database, copy, part, without)
             if unpacked > most_unpacked(part.stat().st_size):  # gigabytes of zeros: our own restore would refuse it
                 manifest, _ = _pack(store, database, copy, part, without, compressed=False)
-        part.rename(target)
+            put_in_place(part, target)
     except OSError as error:
         raise TrackingError(f"{target}: cannot be written: {error.strerror or error}; no backup was made.") from None
-    finally:
-        part.unlink(missing_ok=True)
     size = target.stat().st_size / 1e6
     return Archive(target, manifest["runs"], len(manifest["sha256"]), size, manifest["left_out"])
 

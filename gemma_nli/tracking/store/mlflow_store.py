@@ -24,6 +24,7 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.advice import command_line, install_line
 from gemma_nli.base.errors import TrackingError
+from gemma_nli.base.files import put_in_place
 from gemma_nli.base.masking import mask_address
 from gemma_nli.config import MlflowConfig, database_uri, home, quoted_path, sqlite_address, sqlite_file
 from gemma_nli.tracking.archives.exchange import is_unsettled, settle_exchange, store_lock
@@ -195,7 +196,7 @@ def _make(database: Path) -> None:
     for left in database.parent.glob(f"{fresh.name}*"):  # of a process that was killed
         left.unlink()
     _client(Store(sqlite_address(fresh), None, None))
-    os.replace(fresh, database)
+    put_in_place(fresh, database)
 
 
 def connect_existing(store: Store) -> MlflowClient:
