@@ -6,13 +6,11 @@ shown from its journal; `again` trains it again.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from gemma_nli.base.files import write_whole
@@ -24,8 +22,10 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.storage import Place
 from gemma_nli.tracking.write.artifacts import artifacts_of
+from gemma_nli.tracking.write.delivery import MlflowDelivery
 from gemma_nli.tracking.write.from_journal import project_trial
-from gemma_nli.tracking.write.outbox import PENDING_FILE, Outbox
+from gemma_nli.tracking.write.outbox import PENDING_FILE
+from gemma_nli.tracking.write.projection import TrialProjection
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from gemma_nli.training.learned import learning_warning
 from gemma_nli.training.listeners import IgnoreEvents, Listener
@@ -95,7 +95,7 @@ def run_here(
     features = FeatureStore(_features_folder(config, output, storage), config.features)
     facts = {**environment_tags(), "gemma_nli.computed_by": "train"}
     run = TrialRun(journal, config, corpus, pairs, features, facts, wait_seconds=0)
-    with run as trial, _MlflowDelivery(config, corpus, pairs, journal, dict(tags or {})) as delivery:
+    with run as trial, _ShownRun(config, corpus, pairs, journal, dict(tags or {})) as delivery:
         with _ends_shown(journal, delivery):
             reused = trial.begin([delivery, *listeners], again) is not None
             while not trial.over:
@@ -122,7 +122,7 @@ def _features_folder(config: RunConfig, output: Path | None, storage: Place | No
 
 
 @contextmanager
-def _ends_shown(journal: TrialJournal, delivery: _MlflowDelivery) -> Iterator[None]:
+def _ends_shown(journal: TrialJournal, delivery: _ShownRun) -> Iterator[None]:
     """A run that fails, or that Ctrl-C interrupts, is shown as such in MLflow."""
     try:
         yield
@@ -133,7 +133,7 @@ def _ends_shown(journal: TrialJournal, delivery: _MlflowDelivery) -> Iterator[No
         raise
 
 
-class _MlflowDelivery(IgnoreEvents):
+class _ShownRun(IgnoreEvents):
     """Shows the journal in MLflow, off the training's path; with `mlflow.enabled: false` in the run's folder alone."""
 
     def __init__(
@@ -141,19 +141,18 @@ class _MlflowDelivery(IgnoreEvents):
     ) -> None:
         self.config, self.corpus, self.pairs, self.journal, self.tags = config, corpus, pairs, journal, tags
         self.notes: list[str] = []
-        self.tracker: MlflowTracker | None = None
-        self.outbox: Outbox | None = None
+        self.delivery: MlflowDelivery | None = None
 
-    def __enter__(self) -> _MlflowDelivery:
+    def __enter__(self) -> _ShownRun:
         if self.config.mlflow.enabled:
-            self.tracker = MlflowTracker(self.config.mlflow, self.config.experiment)
-            _ = self.tracker.experiment_id  # an unreachable store is an error now, and only a delay later
-            self.outbox = Outbox(self.journal.folder / PENDING_FILE)
+            tracker = MlflowTracker(self.config.mlflow, self.config.experiment)
+            _ = tracker.experiment_id  # an unreachable store is an error now, and only a delay later
+            self.delivery = MlflowDelivery(tracker, self.journal.folder / PENDING_FILE, self._project)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.outbox is not None:
-            self.outbox.close(0.0)
+        if self.delivery is not None:
+            self.delivery.close()
 
     def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:
         self._submit()
@@ -162,35 +161,30 @@ class _MlflowDelivery(IgnoreEvents):
         self._submit()
 
     def _submit(self) -> None:
-        if self.outbox is not None:
-            self.outbox.submit(self.journal.key, partial(self._deliver, "running"))
+        if self.delivery is not None:
+            self.delivery.submit(self.journal.key)
 
     def finish(self, record: TrialRecord, unfinished: str = "running") -> str | None:
         """Show the end; the id of the MLflow run, None where there is none (yet)."""
-        if self.tracker is None or self.outbox is None:
+        if self.delivery is None:
             self._write_artifacts(record)
             self.notes.append(
                 f"mlflow.enabled is false: nothing was sent anywhere; the run is in {self.journal.folder}"
             )
             return None
-        self.outbox.submit(self.journal.key, partial(self._deliver, unfinished))
-        if not self.outbox.drain(DRAIN_SECONDS):
-            self.notes.append(
-                f"MLflow does not have the run yet ({self.outbox.last_error}); the same command sends it."
-            )
+        self.delivery.submit(self.journal.key, unfinished)
+        if not self.delivery.drain(DRAIN_SECONDS, away_seconds=DRAIN_SECONDS):
+            error = self.delivery.outbox.last_error
+            self.notes.append(f"MLflow does not have the run yet ({error}); the same command sends it.")
             return None
-        return self.tracker.known_trials(None)[self.journal.key][0]
+        return self.delivery.run_id_of(self.journal.key)
 
-    def _deliver(self, unfinished: str) -> str | None:
-        assert self.tracker is not None
+    def _project(self, key: str) -> TrialProjection | None:
         record = self.journal.read(weights=True)
         if record is None:
             return None
         record.config = self.config  # of the same key; experiment and folders are as they are named now
-        trial = project_trial(record, self.corpus, self.pairs, self.journal.folder / "shared", None, self.tags)
-        if record.state == "running":
-            trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)
-        return self.tracker.sync_trial(None, trial)
+        return project_trial(record, self.corpus, self.pairs, self.journal.folder / "shared", None, self.tags)
 
     def _write_artifacts(self, record: TrialRecord) -> None:
         shared = self.journal.folder / "shared"

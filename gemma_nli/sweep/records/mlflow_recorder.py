@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.records.saved_report import honest_tags, kept_report
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.tracking.write.delivery import MlflowDelivery
 from gemma_nli.tracking.write.from_journal import (
     artifacts_of_sweep,
     dataset_of,
@@ -24,8 +23,7 @@ from gemma_nli.tracking.write.from_journal import (
     project_trial,
     user_tags,
 )
-from gemma_nli.tracking.write.outbox import Outbox
-from gemma_nli.tracking.write.projection import SweepProjection
+from gemma_nli.tracking.write.projection import SweepProjection, TrialProjection
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from gemma_nli.trial import TrialRecord, read_trial
 from gemma_nli.trial.hardware import environment_tags
@@ -43,8 +41,7 @@ class Recorder:
         self.ready, self.folder = ready, folder
         self.enabled = ready.spec.base.mlflow.enabled
         self.sweep_run_id: str | None = None
-        self.tracker: MlflowTracker | None = None
-        self.outbox: Outbox | None = None
+        self.delivery: MlflowDelivery | None = None
         self._drawn: dict[str, PairTable] = {}
 
     def open(self) -> None:
@@ -55,9 +52,13 @@ class Recorder:
         """
         if not self.enabled:
             return
-        self.tracker = MlflowTracker(self.ready.spec.base.mlflow, self.ready.spec.base.experiment)
-        self.sweep_run_id = self.tracker.sweep_run(self._sweep())
-        self.outbox = Outbox(self.folder.pending)
+        tracker = MlflowTracker(self.ready.spec.base.mlflow, self.ready.spec.base.experiment)
+        self.sweep_run_id = tracker.sweep_run(self._sweep())
+        self.delivery = MlflowDelivery(tracker, self.folder.pending, self._project, self.sweep_run_id)
+
+    @property
+    def tracker(self) -> MlflowTracker | None:
+        return self.delivery.tracker if self.delivery is not None else None
 
     def link(self) -> str | None:
         """Where the sweep's run is looked at: its page on a server, else its id and store. No credentials in it."""
@@ -70,21 +71,21 @@ class Recorder:
 
     def trial_changed(self, key: str) -> None:
         """A trial has changed: its journal is projected soon, in the outbox's thread."""
-        if self.outbox is not None:
-            self.outbox.submit(key, partial(self.deliver, key))
+        if self.delivery is not None:
+            self.delivery.submit(key)
 
-    def deliver(self, key: str, unfinished: str = "running") -> str | None:
-        """Make the trial's run show its journal now; `unfinished` is how a trial without an end is shown."""
-        assert self.tracker is not None, "only an open recorder delivers"
+    def deliver(self, key: str) -> str | None:
+        """Make the trial's run show its journal now."""
+        assert self.delivery is not None, "only an open recorder delivers"
+        return self.delivery.deliver(key)
+
+    def _project(self, key: str) -> TrialProjection | None:
         record = self.ready.read(key, weights=True)
         if record is None:
             return None
         pairs, shared = self._pairs_of(record)
         ready = self.ready
-        trial = project_trial(record, ready.corpus, pairs, shared, ready.sweep_id, ready.spec.tags)
-        if record.state == "running":
-            trial = dataclasses.replace(trial, state=unfinished, ended_ms=None)
-        return self.tracker.sync_trial(self.sweep_run_id, trial)
+        return project_trial(record, ready.corpus, pairs, shared, ready.sweep_id, ready.spec.tags)
 
     def _pairs_of(self, record: TrialRecord) -> tuple[PairTable, Path]:
         """The pairs a trial was measured on and the folder of their files; a confirming trial has drawn its own."""
@@ -96,30 +97,18 @@ class Recorder:
 
     def run_id_of(self, key: str) -> str | None:
         """The MLflow run of a trial, None while MLflow does not have it."""
-        if self.tracker is None:
+        if self.delivery is None:
             return None
         self.drain()
         try:
-            return self.tracker.known_trials(self.sweep_run_id).get(key, (None, ""))[0]
+            return self.delivery.run_id_of(key)
         except TrackingError as error:
             log.warning("%s", error)
             return None
 
     def drain(self) -> bool:
         """Wait until MLflow has everything; gives up soon if the store is unreachable."""
-        if self.outbox is None:
-            return True
-        began, away_since = time.monotonic(), None
-        while time.monotonic() - began < DRAIN_SECONDS:
-            if self.outbox.drain(1.0):
-                return True
-            if self.outbox.last_error is None:
-                away_since = None
-            elif away_since is None:
-                away_since = time.monotonic()
-            elif time.monotonic() - away_since > AWAY_SECONDS:
-                return False
-        return False
+        return self.delivery is None or self.delivery.drain(DRAIN_SECONDS, AWAY_SECONDS)
 
     def close(self, result: SweepResult, ended: Collection[str]) -> None:
         """Send what is left and close the sweep's run; what could not be sent stays noted for `gemma-nli flush`.
@@ -127,43 +116,43 @@ class Recorder:
         Args:
             ended: keys of the trials whose journals have been read and have an end.
         """
-        if self.tracker is None or self.outbox is None or self.sweep_run_id is None:
+        if self.delivery is None:
             return
         self._stop_unfinished(ended)
-        drained = self.drain()
-        self.outbox.submit(END, partial(self.end, result.to_json()))
+        drained, outbox = self.drain(), self.delivery.outbox
+        outbox.submit(END, partial(self.end, result.to_json()))
         drained = drained and self.drain()
-        self.outbox.close(0.0)
-        result.undelivered = self.outbox.pending
+        self.delivery.close()
+        result.undelivered = outbox.pending
         flush_line = command_line("gemma-nli", "flush", self.ready.spec.name)
         if result.unregistered:
             result.notes.append(f"{result.unregistered}; register it with: {flush_line}")
         if not drained:
             result.notes.append(
-                f"MLflow does not have {self.outbox.pending} updates yet ({self.outbox.last_error}); "
-                f"send them with: {flush_line}"
+                f"MLflow does not have {outbox.pending} updates yet ({outbox.last_error}); send them with: {flush_line}"
             )
 
     def cut_off(self, status: str) -> None:
         """The command ends before the sweep does: leave no run RUNNING, in seconds or not at all."""
-        if self.tracker is None or self.outbox is None or self.sweep_run_id is None:
+        if self.delivery is None or self.sweep_run_id is None:
             return
         self._stop_unfinished({key for key in self.folder.cells() if self.ready.is_done(key)})
-        self.outbox.submit(END, partial(self.tracker.end_sweep, self.sweep_run_id, status))
-        self.outbox.drain(AWAY_SECONDS)
+        outbox, tracker = self.delivery.outbox, self.delivery.tracker
+        outbox.submit(END, partial(tracker.end_sweep, self.sweep_run_id, status))
+        outbox.drain(AWAY_SECONDS)
 
     def _stop_unfinished(self, ended: Collection[str]) -> None:
         """Trials whose journals have no end are shown as stopped, those of earlier runs of the sweep too."""
-        assert self.outbox is not None
+        assert self.delivery is not None
         for key in self.folder.cells():
             record = read_trial(self.ready.storage, key) if key not in ended else None
             if record is not None and record.state == "running":
-                self.outbox.submit(key, partial(self.deliver, key, "stopped"))
+                self.delivery.submit(key, "stopped")
 
     def abandon(self) -> None:
         """Stop the outbox after an error; waiting updates stay noted."""
-        if self.outbox is not None:
-            self.outbox.close(0.0)
+        if self.delivery is not None:
+            self.delivery.close()
 
     def end(self, result: Mapping[str, Any]) -> None:
         """Close the sweep's run according to its `result.json`; without one the sweep was interrupted.
@@ -223,14 +212,14 @@ def flush(
     """
     recorder = Recorder(ready, folder)
     recorder.open()
-    if recorder.outbox is None:
+    if recorder.delivery is None:
         raise TrackingError(f"sweep '{ready.spec.name}': mlflow.enabled is false; there is nothing to send.")
     try:
         keys = [key for key in folder.cells() if read_trial(ready.storage, key) is not None]
         for key in keys:
-            recorder.outbox.submit(key, partial(recorder.deliver, key, "stopped"))
+            recorder.delivery.submit(key, "stopped")
         recorder.drain()
-        waiting = recorder.outbox.pending
+        waiting = recorder.delivery.outbox.pending
         result = folder.result()
         if not waiting and result.get("unregistered"):
             result |= {"registered": register(recorder), "unregistered": None}
