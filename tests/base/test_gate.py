@@ -17,6 +17,7 @@ import transformers
 from gemma_nli.base.errors import CorpusError
 from gemma_nli.base.outgoing import Crashed, guard_process, leaving, shown, shown_traceback
 from gemma_nli.base.private_texts import PrivateTexts, forget, remember_texts
+from tests.base.planted import plant
 from tests.base.test_privacy import CANARY, PACKAGE, SECRET, canary_corpus, canary_sweep, holders
 from tests.commands import run_command
 from tests.tracking.test_torch_models import make_bundle
@@ -109,24 +110,11 @@ def test_a_prediction_that_fails_quotes_no_row(tmp_path, tiny_bert, quoting_toke
     assert clean(said)
 
 
-PLANTED = f"""
+QUOTING = f"""
 # In every process of the sweep, encoding fails with an exception that quotes a post and an address.
-import importlib.abc, importlib.machinery, sys
-class Planted(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name != "gemma_nli.features.encode_texts":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-        def exec_module(module):
-            run(module)
-            def encode(request, *rest, **named):
-                raise ValueError("cannot tokenize " + repr(request.premises[0]) + " at {ADDRESS}")
-            module.encode = encode
-        spec.loader.exec_module = exec_module
-        return spec
-sys.meta_path.insert(0, Planted())
+def encode(request, *rest, **named):
+    raise ValueError("cannot tokenize " + repr(request.premises[0]) + " at {ADDRESS}")
+module.encode = encode
 """
 
 
@@ -136,8 +124,7 @@ def test_a_sweep_that_cannot_encode_says_so_without_the_post(verb, tmp_path, tin
     file = canary_sweep(folder, tiny_bert, 9)
     file.write_text(re.sub(r"tracking_uri: .*", f"tracking_uri: sqlite:///{folder}/mlflow.db", file.read_text()))
     site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(PLANTED)
+    plant(site, "gemma_nli.features.encode_texts", QUOTING)
     monkeypatch.setenv("PYTHONPATH", f"{site}:{PACKAGE.parent}")
     code = (
         f"import sys; from gemma_nli.cli import main\nsys.argv = {['gemma-nli', '--verbose', *verb, str(file)]}\nmain()"

@@ -27,6 +27,7 @@ from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.spec.spec import SweepSpec, load_sweep
 from gemma_nli.sweep.resume import stored_spec
 from gemma_nli.trial import TrialJournal
+from tests.base.planted import plant
 
 CANARY = "the violet pangolin whispered about lighthouse marmalade at dawn"
 SECRET = "hunter2-Qx9vLm"
@@ -87,8 +88,7 @@ def driver(folder: Path, file: Path, ray_folder: Path, crash: bool = True) -> su
     env |= {"RAY_TMPDIR": str(ray_folder)}
     if crash:
         site = folder.parent / "site"
-        site.mkdir(exist_ok=True)
-        (site / "sitecustomize.py").write_text(QUOTING)
+        plant(site, "gemma_nli.training.cross_validation", QUOTING)
         env["PYTHONPATH"] = f"{site}:{env['PYTHONPATH']}"
     return subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, timeout=280, check=False
@@ -97,26 +97,13 @@ def driver(folder: Path, file: Path, ray_folder: Path, crash: bool = True) -> su
 
 QUOTING = f"""
 # Breaks the `cls` pooling of every process of the sweep with an exception that quotes a post, as a library's might.
-import importlib.abc, importlib.machinery, sys
-class Breaker(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name != "gemma_nli.training.cross_validation":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-        def exec_module(module):
-            run(module)
-            whole = module.run_folds
-            def run_folds(config, corpus, *rest, **named):
-                if config.model.pooling_strategy == "cls":
-                    post = next(iter(corpus.posts.values()))
-                    raise ValueError("cannot tokenize " + repr(post) + " at sqlite://me:{SECRET}@host/x")
-                return whole(config, corpus, *rest, **named)
-            module.run_folds = run_folds
-        spec.loader.exec_module = exec_module
-        return spec
-sys.meta_path.insert(0, Breaker())
+whole = module.run_folds
+def run_folds(config, corpus, *rest, **named):
+    if config.model.pooling_strategy == "cls":
+        post = next(iter(corpus.posts.values()))
+        raise ValueError("cannot tokenize " + repr(post) + " at sqlite://me:{SECRET}@host/x")
+    return whole(config, corpus, *rest, **named)
+module.run_folds = run_folds
 """
 
 
