@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import warnings
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
-import mlflow.pytorch
 import numpy as np
 import pandas as pd
 from mlflow.models import Model, ModelSignature
@@ -67,6 +68,18 @@ def save_model_folder(bundle: Path, target: Path, example: pd.DataFrame | None, 
     return exported_as
 
 
+def pytorch_flavor() -> Any:
+    """`mlflow.pytorch`. Its import sets the root logger to errors and gives it a handler, which silences the caller's
+    warnings and ours (a damaged line of a journal) where nobody has configured logging: both are put back."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    import mlflow.pytorch
+
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    return mlflow.pytorch
+
+
 def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:
     size = sum(path.stat().st_size for path in bundle.rglob("*.safetensors")) / GIB
     if size > limit_gib:
@@ -81,7 +94,7 @@ def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export's own, about its internals
-            mlflow.pytorch.save_model(
+            pytorch_flavor().save_model(
                 module,
                 str(folder),
                 mlflow_model=model,
