@@ -255,9 +255,9 @@ def show_reproduction(reproduction: Reproduction) -> None:
             if reproduction.equal
             else f"not all within {reproduction.tolerance:g}"
         )
-        console.say(
-            f"{len(reproduction.moved)} differ, {farthest.metric} most, by {farthest.difference:+.1e}: {verdict}"
-        )
+        count = len(reproduction.moved)
+        differ = f"{count} differ" if count > 1 else "1 differs"
+        console.say(f"{differ}, {farthest.metric} most, by {farthest.difference:+.1e}: {verdict}")
     for note in reproduction.notes:
         console.say_all(f"note: {note}", "yellow")
 

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 OWNER, TICKET = "owner", "ticket"
 COUNTED = ("asked", "reused", "retry", "carried")
 """Kinds of trials that count towards `search.num_trials`."""
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 60.0
 
 
 class Drivers:
@@ -74,7 +74,8 @@ class Drivers:
         """The study's trials, once those running beside `number` have recorded their settings and owner.
 
         Optuna opens a trial and takes its attributes in calls of their own: for milliseconds a trial of another driver
-        has neither. One whose driver died in between is waited for a few seconds, within its first minute.
+        has neither; on a busy machine for seconds. One whose driver died in between is waited for in its first minute:
+        going on sooner would let a slow driver run the same configuration too.
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:

@@ -85,5 +85,5 @@ def test_numbers_that_moved_by_less_than_the_tolerance_are_counted_and_told(conf
         assert [each.metric for each in moved.moved] == ["fold_2/val_loss"]
         show_reproduction(moved)
         out = " ".join(capsys.readouterr().out.split())
-        assert "1 moved, fold_2/val_loss farthest" in out
+        assert "1 differs, fold_2/val_loss most" in out
         assert ("not all within 1e-06" in out) == (not equal)

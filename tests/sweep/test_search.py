@@ -50,7 +50,7 @@ class StopsBad:
     def __init__(self):
         self.means = {}
 
-    def record_mean(self, key, folds_done, mean_f1):
+    def fold_ended(self, key, folds_done, mean_f1, folds):
         self.means[key] = mean_f1
 
     def decide(self, key):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,9 @@ CORPUS = synthetic_corpus(12, seed=3)
 
 
 @pytest.mark.parametrize("encoding", ["joint", "separate"])
-def test_each_row_finds_its_own_post_and_criterion_and_no_other_row_finds_any(encoding: str) -> None:
-    config = RunConfig().with_settings({"model.pair_encoding": encoding, "data.num_folds": 3})
+def test_each_row_finds_its_own_post_and_criterion_and_no_other_row_finds_any(encoding: str, tiny_bert: Path) -> None:
+    settings = {"model.name": str(tiny_bert), "model.pair_encoding": encoding, "data.num_folds": 3}
+    config = RunConfig().with_settings(settings)
     pairs = build_pairs(CORPUS, config.data)
     rows = np.arange(len(pairs))[::-3]
     asked = trial_texts(config.model, CORPUS, pairs, rows)
