@@ -21,11 +21,11 @@ from gemma_nli.analysis.inference.honest_score import Draws
 
 FOLDS = 5
 POST, SHARED, ARM, OWN = 0.25, 0.57, 0.08, 0.10
-"""Variances of a latent score: of the post, of the pair for all trials, of the pair for an arm, of the pair for a trial."""
+"""Variances of a latent score: of the post, and of the pair for all trials, for an arm and for one trial."""
 FLIPPED = 0.05
 SKILL = 0.55
 F1_PER_SKILL = 0.3
-"""What a step of skill adds to F1 near `SKILL`, balanced: turns a standard deviation of F1 over seeds into one of skill."""
+"""What a step of skill adds to F1 near `SKILL` on balanced pairs: turns a spread of F1 over seeds into one of skill."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Simulated:
         values_TN: NDArray[Any] = self.decision_TN if metric in COUNTED else self.latent_TN
         bootstrap = PostBootstrap(self.post_N, self.label_N, repetitions, seed, self.fold_N)
         scores_T = np.array([bootstrap.observed(row, metric) for row in values_TN])
-        return Draws.from_values(bootstrap, values_TN.T, metric, scores_T, seed)
+        return Draws.from_values(bootstrap, values_TN.T, metric, scores_T)
 
 
 def simulate(

@@ -12,8 +12,8 @@ import numpy as np
 
 from gemma_nli.analysis.effects import Effect, grouped
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.inference.best_of_trials import LEVEL
 from gemma_nli.analysis.inference.honest_score import (
-    LEVEL,
     BudgetCurve,
     Draws,
     HonestScore,
@@ -26,7 +26,6 @@ from gemma_nli.analysis.inference.significance import (
     corrected_resampled_t,
     correlated_bayes,
     delong,
-    holm,
     mcnemar,
 )
 from gemma_nli.base.metrics import METRICS
@@ -52,23 +51,24 @@ class Variant:
 class Contrast:
     """The leading arm against another, each at its best.
 
-    `tuned` takes into account that the best was chosen; the others compare the two chosen trials as they are: `fixed`
-    over posts, `folds` and `belief` over trainings, `accuracy` by McNemar, `auc` by DeLong.
+    `tuned` counts in that the best was chosen, and its interval and p-value hold for all pairs of values at once; the
+    others compare the two chosen trials as they are: `fixed` over posts, `folds` and `belief` over trainings,
+    `accuracy` by McNemar, `auc` by DeLong.
+
+    `shown`: the leader beats the other. `smallest`: the true difference that this corpus and design would find in 80%
+    of cases.
     """
 
     leader: str
     other: str
     tuned: Difference
-    p_adjusted: float
+    shown: bool
+    smallest: float
     fixed: Difference
     folds: Difference
     belief: Posterior
     accuracy: Difference
     auc: Difference
-
-    @property
-    def shown(self) -> bool:
-        return self.p_adjusted < 1 - LEVEL and self.tuned.value > 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     """What the sweep says about its compared settings; without any, about the setting with the largest effect.
 
     Values are ranked by their honest scores, the first is contrasted with each other one, and the p-values of these
-    contrasts are adjusted together.
+    contrasts are adjusted for all pairs of values.
     """
     setting, chosen_by, groups = _groups(evidence, effects)
     score = METRICS[draws.metric].label
@@ -101,7 +101,9 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     variants = tuple(
         sorted((_variant(name, places, draws) for name, places in groups), key=lambda variant: -variant.honest.value)
     )
-    contrasts = _contrasts(evidence, draws, variants)
+    # a setting that was asked about is tuned alike at each value; one that is found is also told from the others
+    may_claim = chosen_by == "compare" or effects[0].matters
+    contrasts = _contrasts(evidence, draws, variants, may_claim)
     losers = [contrast for contrast in contrasts if contrast.shown]
     verdict: Literal["shown", "partly", "open"] = (
         "shown" if len(losers) == len(contrasts) else "partly" if losers else "open"
@@ -114,7 +116,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
         contrasts,
         verdict,
         first,
-        _evidence_sentence(contrasts, verdict, score) + honest_sentence,
+        _evidence_sentence(evidence, variants, contrasts, verdict, score) + honest_sentence,
     )
 
 
@@ -127,6 +129,11 @@ def _groups(
         return "", "only", []
     key = effects[0].key
     return short(key), "only" if len(evidence.varied) == 1 else "largest", grouped(evidence, key)
+
+
+def compared_groups(evidence: Evidence) -> list[list[int]]:
+    """The trials of each compared value; empty where the sweep names none."""
+    return [places for _, places in _combinations(evidence)] if evidence.compared else []
 
 
 def _combinations(evidence: Evidence) -> list[tuple[str, list[int]]]:
@@ -146,24 +153,28 @@ def _variant(name: str, places: list[int], draws: Draws) -> Variant:
     return Variant(name, tuple(places), best, honest_score(draws, places), curve)
 
 
-def _contrasts(evidence: Evidence, draws: Draws, variants: tuple[Variant, ...]) -> tuple[Contrast, ...]:
+def _contrasts(
+    evidence: Evidence, draws: Draws, variants: tuple[Variant, ...], may_claim: bool
+) -> tuple[Contrast, ...]:
+    """`may_claim`: False where the trials do not tell the setting's effect from that of the others."""
     leader, others = variants[0], variants[1:]
-    tuned = [draws.difference_of_tuned(leader.places, other.places) for other in others]
-    adjusted, _ = holm([difference.p_value for difference in tuned])
+    pairs = draws.pairs_of_tuned([variant.places for variant in variants])
     fold_TK, share = evidence.fold_scores(draws.metric), 1 / (evidence.pairs.num_folds - 1)
     label_N, group_N = evidence.label_N, evidence.group_N
     found = []
-    for other, difference, p in zip(others, tuned, adjusted, strict=True):
+    for place, other in enumerate(others, start=1):
         a, b = fold_TK[leader.best], fold_TK[other.best]
         real = ~(np.isnan(a) | np.isnan(b))
         decided = evidence.decision_TN[[leader.best, other.best]]
         ranked = evidence.probability_TN[[leader.best, other.best]]
+        tuned = pairs.difference(0, place)
         found.append(
             Contrast(
                 leader=leader.name,
                 other=other.name,
-                tuned=difference,
-                p_adjusted=p,
+                tuned=tuned,
+                shown=may_claim and tuned.p_value < 1 - LEVEL and tuned.value > 0,
+                smallest=pairs.smallest_found(0, place),
                 fixed=draws.difference(leader.best, other.best),
                 folds=corrected_resampled_t(a[real], b[real], share),
                 belief=correlated_bayes(a[real], b[real], share, ROPE),
@@ -201,7 +212,9 @@ def _first_sentence(
     )
 
 
-def _evidence_sentence(contrasts: tuple[Contrast, ...], verdict: str, score: str) -> str:
+def _evidence_sentence(
+    evidence: Evidence, variants: tuple[Variant, ...], contrasts: tuple[Contrast, ...], verdict: str, score: str
+) -> str:
     nearest = contrasts[0] if verdict != "partly" else next(c for c in contrasts if not c.shown)
     belief, most = nearest.belief, {}
     most = {
@@ -210,17 +223,42 @@ def _evidence_sentence(contrasts: tuple[Contrast, ...], verdict: str, score: str
         "that it is worse by more than": belief.worse,
     }
     chance = max(most, key=lambda name: most[name])
-    adjusted = "Holm-adjusted p" if len(contrasts) > 1 else "p"
-    return (
-        f"How sure: over posts, {adjusted} {p_text(nearest.p_adjusted)}; over trainings, the chance "
+    adjusted = "adjusted p" if len(contrasts) > 1 else "p"
+    lines = [] if nearest.shown else [power_text(nearest.smallest, len(np.unique(evidence.group_N)), score)]
+    leader = variants[0]
+    if evidence.winner not in leader.places:
+        holder = next(variant.name for variant in variants if evidence.winner in variant.places)
+        lines.append(
+            f"The single best trial, which is the one registered, has {holder}: its lead over the best trial of "
+            f"{leader.name} is within the luck of the choice."
+        )
+    if not evidence.confirmations:
+        lines.append("One training per trial: other training seeds are not counted in.")
+    sure = (
+        f"How sure: over posts, {adjusted} {p_text(nearest.tuned.p_value)}; over trainings, the chance "
         f"{chance} {ROPE:g} {score} is {most[chance]:.0%}. "
     )
+    return " ".join([*lines, sure])
+
+
+def power_text(smallest: float, posts: int, score: str) -> str:
+    """What this design could have found; its error falls with the square root of the number of posts."""
+    return (
+        f"Found in 80% of cases would be a true difference of {smallest:.3f} {score}; half of that takes about "
+        f"{_round(4 * posts):,} posts (here {posts:,})."
+    )
+
+
+def _round(posts: int) -> int:
+    """To two digits."""
+    unit: int = 10 ** max(len(str(posts)) - 2, 0)
+    return round(posts / unit) * unit
 
 
 def _honest_sentence(evidence: Evidence, overall: HonestScore, score: str) -> str:
     return (
-        f"The best trial ({evidence_text(evidence, evidence.winner)}) scores {overall.value:.3f} {score} on posts that "
-        f"did not choose it ({overall.level:.0%} interval {overall.low:.3f} to {overall.high:.3f}); its "
+        f"The best trial ({evidence_text(evidence, evidence.winner)}) scores {overall.value:.3f} {score} with the luck "
+        f"of being chosen taken off ({overall.level:.0%} interval {overall.low:.3f} to {overall.high:.3f}); its "
         f"cross-validated score is {overall.raw:.3f}."
     )
 
@@ -244,7 +282,7 @@ def points(difference: Difference, score: str, behind: bool = False) -> str:
 
 
 def p_text(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+    return "-" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
 def _listed(names: list[str]) -> str:

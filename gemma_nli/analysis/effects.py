@@ -10,15 +10,18 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.inference.honest_score import LEVEL, Draws
-from gemma_nli.analysis.inference.significance import Difference, difference_of_draws, holm
+from gemma_nli.analysis.inference.adjusted_means import ENOUGH, AdjustedMeans, adjusted_means, confounded
+from gemma_nli.analysis.inference.best_of_trials import LEVEL
+from gemma_nli.analysis.inference.honest_score import Draws
+from gemma_nli.analysis.inference.significance import Difference
+from gemma_nli.analysis.inference.simultaneous import Family
 from gemma_nli.spec.domain import Domain, Range, shown
 
 Floats = NDArray[np.float64]
@@ -26,9 +29,12 @@ BINS = 4
 MAX_LEVELS = 12
 
 
+Design = Literal["balanced", "adjusted", "confounded"]
+
+
 @dataclass(frozen=True)
 class Level:
-    """A value of a setting (or a stretch of its range) and the trials that have it."""
+    """A value of a setting (or a stretch of its range) and its trials; `mean` with the other settings held equal."""
 
     name: str
     places: tuple[int, ...]
@@ -40,18 +46,30 @@ class Level:
 
 @dataclass(frozen=True)
 class Effect:
-    """`spread`: best level's marginal mean minus the worst level's; `matters`: whether that differs from 0, by Holm."""
+    """What a setting did, the other settings held equal.
+
+    `spread`: best value's mean less the worst's; interval and p-value hold for all pairs of values of all settings at
+    once. `design`: balanced (every combination of the others stands beside each value), adjusted (by a model over the
+    trials), or confounded (changes together with other settings, or in too few trials: no p-value).
+
+    `smallest`: the true difference that would be found in 80% of cases.
+    """
 
     key: str
     levels: tuple[Level, ...]
     spread: Difference
-    p_adjusted: float
+    smallest: float
+    design: Design
     importance: dict[str, float]
     edge: str | None = None
 
     @property
+    def judged(self) -> bool:
+        return self.design != "confounded"
+
+    @property
     def matters(self) -> bool:
-        return self.p_adjusted < 1 - LEVEL
+        return self.judged and self.spread.p_value < 1 - LEVEL
 
 
 @dataclass(frozen=True)
@@ -68,39 +86,103 @@ class Interaction:
 def main_effects(evidence: Evidence, draws: Draws) -> list[Effect]:
     """One per setting that took at least two values, the most important first."""
     importance = importances(evidence)
-    found: list[tuple[str, list[Level], Difference]] = []
-    for key in evidence.varied:
-        levels = [_level(name, places, draws) for name, places in grouped(evidence, key)]
-        if len(levels) < 2:
-            continue
-        top, bottom = max(levels, key=lambda level: level.mean), min(levels, key=lambda level: level.mean)
-        d_S = _mean(draws.inside_ST, top.places) - _mean(draws.inside_ST, bottom.places)
-        spread = difference_of_draws(d_S, top.mean, bottom.mean, LEVEL, "bootstrap of marginal means")
-        found.append((key, levels, spread))
-    adjusted, _ = holm([spread.p_value for _, _, spread in found])
+    groups = {key: grouped(evidence, key) for key in evidence.varied}
+    fitted = {key: _fit(evidence, draws, key, levels) for key, levels in groups.items() if len(levels) > 1}
+    family = Family(len(draws.inside_ST), LEVEL)
+    for fit in fitted.values():
+        if fit.design != "confounded":
+            fit.model.add_to(family, draws.noise_ST[:, fit.places])
     effects = [
-        Effect(
-            key,
-            tuple(levels),
-            spread,
-            p,
-            {name: values[key] for name, values in importance.items() if key in values},
-            edge_of(evidence, key),
-        )
-        for (key, levels, spread), p in zip(found, adjusted, strict=True)
+        _effect(key, groups[key], fit, family, draws, edge_of(evidence, key), importance) for key, fit in fitted.items()
     ]
     return sorted(effects, key=lambda e: -e.importance.get("fANOVA", e.spread.value))
 
 
-def _level(name: str, places: Sequence[int], draws: Draws) -> Level:
-    mean_S = _mean(draws.inside_ST, places)
-    low, high = np.nanquantile(mean_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    scores = draws.score_T[list(places)]
-    return Level(name, tuple(places), float(scores.mean()), float(low), float(high), float(scores.max()))
+@dataclass(frozen=True)
+class _Fit:
+    """A setting's adjusted means over the trials that have it."""
+
+    places: NDArray[np.int64]
+    model: AdjustedMeans
+    design: Design
 
 
-def _mean(inside_ST: Floats, places: Sequence[int]) -> Floats:
-    return np.asarray(inside_ST[:, list(places)].mean(1))
+def _fit(evidence: Evidence, draws: Draws, key: str, levels: list[tuple[str, list[int]]]) -> _Fit:
+    level_of = {place: index for index, (_, places) in enumerate(levels) for place in places}
+    places_T = np.array(sorted(level_of))
+    level_T = np.array([level_of[place] for place in places_T])
+    others = [other for other in evidence.varied if other != key]
+    balanced = _balanced(evidence, others, levels)
+    other_TQ = _columns(evidence, others, places_T)
+    score_T, noise_ST = draws.score_T[places_T], draws.noise_ST[:, places_T]
+    model = adjusted_means(level_T, other_TQ, score_T, noise_ST, balanced)
+    if balanced:
+        return _Fit(places_T, model, "balanced")
+    if model.freedom >= ENOUGH and not confounded(level_T, other_TQ):
+        return _Fit(places_T, model, "adjusted")
+    plain = adjusted_means(level_T, other_TQ[:, :0], score_T, noise_ST, False)
+    return _Fit(places_T, plain, "confounded")
+
+
+def _balanced(evidence: Evidence, others: Sequence[str], levels: list[tuple[str, list[int]]]) -> bool:
+    """Whether each value stands beside the same combinations of the other settings, equally often."""
+    beside = [
+        sorted(repr([evidence.complete[place].settings.get(other) for other in others]) for place in places)
+        for _, places in levels
+    ]
+    return all(combinations == beside[0] for combinations in beside)
+
+
+def _columns(evidence: Evidence, keys: Sequence[str], places_T: NDArray[np.int64]) -> Floats:
+    """(T, Q) what a model takes of settings: a number's place in its range, its square last, else one column a value.
+
+    Where a conditional setting does not apply it is at its mean: the setting it hangs on has a column of its own.
+    """
+    straight: list[Floats] = []
+    squares: list[Floats] = []
+    for key in keys:
+        values = [evidence.complete[place].settings.get(key) for place in places_T]
+        numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        if len(numbers) == sum(v is not None for v in values) and len(set(numbers)) > 2:
+            domain = _domain(evidence, key)
+            log = min(numbers) > 0 and (domain.log if isinstance(domain, Range) else max(numbers) > 20 * min(numbers))
+            at_T = np.array([math.nan if v is None else math.log(v) if log else float(v) for v in values])
+            at_T = np.nan_to_num(at_T - np.nanmean(at_T))
+            straight.append(at_T / max(float(np.abs(at_T).max()), 1e-12))
+            squares.append(straight[-1] ** 2)
+        else:
+            names = sorted({repr(value) for value in values if value is not None or _null_is_a_value(evidence, key)})
+            straight += [np.array([float(repr(value) == name) for value in values]) for name in names[1:]]
+    return np.column_stack([*straight, *squares]) if straight else np.empty((len(places_T), 0))
+
+
+def _effect(
+    key: str,
+    groups: list[tuple[str, list[int]]],
+    fit: _Fit,
+    family: Family,
+    draws: Draws,
+    edge: str | None,
+    importance: dict[str, dict[str, float]],
+) -> Effect:
+    score_T, noise_ST = draws.score_T[fit.places], draws.noise_ST[:, fit.places]
+    mean_L, error_LL = fit.model.means(score_T), fit.model.errors(noise_ST)
+    low_L, high_L = np.quantile(mean_L + noise_ST @ fit.model.weight_LT.T, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    levels = tuple(
+        Level(name, tuple(places), *map(float, (mean, low, high, draws.score_T[places].max())))
+        for (name, places), mean, low, high in zip(groups, mean_L, low_L, high_L, strict=True)
+    )
+    top, bottom = int(mean_L.argmax()), int(mean_L.argmin())
+    best, worst, error = float(mean_L[top]), float(mean_L[bottom]), float(error_LL[top, bottom])
+    if fit.design == "confounded":
+        nothing = math.nan
+        spread = Difference(best - worst, nothing, nothing, nothing, LEVEL, best, worst, "plain means")
+        smallest = nothing
+    else:
+        spread = family.difference(best, worst, error, f"means over trials, {fit.design}")
+        smallest = family.smallest_found(error)
+    shares = {name: values[key] for name, values in importance.items() if key in values}
+    return Effect(key, levels, spread, smallest, fit.design, shares, edge)
 
 
 def grouped(evidence: Evidence, key: str) -> list[tuple[str, list[int]]]:
@@ -209,7 +291,7 @@ def interactions(evidence: Evidence, draws: Draws) -> list[Interaction]:
         if count_IJ.min() == 0:
             continue
         observed_IJ = np.array([[draws.score_T[places].mean() for places in row] for row in cells])
-        drawn_SIJ = np.stack([np.stack([_mean(draws.inside_ST, p) for p in row], axis=1) for row in cells], axis=1)
+        drawn_SIJ = np.stack([np.stack([draws.inside_ST[:, p].mean(1) for p in row], axis=1) for row in cells], axis=1)
         noise = float(_beyond_sum(drawn_SIJ).var(0).mean())
         size = math.sqrt(max(float((_beyond_sum(observed_IJ[None])[0] ** 2).mean()) - noise, 0.0))
         names = tuple(n for n, _ in usable[first]), tuple(n for n, _ in usable[second])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 
-from gemma_nli.analysis.answer import Answer, find_answer, points
+from gemma_nli.analysis.answer import Answer, compared_groups, find_answer, points
 from gemma_nli.analysis.baselines import measure_baselines
 from gemma_nli.analysis.calibration import Calibration, calibrate
 from gemma_nli.analysis.confirmation import Confirmation, confirm
@@ -35,7 +36,7 @@ CURVES_SHOWN = 6
 
 @dataclass(frozen=True)
 class BaselineFinding:
-    """`ahead`: how far the tuned winner is ahead of it, measured on posts that did not choose the winner."""
+    """`ahead`: how far the winner is ahead of it, the luck of the winner's choice taken off."""
 
     name: str
     about: str
@@ -43,6 +44,11 @@ class BaselineFinding:
     f1: float
     auc: float
     ahead: Difference
+
+    @property
+    def outcome(self) -> Literal["beats", "loses", "not told apart"]:
+        """Of the best trial against this baseline."""
+        return "beats" if self.ahead.low > 0 else "loses" if self.ahead.high < 0 else "not told apart"
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,15 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         seed: of the bootstrap; the same seed finds the same numbers.
     """
     draws = Draws.of(evidence, seed=seed)
-    overall = honest_score(draws)
+    overall = honest_score(draws, groups=compared_groups(evidence))
     effects = main_effects(evidence, draws)
+    baselines = _baselines(evidence, draws, overall, encode)
     answer = find_answer(evidence, draws, effects, overall)
-    baselines = _baselines(evidence, draws, encode)
+    lost = [baseline for baseline in baselines if baseline.outcome == "loses"]
+    if lost:
+        furthest = min(lost, key=lambda baseline: baseline.ahead.value)
+        first = f"{_lost_to(furthest, METRICS[draws.metric].label)} {answer.first}"
+        answer = dataclasses.replace(answer, first=first)
     record = evidence.record(evidence.complete[evidence.winner].key)
     mistakes = find_mistakes(evidence, evidence.winner, record.config)
     confirmation = confirm(evidence)
@@ -121,14 +132,18 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     )
 
 
-def _baselines(evidence: Evidence, draws: Draws, encode: bool) -> tuple[BaselineFinding, ...]:
+def _baselines(evidence: Evidence, draws: Draws, overall: HonestScore, encode: bool) -> tuple[BaselineFinding, ...]:
     found = []
     for baseline in measure_baselines(evidence, encode):
         score = baseline.score(evidence, draws.metric)
-        ahead = draws.difference_from(baseline.values(draws.metric), score)
+        ahead = draws.difference_from(overall.worth, baseline.values(draws.metric), score)
         f1, auc = baseline.score(evidence, "f1"), baseline.score(evidence, "auc")
         found.append(BaselineFinding(baseline.name, baseline.about, score, f1, auc, ahead))
     return tuple(found)
+
+
+def _lost_to(baseline: BaselineFinding, score: str) -> str:
+    return f"The {baseline.name} baseline beats the best trial by {points(baseline.ahead, score, behind=True)}."
 
 
 def _learning_curves(evidence: Evidence, answer: Answer, winner: TrialRecord) -> tuple[LearningCurve, ...]:
@@ -158,10 +173,9 @@ def _warnings(
     score = METRICS[overall.metric].label
     lines = [*corpus_notes(evidence.corpus, evidence.pairs), *_unlearned(evidence)]
     for baseline in baselines:
-        if baseline.ahead.high < 0:
-            behind = points(baseline.ahead, score, behind=True)
-            lines.append(f"The {baseline.name} baseline beats the best trial by {behind}.")
-        elif not baseline.ahead.low > 0:
+        if baseline.outcome == "loses":
+            lines.append(_lost_to(baseline, score))
+        elif baseline.outcome == "not told apart":
             lead = points(baseline.ahead, score)
             lines.append(f"The best trial is not shown to beat the {baseline.name} baseline: its lead is {lead}.")
     if confirmation is not None and not confirmation.order_held:
@@ -186,9 +200,11 @@ def _warnings(
         name = effect.key
         if effect.edge is not None:
             lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; extend the range.")
+        elif not effect.judged:
+            lines.append(f"The effect of {name} cannot be told from that of the other settings in these trials.")
         elif not effect.matters:
-            found = f"{points(effect.spread, score)} between its best and its worst value"
-            lines.append(f"No effect of {name} shown: {found}; up to {effect.spread.high:.3f} {score} is possible.")
+            possible = max(effect.spread.high, -effect.spread.low)
+            lines.append(f"No effect of {name} shown: up to {possible:.3f} {score} is possible.")
     lost = [trial for trial in evidence.trials if trial.place is None]
     if lost:
         fates = Counter(trial.fate for trial in lost)

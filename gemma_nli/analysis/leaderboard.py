@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.inference.honest_score import LEVEL, Draws
+from gemma_nli.analysis.inference.best_of_trials import LEVEL
+from gemma_nli.analysis.inference.honest_score import Draws
 from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1
 
 

@@ -91,7 +91,6 @@ RACED_FUTURE = Stream("search.seed", _RACED, "PCG64")
 """The folds to come of a trial, in fold_racing."""
 
 BOOTSTRAP = Stream("seed", _ANALYSIS, "PCG64", (Word(name="fold's index"),))
-HELD_OUT_PARTS = Stream("seed", _ANALYSIS, "PCG64", (Word(name="fold's index"), Word(name="parts", least=2)))
 
 STREAMS: dict[str, Stream] = {name: value for name, value in list(globals().items()) if isinstance(value, Stream)}
 

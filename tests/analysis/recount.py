@@ -1,11 +1,12 @@
 """A report's numbers counted a second time, by other code, from what the journals keep.
 
-Taken over from the report: which posts each bootstrap draw drew, and how posts were cut into tenths. Everything else is
+Taken over from the report: which posts each bootstrap draw drew, and its random numbers for luck. Everything else is
 recounted with scikit-learn, scipy and optuna. Letters: N evaluation pairs, S draws, T trials, K folds.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -34,45 +35,49 @@ def interval(values: Sequence[float] | np.ndarray) -> str:
     return f"{low:.3f} to {high:.3f}"
 
 
-def p_of(draws_S: np.ndarray) -> float:
-    """Two-sided, by how many draws lie on the other side of zero; by the normal tail where none does."""
-    tail = min((draws_S <= 0).sum(), (draws_S >= 0).sum())
-    p = min(1.0, 2 * (tail + 1) / (len(draws_S) + 1))
-    return min(p, 2 * stats.norm.sf(abs(draws_S.mean()) / draws_S.std())) if tail == 0 else float(p)
+def p_among(value: float, error: float, largest_S: np.ndarray, differences: int) -> float:
+    """How often the largest standardized difference goes so far; by the normal tail where it never does."""
+    beyond = (largest_S >= abs(value) / error).sum()
+    p = (beyond + 1) / (len(largest_S) + 1)
+    return float(min(p, differences * 2 * stats.norm.sf(abs(value) / error)) if beyond == 0 else p)
 
 
 def p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    order = np.argsort(p_values)
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, at in enumerate(order):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[at]))
-        adjusted[at] = worst
-    return adjusted
-
-
-def plain_f1(y: np.ndarray, z: np.ndarray) -> float:
-    """As scikit-learn's, whose checks take far longer than the count over a few hundred pairs."""
-    hits = int((y.astype(bool) & z.astype(bool)).sum())
-    return 2 * hits / max(int(y.sum()) + int(z.sum()), 1)
+def worth(scores: Sequence[float], noises: Sequence[np.ndarray], best: int | None = None) -> np.ndarray:
+    """(S,) around what the best is worth: drawn back to the mean of the trials within twice its simultaneous reach, by
+    the share of their variance that posts explain (Morris 1983).
+    """
+    best = int(np.argmax(scores)) if best is None else best
+    gaps = [noises[best] - noise_S for noise_S in noises]
+    others = [place for place in range(len(scores)) if place != best]
+    if not others:
+        return scores[best] + noises[best]
+    reach = np.quantile(np.max([np.abs(gaps[o]) / gaps[o].std() for o in others], axis=0), 0.95)
+    near = [best] + [o for o in others if scores[best] - scores[o] <= 2 * reach * gaps[o].std()]
+    if len(near) == 1:
+        return scores[best] + noises[best]
+    mean, mean_S = np.mean([scores[n] for n in near]), np.mean([noises[n] for n in near], axis=0)
+    noise = np.mean(np.var([noises[n] for n in near], axis=0, ddof=1))
+    own = max(0.0, 1 - noise / np.var([scores[n] for n in near], ddof=1))
+    ahead = scores[best] - mean
+    kept = min(1.0, own + (1 - own) ** 2 * ahead**2 / ((len(near) - 1) * noise))
+    return np.asarray(mean + own * ahead + mean_S + math.sqrt(kept) * (noises[best] - mean_S))
 
 
 class Recount:
-    """Everything by trial key; `drawn` and `left` are its F1 on the posts drawn and on those left out."""
+    """Everything by trial key; `drawn` is its F1 on the posts drawn, `noise` how far a draw moves it."""
 
     def __init__(self, evidence: Evidence, draws: Draws, records: dict[str, TrialRecord]) -> None:
         self.evidence, self.records = evidence, records
         self.pairs = evidence.pairs
         self.folds = sorted(next(iter(records.values())).folds)
         self.weights = [fold.weights_SP[:, fold.post_R].astype(np.float64) for fold in draws.bootstrap.folds]
-        self.kept = [fold.weights_SP[:, fold.post_R].astype(bool) for fold in draws.held_out.cut.folds]
         self.drawn = {key: self.f1_draws(self.decisions(key)) for key in records}
-        self.left = {key: self.f1_draws(self.decisions(key), left_out=True) for key in records}
+        self.noise = {key: self.widened(drawn_S - drawn_S.mean(), 0.0) for key, drawn_S in self.drawn.items()}
         self.score = {key: float(np.mean(self.fold_f1(key))) for key in records}
-        self._tuned: dict[tuple[str, ...], np.ndarray] = {}
         self.winner = min(records, key=lambda key: (-self.score[key], key))
 
     @cached_property
@@ -98,43 +103,26 @@ class Recount:
     def fold_auc(self, key: str) -> list[float]:
         return [float(metrics.roc_auc_score(y, p)) for y, p in zip(self.labels, self.probabilities(key), strict=True)]
 
-    def f1_draws(self, decisions: list[np.ndarray], left_out: bool = False) -> np.ndarray:
+    def f1_draws(self, decisions: list[np.ndarray]) -> np.ndarray:
         """(S,) mean over folds of 2 TP / (2 TP + FP + FN), each pair counted as often as its post was drawn."""
         total_S = np.zeros(len(self.weights[0]))
         for weight_SR, y, z in zip(self.weights, self.labels, decisions, strict=True):
-            counts_SR = (weight_SR == 0).astype(np.float64) if left_out else weight_SR
             real, called = y.astype(bool), z.astype(bool)
-            hits_S = counts_SR @ (real & called)
-            wrong_S = counts_SR @ (real ^ called)
+            hits_S = weight_SR @ (real & called)
+            wrong_S = weight_SR @ (real ^ called)
             total_S += np.where(hits_S + wrong_S > 0, 2 * hits_S / np.maximum(2 * hits_S + wrong_S, 1), 0.0)
         return total_S / len(self.weights)
 
-    def score_of_best(self, keys: Sequence[str]) -> float:
-        """Each tenth of the posts decided by the trial that is best on the rest; F1 over all tenths, ten times anew."""
-        decided = {key: self.decisions(key) for key in keys}
-        scores = []
-        for repeat in range(0, len(self.kept[0]), 10):
-            assembled = [np.zeros(len(y), dtype=bool) for y in self.labels]
-            for part in range(repeat, repeat + 10):
-
-                def score(key: str, part: int = part) -> float:
-                    folds = zip(self.labels, decided[key], self.kept, strict=True)
-                    return float(np.mean([plain_f1(y[k[part]], z[k[part]]) for y, z, k in folds]))
-
-                best = max(keys, key=score)
-                for place, kept in enumerate(self.kept):
-                    assembled[place][~kept[part]] = decided[best][place][~kept[part]]
-            scores.append(np.mean([metrics.f1_score(y, z) for y, z in zip(self.labels, assembled, strict=True)]))
-        return float(np.mean(scores))
-
     def tuned(self, keys: Sequence[str]) -> np.ndarray:
-        """(S,) each draw's best of `keys` on the posts drawn, scored on the posts left out; moved to their worth."""
-        if tuple(keys) not in self._tuned:
-            inside_ST = np.stack([self.drawn[key] for key in keys], axis=1)
-            outside_ST = np.stack([self.left[key] for key in keys], axis=1)
-            chosen_S = outside_ST[np.arange(len(inside_ST)), inside_ST.argmax(1)]
-            self._tuned[tuple(keys)] = chosen_S + self.score_of_best(keys) - chosen_S.mean()
-        return self._tuned[tuple(keys)]
+        """(S,) draws of what the best of `keys` is worth, its mean the worth itself."""
+        return worth([self.score[key] for key in keys], [self.noise[key] for key in keys])
+
+    def tuned_overall(self, groups: Sequence[Sequence[str]]) -> np.ndarray:
+        """The same of the winner: drawn back within its value, and its value among the values."""
+        parts_S = [self.tuned(keys) for keys in groups]
+        winning = next(place for place, keys in enumerate(groups) if self.winner in keys)
+        means = [float(part_S.mean()) for part_S in parts_S]
+        return worth(means, [part_S - part_S.mean() for part_S in parts_S], winning)
 
     def widened(self, draws_S: np.ndarray, center: float) -> np.ndarray:
         posts = len(np.unique(np.concatenate([self.pairs.group_N[rows] for rows in self.rows])))
@@ -253,6 +241,41 @@ class Recount:
 
         noise = left_over(drawn_IJS).var(axis=2).mean()
         return math.sqrt(max((left_over(mean_IJ) ** 2).mean() - noise, 0.0))
+
+    def effect_draws(self, setting: str, others: Sequence[str]) -> tuple[dict[tuple[str, str], float], np.ndarray]:
+        """(standard error of each difference of two values, (S,) the largest standardized difference in each draw).
+
+        A balanced grid: plain means; what an additive model leaves over is the luck of trials, half of what posts
+        explain of it taken off.
+        """
+        keys = list(self.records)
+        values = {name: [keys.index(k) for k in of] for name, of in self.values(setting).items()}
+        table_TX = np.ones((len(keys), 1))
+        for key in (setting, *others):
+            columns = [[float(k in of) for k in keys] for of in list(self.values(key).values())[1:]]
+            table_TX = np.column_stack([table_TX, *columns])
+        freedom = len(keys) - table_TX.shape[1]
+        score_T = np.array([self.score[k] for k in keys])
+        noise_ST = np.stack([self.noise[k] for k in keys], axis=1)
+
+        def left_over(rows_RT: np.ndarray) -> float:
+            _, squares_R, *_ = np.linalg.lstsq(table_TX, rows_RT.T, rcond=None)
+            return float(np.mean(squares_R)) / freedom
+
+        half = left_over(noise_ST) / 2
+        luck = max(0.0, left_over(score_T[None]) - half)
+        rng, draws = np.random.default_rng(0), len(noise_ST)
+        own_ST = rng.standard_normal(noise_ST.shape)
+        luck_S = np.maximum(0.0, (luck + half) * rng.chisquare(freedom, draws) / freedom - half)
+        errors, largest_S = {}, np.zeros(draws)
+        for a, b in itertools.combinations(values, 2):
+            posts_S = noise_ST[:, values[a]].mean(1) - noise_ST[:, values[b]].mean(1)
+            own_S = own_ST[:, values[a]].mean(1) - own_ST[:, values[b]].mean(1)
+            posts, span = posts_S.var(ddof=1), 1 / len(values[a]) + 1 / len(values[b])
+            errors[a, b] = errors[b, a] = math.sqrt(posts + luck * span)
+            standardized_S = (posts_S + math.sqrt(luck) * own_S) / np.sqrt(posts + luck_S * span)
+            largest_S = np.maximum(largest_S, np.abs(standardized_S))
+        return errors, largest_S
 
     # --- the winner's errors
 

@@ -54,7 +54,8 @@ def test_a_winner_that_words_beat_is_headlined(simulated: tuple[SweepSpec, Evide
     corpus = Corpus(posts, evidence.corpus.criteria, evidence.corpus.annotations)
     findings = find(dataclasses.replace(evidence, corpus=corpus))
     assert findings.baselines[1].f1 > 0.9
-    assert findings.warnings[0].startswith("The TF-IDF baseline beats the best trial by 0.")
+    assert findings.baselines[1].outcome == "loses"
+    assert findings.answer.first.startswith("The TF-IDF baseline beats the best trial by 0.")
     assert "always positive" not in "".join(findings.warnings)
 
 

@@ -16,7 +16,7 @@ FOLDS, POSTS, PAIRS = 5, 250, 3
 def _draws(decision_TN: np.ndarray, y: np.ndarray, posts: np.ndarray, folds: np.ndarray, seed: int) -> Draws:
     bootstrap = PostBootstrap(posts, y, 300, seed, folds)
     scores = np.array([bootstrap.observed(row, "f1") for row in decision_TN])
-    return Draws.from_values(bootstrap, decision_TN.T, "f1", scores, seed)
+    return Draws.from_values(bootstrap, decision_TN.T, "f1", scores)
 
 
 def _sweep(rng: np.random.Generator, trials: int, rate: float) -> tuple[np.ndarray, ...]:
@@ -78,7 +78,7 @@ def test_more_trials_alone_win_nothing() -> None:
     for seed in range(20):
         draws = _draws(*_sweep(rng, 41, 0.7), seed=seed)
         raw.append(draws.score_T[:40].max() - draws.score_T[40])
-        honest.append(draws.difference_of_tuned(range(40), [40]).value)
+        honest.append(draws.pairs_of_tuned([range(40), [40]]).difference(0, 1).value)
     assert np.mean(raw) > 0.02
     assert abs(np.mean(honest)) < np.mean(raw) / 3
 
@@ -87,7 +87,7 @@ def test_a_deserved_win_is_found() -> None:
     rng = np.random.default_rng(3)
     decided, y, posts, folds = _sweep(rng, 10, 0.7)
     decided[:5] = np.where(rng.random((5, len(y))) < 0.85, y, 1 - y)
-    found = _draws(decided, y, posts, folds, 0).difference_of_tuned(range(5), range(5, 10))
+    found = _draws(decided, y, posts, folds, 0).pairs_of_tuned([range(5), range(5, 10)]).difference(0, 1)
     assert found.low > 0.05
     assert found.low < 0.15 < found.high
     assert found.p_value < 0.01

@@ -192,3 +192,12 @@ def test_a_lead_that_chance_could_explain_moves_no_role(registry):
     assert decision.difference.value > 0
     assert decision.difference.p_value > 0.05
     assert (decision.promoted, registry.holder("production")) == (False, present)
+
+
+def test_the_best_of_many_trials_is_compared_without_the_luck_of_its_choice(registry):
+    luck = {"honest_metric": "f1", "honest_raw": "0.90", "honest_value": "0.72"}
+    present, ahead = registry.version(0.70, 3), registry.version(0.85, 8, **luck)
+    promote(registry.store, "m", present, "production")
+    decision = promote_if_better(registry.store, "m", ahead, "production", 0.05)
+    assert "less 0.1800 for the luck of its choice" in decision.why
+    assert (decision.promoted, registry.holder("production")) == (False, present)

@@ -9,8 +9,6 @@ Source: Davison and Hinkley 1997, "Bootstrap Methods and their Application", sec
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemma_nli.base.metrics import METRICS, CountedMetric, Counts, RankedMetric
 from gemma_nli.base.metrics.table import by_score
-from gemma_nli.base.random_streams import BOOTSTRAP, HELD_OUT_PARTS
+from gemma_nli.base.random_streams import BOOTSTRAP
 
 Floats = NDArray[np.float64]
 _CHUNK_CELLS = 4_000_000  # (draw, pair) cells held at a time
@@ -90,42 +88,19 @@ class PostBootstrap:
         posts = len(self._of_post)
         return np.asarray(center + (draws_S - center) * np.sqrt(posts / max(posts - len(self.folds), 1)))
 
-    def draws(self, values_N: NDArray[Any], metric: str, left_out: bool = False) -> Floats:
-        """(S,) the score in each draw; `left_out`: of the posts that a draw left out instead."""
-        return self.many(values_N[:, None], metric, left_out)[:, 0]
+    def draws(self, values_N: NDArray[Any], metric: str) -> Floats:
+        """(S,) the score in each draw."""
+        return self.many(values_N[:, None], metric)[:, 0]
 
-    def cut(self, repeats: int, parts: int, seed: int = 0) -> PostBootstrap:
-        """In place of draws: each keeps all posts but one of `parts` parts of every fold, `repeats` times over.
-
-        Repeat by repeat, part by part; a fold of fewer posts than parts has empty ones.
-        """
-        held = copy.copy(self)
-        held.repetitions, held.folds = repeats * parts, []
-        for index, fold in enumerate(self.folds):
-            rng = HELD_OUT_PARTS.generator(seed, index, parts)
-            posts = fold.weights_SP.shape[1]
-            part_RP = np.stack([rng.permutation(np.arange(posts) % parts) for _ in range(repeats)])
-            kept_SP = (part_RP[:, None, :] != np.arange(parts)[:, None]).reshape(-1, posts).astype(np.float32)
-            held.folds.append(dataclasses.replace(fold, weights_SP=kept_SP))
-        return held
-
-    def counts(self, chosen_NT: NDArray[Any], left_out: bool = False) -> list[Counts]:
-        """For each fold the (S, T) counts of decisions; those of several draws may be added."""
-        return [_counts(fold, _weights(fold, left_out), chosen_NT[fold.rows_R]) for fold in self.folds]
-
-    def many(self, values_NT: NDArray[Any], metric: str, left_out: bool = False) -> Floats:
+    def many(self, values_NT: NDArray[Any], metric: str) -> Floats:
         """(S, T) the same of several columns; a draw in which every fold lacks a class has no AUC and is NaN."""
         total_ST, used_ST = np.zeros((self.repetitions, values_NT.shape[1])), np.zeros((1, 1))
         for fold in self.folds:
-            score_ST = _drawn_scores(fold, _weights(fold, left_out), values_NT[fold.rows_R], metric)
+            score_ST = _drawn_scores(fold, fold.weights_SP, values_NT[fold.rows_R], metric)
             known_ST = ~np.isnan(score_ST)
             total_ST += np.where(known_ST, score_ST, 0.0)
             used_ST = used_ST + known_ST
         return np.asarray(np.divide(total_ST, used_ST, out=np.full(total_ST.shape, np.nan), where=used_ST > 0))
-
-
-def _weights(fold: _Fold, left_out: bool) -> NDArray[np.float32]:
-    return (fold.weights_SP == 0).astype(np.float32) if left_out else fold.weights_SP
 
 
 def _score(values_R: NDArray[Any], labels_R: NDArray[np.bool_], metric: str) -> float:

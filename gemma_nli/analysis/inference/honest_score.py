@@ -5,31 +5,32 @@ Letters: T trials, S draws.
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.inference.best_of_trials import LEVEL, Worth, worth_of_best
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
-from gemma_nli.analysis.inference.held_out import HeldOut
 from gemma_nli.analysis.inference.significance import Difference, difference_of_draws
+from gemma_nli.analysis.inference.simultaneous import AllPairs
 from gemma_nli.base.metrics import METRICS, RankedMetric
 
 Floats = NDArray[np.float64]
-LEVEL = 0.95
 REPETITIONS = 2000
-METHOD = "bias corrected, bootstrap over posts"
+METHOD = "corrected for the choice, bootstrap over posts"
 
 
 @dataclass(frozen=True)
 class HonestScore:
-    """`raw` is the winner's own score, `value` the score of the best of these trials on posts that did not choose it.
+    """`raw` is the winner's own score, `value` what it is worth when the luck of being chosen is taken off.
 
-    `low` and `high` take into account that other posts would have chosen another trial.
+    `low` and `high` hold the winner's true score on other posts; all lie in 0..1.
 
     `stability`: the share of draws in which the same trial won.
     """
@@ -42,6 +43,7 @@ class HonestScore:
     level: float
     candidates: int
     stability: float
+    worth: Worth
 
     @property
     def optimism(self) -> float:
@@ -50,17 +52,12 @@ class HonestScore:
 
 @dataclass(frozen=True)
 class Draws:
-    """(S, T) every trial's score on the posts drawn, and on the posts left out, the same posts for all trials.
-
-    `held_out` has the same trials on tenths of the posts.
-    """
+    """(S, T) every trial's score on the posts drawn, the same posts for all trials."""
 
     metric: str
     inside_ST: Floats
-    outside_ST: Floats
     score_T: Floats
     bootstrap: PostBootstrap
-    held_out: HeldOut
 
     @classmethod
     def of(cls, evidence: Evidence, repetitions: int = REPETITIONS, seed: int = 0) -> Draws:
@@ -70,16 +67,22 @@ class Draws:
             cells = evidence.probability_TN.size
             repetitions = int(np.clip(repetitions * 3e5 / max(cells, 1), 200, repetitions))
         bootstrap = evidence.bootstrap(repetitions, seed)
-        return cls.from_values(bootstrap, evidence.values(metric).T, metric, evidence.scores(metric), seed)
+        return cls.from_values(bootstrap, evidence.values(metric).T, metric, evidence.scores(metric))
 
     @classmethod
-    def from_values(
-        cls, bootstrap: PostBootstrap, values_NT: NDArray[Any], metric: str, score_T: Floats, seed: int = 0
-    ) -> Draws:
-        """Of decisions (N, T) for a metric that counts them, of scores for one of ranks."""
-        inside_ST, outside_ST = bootstrap.many(values_NT, metric), bootstrap.many(values_NT, metric, left_out=True)
-        held_out = HeldOut(bootstrap, values_NT, metric, seed)
-        return cls(metric, inside_ST, outside_ST, score_T, bootstrap, held_out)
+    def from_values(cls, bootstrap: PostBootstrap, values_NT: NDArray[Any], metric: str, score_T: Floats) -> Draws:
+        """Of decisions (N, T) for a counted metric, of scores for a ranking one."""
+        return cls(metric, bootstrap.many(values_NT, metric), score_T, bootstrap)
+
+    @cached_property
+    def noise_ST(self) -> Floats:
+        """How far each draw moves a score from its mean over draws; 0 where a draw has no score."""
+        return self._noise(self.inside_ST)
+
+    def _noise(self, drawn_ST: Floats) -> Floats:
+        real_ST = ~np.isnan(drawn_ST)
+        mean_T = np.where(real_ST, drawn_ST, 0.0).sum(0) / np.maximum(real_ST.sum(0), 1)
+        return self.bootstrap.widened(np.where(real_ST, drawn_ST - mean_T, 0.0), 0.0)
 
     def winners(self, places: Sequence[int] | None = None) -> NDArray[np.int64]:
         """(S,) which of `places` (all trials) is best on the posts drawn; ties go to the first."""
@@ -87,20 +90,18 @@ class Draws:
         inside_ST = np.where(np.isnan(self.inside_ST[:, columns]), -np.inf, self.inside_ST[:, columns])
         return np.asarray(columns[inside_ST.argmax(1)])
 
-    def chosen_outside(self, places: Sequence[int] | None = None) -> Floats:
-        """(S,) the score of those winners on the posts left out."""
-        winners_S = self.winners(places)
-        return np.asarray(self.outside_ST[np.arange(len(winners_S)), winners_S])
+    def worth(self, places: Sequence[int]) -> Worth:
+        """What the best of `places` is worth when the luck of the choice is taken off."""
+        columns = list(places)
+        return worth_of_best(self.score_T[columns], self.noise_ST[:, columns])
 
-    def honest(self, places: Sequence[int] | None = None) -> tuple[float, Floats]:
-        """(what the best of `places` is worth, (S,) draws of it).
-
-        The worth is measured on tenths of the posts (`held_out.py`); the draws are those of bootstrap bias corrected
-        cross-validation, moved so that they lie around it.
-        """
-        columns = list(range(len(self.score_T))) if places is None else list(places)
-        score_of_best, outside_S = self.held_out.score_of_best(columns), self.chosen_outside(columns)
-        return score_of_best, outside_S + (score_of_best - float(np.nanmean(outside_S)))
+    def worth_in_groups(self, groups: Sequence[Sequence[int]]) -> Worth:
+        """The same of the best of all groups: drawn back within its own, and its group among the groups."""
+        worths = [self.worth(places) for places in groups]
+        raw_G = np.array([self.score_T[list(places)].max() for places in groups])
+        value_G, noise_SG = np.array([w.value for w in worths]), np.stack([w.noise_S for w in worths], axis=1)
+        found = worth_of_best(value_G, noise_SG, int(raw_G.argmax()))
+        return dataclasses.replace(found, value=min(found.value, float(raw_G.max())))
 
     def difference(self, place_a: int, place_b: int, level: float = LEVEL) -> Difference:
         """Of two given trials: a paired bootstrap over posts."""
@@ -108,49 +109,46 @@ class Draws:
         d_S = self.bootstrap.widened(self.inside_ST[:, place_a] - self.inside_ST[:, place_b], a - b)
         return difference_of_draws(d_S, a, b, level, "paired bootstrap over posts")
 
-    def difference_from(self, values_N: NDArray[Any], score: float, level: float = LEVEL) -> Difference:
-        """The tuned best of all trials minus something that was not chosen (a baseline), on the same left-out posts.
+    def difference_from(self, worth: Worth, values_N: NDArray[Any], score: float, level: float = LEVEL) -> Difference:
+        """The best of some trials less something that was not chosen (a baseline), on the same posts.
 
         Args:
             values_N: its decisions, or scores where the metric takes them.
             score: its score as it is.
         """
-        own, own_S = self.honest()
-        other_S = self.bootstrap.draws(values_N, self.metric, left_out=True)
-        other_S = other_S + (score - float(np.nanmean(other_S)))
-        return difference_of_draws(own_S - other_S, own, score, level, METHOD)
+        other_S = self._noise(self.bootstrap.draws(values_N, self.metric)[:, None])[:, 0]
+        value = worth.value - score
+        return difference_of_draws(value + worth.noise_S - other_S, worth.value, score, level, METHOD)
 
-    def difference_of_tuned(self, places_a: Sequence[int], places_b: Sequence[int], level: float = LEVEL) -> Difference:
-        """Best of one group minus best of another, each chosen on some posts and measured on the others.
+    def pairs_of_tuned(self, groups: Sequence[Sequence[int]], level: float = LEVEL) -> AllPairs:
+        """The best of each group against the best of each other, the luck of many trials taken off.
 
-        `score_a` and `score_b` are the groups' honest scores, `value` their difference; so a group with more trials
-        gains nothing from that. The interval takes into account that another sample of posts would choose other trials.
+        Intervals and p-values hold for all pairs of groups at once, as the leader is known only after the fact.
         """
-        (a, a_S), (b, b_S) = self.honest(places_a), self.honest(places_b)
-        return difference_of_draws(a_S - b_S, a, b, level, METHOD)
+        worths = [self.worth(places) for places in groups]
+        noise_SG = np.stack([worth.noise_S for worth in worths], axis=1)
+        return AllPairs([worth.value for worth in worths], noise_SG, level, METHOD)
 
 
-def honest_score(draws: Draws, places: Sequence[int] | None = None, level: float = LEVEL) -> HonestScore:
-    """Bias corrected score of the best among `places` (all trials).
+def honest_score(
+    draws: Draws,
+    places: Sequence[int] | None = None,
+    level: float = LEVEL,
+    groups: Sequence[Sequence[int]] | None = None,
+) -> HonestScore:
+    """Corrected score of the best among `places` (all trials): `best_of_trials.py`.
 
-    Bootstrap bias corrected cross-validation: each draw of posts chooses its own winner, which is scored on the posts
-    that the draw left out; no training is needed. Its draws give the interval. Their mean is low where trials differ in
-    skill, as each draw chooses by 63% of the posts; so the value itself is of choices by 90% (`HeldOut`), and the draws
-    are moved to it.
-
-    Source: Tsamardinos, Greasidou and Borboudakis 2018, "Bootstrapping the out-of-sample predictions for efficient and
-    accurate cross-validation", algorithm 3; here posts are drawn whole, within folds. Choosing and measuring on other
-    parts, over stored predictions: Varma and Simon 2006, "Bias in error estimation when using cross-validation for
-    model selection", without the training.
+    Args:
+        groups: the trials of each compared value; given, the winner is drawn back within its own value first.
     """
     columns = list(range(len(draws.score_T))) if places is None else list(places)
-    value, outside_S = draws.honest(columns)
-    real_S = outside_S[~np.isnan(outside_S)]
-    low, high = np.quantile(real_S, [(1 - level) / 2, (1 + level) / 2]) if len(real_S) else (math.nan, math.nan)
+    worth = draws.worth(columns) if groups is None or len(groups) < 2 else draws.worth_in_groups(groups)
+    low, high = np.quantile(worth.value + worth.noise_S, [(1 - level) / 2, (1 + level) / 2])
     raw = float(draws.score_T[columns].max())
     winner = columns[int(draws.score_T[columns].argmax())]
     stability = float((draws.winners(columns) == winner).mean())
-    return HonestScore(draws.metric, raw, value, float(low), float(high), level, len(columns), stability)
+    bounds = max(float(low), 0.0), min(float(high), 1.0)
+    return HonestScore(draws.metric, raw, worth.value, *bounds, level, len(columns), stability, worth)
 
 
 @dataclass(frozen=True)

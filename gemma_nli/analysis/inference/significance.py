@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.base.metrics import METRICS, CountedMetric
@@ -70,6 +69,7 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
     folds: ArrayLike | None = None,
+    luck: float = 0.0,
 ) -> Difference:
     """The difference of two scores on the same pairs, posts drawn with all their pairs, for both at once.
 
@@ -82,6 +82,8 @@ def paired_bootstrap(
         predictions_a: (N,) decisions (0 or 1) for a metric that counts them (f1), scores for one of ranks (auc).
         level: how often the interval should contain the true difference.
         folds: (N,) of each pair; given, scores are means over folds and posts are drawn within folds.
+        luck: what a's score owes to a being the best of several trials, less the same of b (`honest_score`); it is
+            taken off a's score.
     Returns:
         Interval by percentiles; the p-value is the level at which that interval would just touch zero.
     Raises:
@@ -100,8 +102,8 @@ def paired_bootstrap(
             raise ValueError(f"predictions_{name} must be decisions (0 or 1) for {metric}: apply the threshold first")
     score_a, score_b = (bootstrap.observed(values, metric) for values in both)
     drawn = bootstrap.many(np.stack(both, axis=1), metric)
-    draws_S = bootstrap.widened(drawn[:, 0] - drawn[:, 1], score_a - score_b)
-    return difference_of_draws(draws_S, score_a, score_b, level, "paired bootstrap over posts")
+    draws_S = bootstrap.widened(drawn[:, 0] - drawn[:, 1], score_a - score_b) - luck
+    return difference_of_draws(draws_S, score_a - luck, score_b, level, "paired bootstrap over posts")
 
 
 def difference_of_draws(
@@ -257,14 +259,3 @@ def _placements(scores_N: Floats, y: NDArray[np.bool_]) -> Floats:
     own_N[y], own_N[~y] = stats.rankdata(scores_N[y]), stats.rankdata(scores_N[~y])
     below_N = all_ranks_N - own_N
     return np.asarray(np.where(y, below_N / (~y).sum(), 1 - below_N / y.sum()))
-
-
-def holm(p_values: Sequence[float], level: float = 0.05) -> tuple[list[float], list[bool]]:
-    """(adjusted p-values, which are below `level`), so that the chance of any false one is at most `level`.
-
-    Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure" (statsmodels).
-    """
-    if not len(p_values):
-        return [], []
-    rejected, adjusted, _, _ = multipletests(p_values, alpha=level, method="holm")
-    return [float(p) for p in adjusted], [bool(r) for r in rejected]

@@ -59,8 +59,8 @@ def answer_figure(findings: Findings) -> Figure | None:
     )
     lay_out(figure, 110 + 40 * (len(shown) + len(findings.baselines)), score, legend=True)
     note = (
-        "Filled: the score of this value, the rest tuned, on posts that did not choose the trial. Open: the best "
-        "trial's cross-validated score. Diamonds: baselines."
+        "Filled: what the best trial of this value is worth when the luck of being chosen is taken off. Open: its own "
+        "score. Diamonds: baselines."
     )
     return Figure("answer", "The compared values", alt, figure, tuple(rows), note)
 

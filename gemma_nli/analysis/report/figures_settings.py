@@ -55,7 +55,7 @@ def effects_figure(findings: Findings) -> Figure | None:
     )
     lay_out(figure, 60 + 240 * lines)
     figure.update_yaxes(title_text="")
-    note = "Means over all trials with a value, whatever their other settings. Intervals: over resampled posts."
+    note = "Means over the trials of a value, adjusted for their other settings. Intervals: over resampled posts."
     return Figure("effects", "What each setting did", alt, figure, tuple(rows), note)
 
 

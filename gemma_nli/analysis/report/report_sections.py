@@ -84,17 +84,18 @@ def _compared(findings: Findings) -> Section | None:
         "value at its best, the rest tuned. To decide beforehand what is compared, name it under compare:.",
     }[answer.chosen_by]
     lead = (
-        f"{how} Lead, tuned: the best is chosen on some posts and measured on the others, so a value gains "
-        "nothing from having many trials; p is adjusted over these comparisons. Over trainings: the corrected "
-        f"resampled t-test on folds; better, equal, worse: the chances of a difference beyond {ROPE:g}, or within it."
+        f"{how} Lead, tuned: each best trial is drawn back towards those it stands among, so a value wins nothing by "
+        "the luck of many trials; intervals and p hold for all pairs of values at once. Found in 80%: the true "
+        "difference that this corpus and design would find in 80% of cases. Over trainings: the corrected "
+        f"resampled t-test on folds; better, equal, worse: chances of a difference beyond {ROPE:g}, or within it."
     )
     return Section("compared", "Compared", lead, ("answer", ("", contrast_table(findings)), "budget"))
 
 
 def _baselines(findings: Findings) -> Section:
     lead = (
-        "On the same folds and pairs, with thresholds chosen on training posts. Lead: the winner, chosen on some "
-        "posts and measured on the others, minus the baseline."
+        "On the same folds and pairs, with thresholds chosen on training posts. Lead: the winner, the luck of its choice "
+        "taken off, minus the baseline; each interval is for its own baseline."
     )
     return Section("baselines", "Baselines", lead, (("", baseline_table(findings)),))
 
@@ -128,8 +129,10 @@ def _settings(findings: Findings) -> Section | None:
     if not findings.effects:
         return None
     lead = (
-        "What each setting did over all complete trials. Where a search chose the trials, these means are over what it "
-        "chose, not over a balanced design."
+        "What each setting did over all complete trials, the others held equal. Balanced: every combination of the "
+        "others stands beside each value. Adjusted: by a linear model over the trials. Confounded: it changes together "
+        "with others, or in too few trials, so nothing is claimed. Intervals and p count in other posts and the luck "
+        "of single trials, and hold for all pairs of values of all settings at once."
     )
     table = ("", effect_table(findings))
     return Section("settings", "Settings", lead, (table, "effects", "importance", "interaction", "parallel", "scatter"))

@@ -77,7 +77,8 @@ def leaderboard_table(findings: Findings) -> TableOf:
 def contrast_table(findings: Findings) -> TableOf:
     """The leader against each other value by every test."""
     belief_header = ("better", "equal", "worse")
-    header = ("against", "lead, tuned", "95% interval", "p (Holm)", "same two trials", "over trainings", *belief_header)
+    header = ("against", "lead, tuned", "95% interval", "p, adjusted", "found in 80%")
+    beside = ("same two trials", "over trainings", *belief_header, "accuracy (McNemar)", "AUC (DeLong)")
     rows = []
     for c in findings.answer.contrasts:
         belief = c.belief
@@ -86,7 +87,8 @@ def contrast_table(findings: Findings) -> TableOf:
                 word(c.other),
                 number(c.tuned.value),
                 word(f"{c.tuned.low:.3f} to {c.tuned.high:.3f}"),
-                Words(p_text(c.p_adjusted), f"{c.p_adjusted:.6f}", True),
+                Words(p_text(c.tuned.p_value), f"{c.tuned.p_value:.6f}", True),
+                number(c.smallest),
                 word(f"{c.fixed.value:.3f} ({c.fixed.low:.3f} to {c.fixed.high:.3f})"),
                 word(f"{c.folds.value:.3f} ({c.folds.low:.3f} to {c.folds.high:.3f})"),
                 *(Words(f"{p:.0%}", f"{p:.6f}", True) for p in (belief.better, belief.equal, belief.worse)),
@@ -94,12 +96,12 @@ def contrast_table(findings: Findings) -> TableOf:
                 word(f"{c.auc.value:.3f}, p {p_text(c.auc.p_value)}"),
             )
         )
-    return TableOf((*header, "accuracy (McNemar)", "AUC (DeLong)"), tuple(rows))
+    return TableOf((*header, *beside), tuple(rows))
 
 
 def baseline_table(findings: Findings) -> TableOf:
     score = findings.metric_name
-    header = ("baseline", "what it does", "F1", "AUC", f"winner's lead, {score}", "95% interval", "outcome")
+    header = ("baseline", "what it does", "F1", "AUC", f"winner's lead, {score}", "95% interval", "the best trial")
     rows = [
         (
             word(b.name),
@@ -108,7 +110,7 @@ def baseline_table(findings: Findings) -> TableOf:
             number(b.auc),
             number(b.ahead.value),
             word(f"{b.ahead.low:.3f} to {b.ahead.high:.3f}"),
-            word("winner better" if b.ahead.low > 0 else "baseline better" if b.ahead.high < 0 else "not settled"),
+            word(b.outcome),
         )
         for b in findings.baselines
     ]
@@ -122,7 +124,9 @@ def effect_table(findings: Findings) -> TableOf:
         "worst",
         "difference",
         "95% interval",
-        "p (Holm)",
+        "p, adjusted",
+        "found in 80%",
+        "design",
         "fANOVA",
         "PED-ANOVA",
     )
@@ -135,8 +139,10 @@ def effect_table(findings: Findings) -> TableOf:
                 word(levels[0].name),
                 word(levels[-1].name),
                 number(effect.spread.value),
-                word(f"{effect.spread.low:.3f} to {effect.spread.high:.3f}"),
-                Words(p_text(effect.p_adjusted), f"{effect.p_adjusted:.6f}", True),
+                word(f"{effect.spread.low:.3f} to {effect.spread.high:.3f}" if effect.judged else ""),
+                Words(p_text(effect.spread.p_value), f"{effect.spread.p_value:.6f}" if effect.judged else "", True),
+                number(effect.smallest),
+                word(effect.design),
                 *(number(effect.importance.get(name, math.nan), 2) for name in ("fANOVA", "PED-ANOVA")),
             )
         )

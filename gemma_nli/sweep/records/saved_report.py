@@ -51,6 +51,7 @@ def honest_tags(report: Reported | None, key: str | None = None) -> dict[str, st
     return {
         "gemma_nli.honest_metric": str(honest["metric"]),
         "gemma_nli.honest_value": repr(honest["honest"]),
+        "gemma_nli.honest_raw": repr(honest["raw"]),
         "gemma_nli.honest_low": repr(honest["low"]),
         "gemma_nli.honest_high": repr(honest["high"]),
         "gemma_nli.honest_candidates": str(honest["candidates"]),

@@ -95,8 +95,10 @@ def demote(store: Store, name: str, role: Role) -> int:
 def promote_if_better(store: Store, name: str, version: int, role: Role, level: float) -> Decision:
     """Give a version the role if none holds it, or if it beats the holder on the same evaluation pairs.
 
-    The test: `paired_bootstrap` over posts, within folds, of the metric both were chosen by; better is a difference
-    above zero with a two-sided p-value below `level`. Asked again about the same version, the decision stays.
+    The test: `paired_bootstrap` over posts, within folds, of the metric both were chosen by, less the luck of each
+    one's choice among its sweep's trials (its score less its honest score, as its report has them); better is a
+    difference above zero with a two-sided p-value below `level`. Asked again about the same version, the decision
+    stays.
     """
     with _registry(store, f"promote '{name}'") as client:
         new = find_version(client, store, name, version)
@@ -138,14 +140,16 @@ def _compare(
     if not np.array_equal(a["rows"], b["rows"]) or not np.array_equal(a["labels"], b["labels"]):
         return False, "their evaluation pairs differ", None
     column = metric.takes("decisions", "probabilities")
-    difference = paired_bootstrap(
-        a["posts"], a["labels"], a[column], b[column], metric.name, REPETITIONS, level=1 - level, folds=a["folds"]
-    )
+    luck = _luck(new.tags, metric.name) - _luck(old.tags, metric.name)
+    decided = (a["posts"], a["labels"], a[column], b[column])
+    difference = paired_bootstrap(*decided, metric.name, REPETITIONS, level=1 - level, folds=a["folds"], luck=luck)
     said = (
         f"{metric.name} {difference.score_a:.4f} against {difference.score_b:.4f}, difference {difference.value:+.4f} "
         f"({100 * difference.level:g}% interval {difference.low:+.4f} to {difference.high:+.4f}), "
         f"p {difference.p_value:.4f} at level {level:g}, {difference.method} on {len(a['rows'])} pairs"
     )
+    if luck:
+        said += f", less {luck:.4f} for the luck of its choice"
     better = difference.value > 0 and difference.p_value < level
     return better, f"{'better' if better else 'not shown to be better'}: {said}", difference
 
@@ -158,6 +162,16 @@ def _out_of_fold(client: MlflowClient, version: ModelVersion) -> dict[str, Any] 
     with tempfile.TemporaryDirectory(prefix="gemma_nli_oof_") as folder:
         arrays: dict[str, Any] = load_file(Path(client.download_artifacts(run_id, OUT_OF_FOLD, folder)))
     return arrays
+
+
+def _luck(tags: Mapping[str, str], metric: str) -> float:
+    """How far a version's score lies above its honest score: 0 where it is not the best of several trials, or where no
+    report says so.
+    """
+    raw, honest = tags.get("gemma_nli.honest_raw"), tags.get("gemma_nli.honest_value")
+    if raw is None or honest is None or tags.get("gemma_nli.honest_metric") != metric:
+        return 0.0
+    return float(raw) - float(honest)
 
 
 def _differ(new: Mapping[str, str], old: Mapping[str, str]) -> str:
