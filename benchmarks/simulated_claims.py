@@ -29,8 +29,8 @@ LEVEL = 0.05
 class Tuned:
     """Rates: `beats` a difference is claimed between two values, `lead_holds` and `honest_holds` their intervals.
 
-    `raw` and `bias`: by how much the winner's own and its honest score lie above its true one; `error`: root mean square
-    of the stated lead's.
+    `raw` and `bias`: by how much the winner's own and its honest score lie above its true one; `error`: root mean
+    square of the error of the stated lead.
     """
 
     beats: float
@@ -117,9 +117,9 @@ def promotions(corpus: Corpus, trials: int, repetitions: int, corrected: bool = 
         draws = sample.draws(repetitions=400)
         best = int(draws.score_T[:trials].argmax())
         luck = honest_score(draws, range(trials)).optimism if corrected else 0.0
-        decided_TN = sample.decision_TN[[best, trials]]
+        a, b = sample.decision_TN[best], sample.decision_TN[trials]
         posts, labels, folds = sample.post_N, sample.label_N, sample.fold_N
-        found = paired_bootstrap(posts, labels, *decided_TN, repetitions=400, folds=folds, luck=luck)
+        found = paired_bootstrap(posts, labels, a, b, "f1", 400, folds=folds, luck=luck)
         moved += found.value > 0 and found.p_value < LEVEL
     return moved / repetitions
 
@@ -133,7 +133,7 @@ def main(repetitions: int) -> None:
                     _line(f"{name} {posts} {'x'.join(map(str, budgets))} f1", tuned(corpus, budgets, repetitions))
     for metric in ("auc", "ap"):
         for name, corpus in (("balanced 30", BALANCED[30]), ("balanced 300", BALANCED[300]), ("3% 300", RARE[300])):
-            _line(f"{name} 12 {metric}", tuned(corpus, (12,), max(repetitions // 6, 1), metric, draws=200))  # type: ignore[arg-type]
+            _line(f"{name} 12 {metric}", tuned(corpus, (12,), max(repetitions // 6, 1), metric, draws=200))
     for posts, ahead in ((300, 0.02), (300, 0.05), (1000, 0.02)):
         for budgets in ((1, 1), (12, 12)):
             said = tuned(BALANCED[posts], budgets, repetitions, ahead=ahead)

@@ -94,8 +94,8 @@ def _compared(findings: Findings) -> Section | None:
 
 def _baselines(findings: Findings) -> Section:
     lead = (
-        "On the same folds and pairs, with thresholds chosen on training posts. Lead: the winner, the luck of its choice "
-        "taken off, minus the baseline; each interval is for its own baseline."
+        "On the same folds and pairs, with thresholds chosen on training posts. Lead: the winner, the luck of its "
+        "choice taken off, minus the baseline; each interval is for its own baseline."
     )
     return Section("baselines", "Baselines", lead, (("", baseline_table(findings)),))
 
