@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from benchmarks.simulated_scores import BALANCED, F1_PER_SKILL, RARE, SKILL, Corpus, simulate
 from gemma_nli.analysis.inference.adjusted_means import adjusted_means
-from gemma_nli.analysis.inference.bootstrap import Metric
 from gemma_nli.analysis.inference.honest_score import honest_score
 from gemma_nli.analysis.inference.significance import paired_bootstrap
 from gemma_nli.analysis.inference.simultaneous import Family
@@ -45,7 +44,7 @@ def tuned(
     corpus: Corpus,
     budgets: Sequence[int],
     repetitions: int,
-    metric: Metric = "f1",
+    metric: str = "f1",
     ahead: float = 0.0,
     seed_sd: float = 0.0,
     draws: int = 400,

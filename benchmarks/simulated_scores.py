@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gemma_nli.analysis.inference.bootstrap import COUNTED, Metric, PostBootstrap
+from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.honest_score import Draws
+from gemma_nli.base.metrics import METRICS
 
 FOLDS = 5
 POST, SHARED, ARM, OWN = 0.25, 0.57, 0.08, 0.10
@@ -56,8 +57,8 @@ class Simulated:
     latent_TN: NDArray[np.float32]
     decision_TN: NDArray[np.bool_]
 
-    def draws(self, metric: Metric = "f1", repetitions: int = 500, seed: int = 0) -> Draws:
-        values_TN: NDArray[Any] = self.decision_TN if metric in COUNTED else self.latent_TN
+    def draws(self, metric: str = "f1", repetitions: int = 500, seed: int = 0) -> Draws:
+        values_TN: NDArray[Any] = METRICS[metric].takes(self.decision_TN, self.latent_TN)
         bootstrap = PostBootstrap(self.post_N, self.label_N, repetitions, seed, self.fold_N)
         scores_T = np.array([bootstrap.observed(row, metric) for row in values_TN])
         return Draws.from_values(bootstrap, values_TN.T, metric, scores_T)

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.importance import domain_of, importances, null_is_a_value
 from gemma_nli.analysis.inference.adjusted_means import ENOUGH, AdjustedMeans, adjusted_means, confounded
 from gemma_nli.analysis.inference.best_of_trials import LEVEL
 from gemma_nli.analysis.inference.honest_score import Draws
 from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.analysis.inference.simultaneous import Family
-from gemma_nli.spec.domain import Domain, Range, shown
+from gemma_nli.spec.domain import Range, shown
 
 Floats = NDArray[np.float64]
 BINS = 4
@@ -144,14 +143,14 @@ def _columns(evidence: Evidence, keys: Sequence[str], places_T: NDArray[np.int64
         values = [evidence.complete[place].settings.get(key) for place in places_T]
         numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
         if len(numbers) == sum(v is not None for v in values) and len(set(numbers)) > 2:
-            domain = _domain(evidence, key)
+            domain = domain_of(evidence, key)
             log = min(numbers) > 0 and (domain.log if isinstance(domain, Range) else max(numbers) > 20 * min(numbers))
             at_T = np.array([math.nan if v is None else math.log(v) if log else float(v) for v in values])
             at_T = np.nan_to_num(at_T - np.nanmean(at_T))
             straight.append(at_T / max(float(np.abs(at_T).max()), 1e-12))
             squares.append(straight[-1] ** 2)
         else:
-            names = sorted({repr(value) for value in values if value is not None or _null_is_a_value(evidence, key)})
+            names = sorted({repr(value) for value in values if value is not None or null_is_a_value(evidence, key)})
             straight += [np.array([float(repr(value) == name) for value in values]) for name in names[1:]]
     return np.column_stack([*straight, *squares]) if straight else np.empty((len(places_T), 0))
 
@@ -190,24 +189,19 @@ def grouped(evidence: Evidence, key: str) -> list[tuple[str, list[int]]]:
     by_value: dict[str, tuple[Any, list[int]]] = {}
     for place, trial in enumerate(evidence.complete):
         value = trial.settings.get(key)
-        if value is None and not _null_is_a_value(evidence, key):
+        if value is None and not null_is_a_value(evidence, key):
             continue  # a conditional setting that does not apply
         by_value.setdefault(repr(value), (value, []))[1].append(place)
     values = [value for value, _ in by_value.values()]
     if values and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
         ordered = sorted(by_value.values(), key=lambda item: float(item[0]))
-        if len(ordered) > MAX_LEVELS or (len(ordered) > BINS and isinstance(_domain(evidence, key), Range)):
+        if len(ordered) > MAX_LEVELS or (len(ordered) > BINS and isinstance(domain_of(evidence, key), Range)):
             return _quarters(ordered)
         return [(shown(value), places) for value, places in ordered]
-    domain = _domain(evidence, key)
+    domain = domain_of(evidence, key)
     order = [repr(v) for v in domain.corners] if domain is not None and not isinstance(domain, Range) else []
     names = sorted(by_value, key=lambda name: (order.index(name) if name in order else len(order), name))
     return [(shown(by_value[name][0]), by_value[name][1]) for name in names]
-
-
-def _null_is_a_value(evidence: Evidence, key: str) -> bool:
-    domain = _domain(evidence, key)
-    return domain is not None and domain.contains(None)
 
 
 def _quarters(ordered: list[tuple[Any, list[int]]]) -> list[tuple[str, list[int]]]:
@@ -218,66 +212,6 @@ def _quarters(ordered: list[tuple[Any, list[int]]]) -> list[tuple[str, list[int]
         low, high = spread[part[0]][0], spread[part[-1]][0]
         named.append((f"{low:.3g} to {high:.3g}", [spread[i][1] for i in part]))
     return named
-
-
-def _domain(evidence: Evidence, key: str) -> Domain | None:
-    return evidence.spec.space.domain(key)
-
-
-def importances(evidence: Evidence) -> dict[str, dict[str, float]]:
-    """Share of the score's variance by setting: fANOVA over all trials, PED-ANOVA over what sets the best apart.
-
-    Only settings that every trial has are judged. Empty where there are fewer than four trials or nothing differs.
-
-    Source: Hutter et al. 2014, "An Efficient Approach for Assessing Hyperparameter Importance"; Watanabe et al. 2023,
-    "PED-ANOVA" (optuna.importance has both).
-    """
-    scores_T = evidence.scores()
-    keys = [key for key in evidence.varied if _everywhere(evidence, key)]
-    if len(scores_T) < 4 or float(np.ptp(scores_T)) == 0 or not keys:
-        return {}
-    study = _study(evidence, keys, scores_T)
-    trees = 32 if len(scores_T) <= 300 else 12  # its time grows with both
-    evaluators = {
-        "fANOVA": optuna.importance.FanovaImportanceEvaluator(seed=0, n_trees=trees),
-        "PED-ANOVA": optuna.importance.PedAnovaImportanceEvaluator(),
-    }
-    found = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # optuna marks PED-ANOVA as experimental
-        for name, evaluator in evaluators.items():
-            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-            found[name] = {key: float(share) for key, share in shares.items() if math.isfinite(share)}
-    return found
-
-
-def _everywhere(evidence: Evidence, key: str) -> bool:
-    values = [trial.settings.get(key) for trial in evidence.complete]
-    return len({repr(v) for v in values}) > 1 and (None not in values or _null_is_a_value(evidence, key))
-
-
-def _study(evidence: Evidence, keys: list[str], scores_T: Floats) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    distributions: dict[str, Any] = {}
-    to_param: dict[str, Any] = {}
-    for key in keys:
-        domain, values = _domain(evidence, key), [trial.settings[key] for trial in evidence.complete]
-        if domain is not None and all(domain.contains(value) for value in values):
-            distributions[key], to_param[key] = domain.distribution(), domain.to_param
-        else:
-            names = sorted({repr(value) for value in values})
-            distributions[key], to_param[key] = optuna.distributions.CategoricalDistribution(names), repr
-    trials = [
-        optuna.trial.create_trial(
-            params={key: to_param[key](trial.settings[key]) for key in keys},
-            distributions=distributions,
-            value=float(score),
-        )
-        for trial, score in zip(evidence.complete, scores_T, strict=True)
-    ]
-    study.add_trials(trials)
-    return study
 
 
 def interactions(evidence: Evidence, draws: Draws) -> list[Interaction]:
@@ -308,7 +242,7 @@ def _beyond_sum(mean_SIJ: Floats) -> Floats:
 def edge_of(evidence: Evidence, key: str) -> str | None:
     """`low` or `high` where the winner's value lies at an end of a numeric range (or of its three or more values)."""
     value = evidence.complete[evidence.winner].settings.get(key)
-    domain = _domain(evidence, key)
+    domain = domain_of(evidence, key)
     if domain is None or isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     corners = [v for v in domain.corners if isinstance(v, (int, float)) and not isinstance(v, bool)]

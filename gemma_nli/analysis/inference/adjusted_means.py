@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,9 +87,9 @@ def adjusted_means(
         balanced: every combination of the other settings stands beside each value.
     """
     trials, levels = len(level_T), int(level_T.max()) + 1
-    columns_TX: Floats = np.eye(levels)[level_T]
+    columns_TX: NDArray[Any] = np.eye(levels)[level_T]
     for column_T in other_TQ.T:
-        wider_TX: Floats = np.column_stack([columns_TX, column_T - column_T.mean()]).astype(np.float64)
+        wider_TX: NDArray[Any] = np.column_stack([columns_TX, column_T - column_T.mean()])
         if (balanced or wider_TX.shape[1] <= trials - ENOUGH) and np.linalg.matrix_rank(wider_TX) == wider_TX.shape[1]:
             columns_TX = wider_TX
     inverse_XT: Floats = np.linalg.pinv(columns_TX)
@@ -96,7 +97,7 @@ def adjusted_means(
     freedom = trials - columns_TX.shape[1]
     if freedom < ENOUGH:
         return AdjustedMeans(weight_LT, 0.0, 0.0, freedom)
-    left_T, left_ST = (v - (v @ columns_TX) @ inverse_XT for v in (score_T, noise_ST))
+    left_T, left_ST = (values - (values @ columns_TX) @ inverse_XT for values in (score_T, noise_ST))
     remainder, explained = float((left_T**2).sum()) / freedom, float((left_ST**2).sum(1).mean()) / freedom
     return AdjustedMeans(weight_LT, max(0.0, remainder - _OFF * explained), explained, freedom)
 
