@@ -16,7 +16,7 @@ HISTORY = {"LOG.md"}
 RATE = r"positive|trial|fold|epoch|pair|key|process|node|post|sweep|step|criterion|row|text|token|slot|GPU|character"
 COUNTED = r"negatives|cores|GPUs|CPUs|tokens|bytes|pairs|calls|steps|batches|rows|values|logit|loss|MiB|GiB|message"
 PHRASES = {
-    "told": r"(?<!\bI )\btold\b",  # a sample text is a person's own words
+    "told": r"(?<!\bI )\btold\b(?! apart)",  # a sample text is a person's own words
     "news": r"\bnews\b",
     "beyond doubt": r"\bbeyond doubt\b",
     "never mattered": r"\bnever mattered\b",

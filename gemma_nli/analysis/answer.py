@@ -101,7 +101,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     variants = tuple(
         sorted((_variant(name, places, draws) for name, places in groups), key=lambda variant: -variant.honest.value)
     )
-    # a setting that was asked about is tuned alike at each value; one that is found is also told from the others
+    # a setting that was asked about is tuned alike at each value; one that is found is also compared with the others
     may_claim = chosen_by == "compare" or effects[0].matters
     contrasts = _contrasts(evidence, draws, variants, may_claim)
     losers = [contrast for contrast in contrasts if contrast.shown]

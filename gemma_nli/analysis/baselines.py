@@ -5,7 +5,6 @@ Letters: N evaluation pairs, P posts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.base.metrics import METRICS
-from gemma_nli.config import RunConfig
-from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.features import FeatureStore
-from gemma_nli.training.fold import FoldPlan, plan_fold
+from gemma_nli.training.criterion_only import Scorer, criterion_only, score_folds
+from gemma_nli.training.fold import FoldPlan
 from gemma_nli.training.frozen.head_inputs import VectorInputs, feature_request, load_inputs
-from gemma_nli.training.metrics import best_threshold
 
 Floats = NDArray[np.float64]
 ONE_WORD = "word"  # so that a vocabulary is never empty, not even of posts without a word
-Scorer = Callable[[NDArray[np.int64]], Floats]  # rows of the PairTable -> (R,) scores
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,11 @@ class Baseline:
         folds = range(1, evidence.pairs.num_folds + 1)
         at = [evidence.fold_N == fold for fold in folds]
         return float(np.nanmean([measured.of_rows(values_N[None, f], evidence.label_N[f])[0] for f in at]))
+
+
+def of_criterion(evidence: Evidence) -> Baseline:
+    about = "the criterion's share of positives; never reads the post"
+    return Baseline("criterion only", about, *criterion_only(evidence.spec.base, evidence.pairs, evidence.rows_N))
 
 
 def always_positive(evidence: Evidence) -> Baseline:
@@ -83,7 +84,7 @@ def tfidf(evidence: Evidence) -> Baseline:
             score_PC[:, criterion] = model.predict_proba(words_PV)[:, 1]
         return lambda rows: np.asarray(score_PC[pairs.post_N[rows], pairs.criterion_N[rows]])
 
-    decided, scored = _over_folds(evidence, config, fit)
+    decided, scored = score_folds(pairs, evidence.rows_N, config, fit)
     return Baseline("TF-IDF", "words of the post, a logistic regression per criterion", decided, scored)
 
 
@@ -123,29 +124,13 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
     (post_MH, post_N), (criterion_MH, criterion_N) = sides
     cosine_N = np.full(len(evidence.pairs), np.nan)
     cosine_N[rows] = np.einsum("rh,rh->r", post_MH[post_N[rows]], criterion_MH[criterion_N[rows]])
-    decided, scored = _over_folds(evidence, config, lambda plan: lambda rows: np.asarray(cosine_N[rows]))
+    decided, scored = score_folds(
+        evidence.pairs, evidence.rows_N, config, lambda plan: lambda rows: np.asarray(cosine_N[rows])
+    )
     return Baseline("cosine", "of the encoder's mean-pooled vectors of post and criterion", decided, scored)
 
 
-def _over_folds(
-    evidence: Evidence, config: RunConfig, fit: Callable[[FoldPlan], Scorer]
-) -> tuple[NDArray[np.bool_], Floats]:
-    """(N,) decisions and (N,) scores; each fold's threshold has the best F1 on pairs of its training posts."""
-    pairs: PairTable = evidence.pairs
-    of_row = np.full(len(pairs), np.nan)
-    chosen = np.zeros(len(pairs), dtype=bool)
-    inner = config.with_settings({"training.epoch_selection": "inner"})
-    for fold in range(1, pairs.num_folds + 1):
-        plan = plan_fold(inner, pairs, fold)
-        scorer = fit(plan)
-        tuned_on = plan.selection if len(plan.selection) else plan.fit
-        threshold, _ = best_threshold(scorer(tuned_on), pairs.label_N[tuned_on])
-        of_row[plan.evaluation] = scorer(plan.evaluation)
-        chosen[plan.evaluation] = of_row[plan.evaluation] >= threshold
-    return chosen[evidence.rows_N], of_row[evidence.rows_N]
-
-
 def measure_baselines(evidence: Evidence, encode: bool = False) -> list[Baseline]:
-    """Every baseline that can be computed here, the simplest first."""
-    found = [always_positive(evidence), tfidf(evidence), cosine(evidence, encode)]
+    """Every baseline that can be computed here, the one that never reads a post first."""
+    found = [of_criterion(evidence), always_positive(evidence), tfidf(evidence), cosine(evidence, encode)]
     return [baseline for baseline in found if baseline is not None]

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.base.errors import ReportError
 from gemma_nli.base.metrics import METRICS, metric_of
-from gemma_nli.config import RunConfig
+from gemma_nli.config import SEMANTICS_VERSION, RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.spec.spec import SweepSpec
@@ -75,6 +75,7 @@ class Evidence:
     compared: list[str] = field(default_factory=list)
     confirmations: list[tuple[dict[str, Any], TrialRecord]] = field(default_factory=list)
     sweep_ids: list[str] = field(default_factory=list)
+    semantics: int = SEMANTICS_VERSION
 
     @property
     def ranked_by(self) -> str:
@@ -179,6 +180,7 @@ def gather(
     thresholds: list[list[float]] = []
     trials: list[Trial] = []
     confirmations: list[tuple[dict[str, Any], TrialRecord]] = []
+    semantics = SEMANTICS_VERSION
     for key, settings in cells.items():
         record = read_trial(storage, key)
         if record is None:
@@ -187,6 +189,7 @@ def gather(
             again = _asked(record, spec, settings)
             confirmations.append(({**again.flat(), **settings}, dataclasses.replace(record, config=again)))
             continue
+        semantics = record.semantics
         whole = _whole(record, pairs, rows_N) if record.state == "finished" else None
         lacks = ""
         if whole is not None and not _has_metric(record, spec.metric):
@@ -218,6 +221,7 @@ def gather(
         compared=list(spec.compare),
         confirmations=confirmations,
         sweep_ids=[sweep_id],
+        semantics=semantics,
     )
 
 
@@ -271,10 +275,15 @@ def merge(parts: list[Evidence]) -> Evidence:
         both = f"sweeps '{first.names[0]}' and '{other.names[0]}'"
         if other.pairs.corpus_fingerprint != first.pairs.corpus_fingerprint:
             raise ReportError(f"{both} are over different corpora, so their scores cannot be compared.")
+        if other.semantics != first.semantics:
+            raise ReportError(
+                f"{both} were run by versions {first.semantics} and {other.semantics} of the training semantics, so "
+                "their scores cannot be compared; run the older one's file again."
+            )
         if other.pairs.fingerprint != first.pairs.fingerprint:
             raise ReportError(
-                f"{both} are measured on different folds or pairs (data.num_folds, fold_seed or eval_negative_ratio), "
-                "so their scores cannot be compared."
+                f"{both} are measured on different folds or pairs (data.num_folds, fold_seed, negatives or "
+                "eval_negative_ratio), so their scores cannot be compared."
             )
         if other.spec.metric != first.spec.metric:
             raise ReportError(f"{both} are decided by {first.spec.metric} and {other.spec.metric}; ask for one.")
@@ -313,6 +322,7 @@ def merge(parts: list[Evidence]) -> Evidence:
         compared=[key for key in first.compared if all(key in part.compared for part in parts)],
         confirmations=[found for part in parts for found in part.confirmations],
         sweep_ids=[sweep_id for part in parts for sweep_id in part.sweep_ids],
+        semantics=first.semantics,
     )
 
 

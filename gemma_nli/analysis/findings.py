@@ -201,7 +201,7 @@ def _warnings(
         if effect.edge is not None:
             lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; extend the range.")
         elif not effect.judged:
-            lines.append(f"The effect of {name} cannot be told from that of the other settings in these trials.")
+            lines.append(f"The effect of {name} cannot be separated from that of the other settings in these trials.")
         elif not effect.matters:
             possible = max(effect.spread.high, -effect.spread.low)
             lines.append(f"No effect of {name} shown: up to {possible:.3f} {score} is possible.")

@@ -53,6 +53,7 @@ def train(
     }
     facts |= {"state": done.record.state, "reused": done.reused, "error": done.record.error, "notes": done.notes}
     facts |= {"metrics": finite(done.result.metrics()), "criteria": done.result.criteria, "seconds": done.seconds}
+    facts |= {"criterion_only": done.criterion_only}
     print_json(as_json, facts)
     if not as_json:
         show_run(done)

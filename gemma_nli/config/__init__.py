@@ -33,8 +33,10 @@ from gemma_nli.config.sections import (
     Settings,
     TrainingConfig,
 )
+from gemma_nli.config.semantics import SEMANTICS_VERSION, build_stored_config
 
 __all__ = [
+    "SEMANTICS_VERSION",
     "DataConfig",
     "DeviceConfig",
     "FeaturesConfig",
@@ -46,6 +48,7 @@ __all__ = [
     "Settings",
     "TrainingConfig",
     "build_config",
+    "build_stored_config",
     "check_key",
     "check_value",
     "database_uri",

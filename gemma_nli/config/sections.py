@@ -35,6 +35,11 @@ class DataConfig(Settings):
     num_folds: int = Field(default=5, ge=2, le=100, description="folds of the cross-validation, grouped by post")
     fold_seed: int = Field(default=42, ge=0, description="seed of the folds and of the order of negatives")
     negative_ratio: float = Field(default=1.0, gt=0, le=1000, description="training negatives per positive")
+    negatives: Literal["matched", "pooled"] = Field(
+        default="matched",
+        description="matched: the ratios hold within each criterion of each fold, so that the criterion alone predicts "
+        "nothing; pooled: within each fold, whatever the criterion",
+    )
     eval_negative_ratio: float | Literal["all"] = Field(
         default=1.0,
         description="evaluation negatives per positive, or `all` for the true prevalence; the same for every trial",

@@ -206,6 +206,9 @@ def show_run(run: LocalRun) -> None:
     """A single run: its folds, where it is recorded, notes."""
     console = Terminal()
     show_cv(run.result)
+    if run.criterion_only and run.result.aggregates:
+        f1, auc = (run.criterion_only[name] for name in ("f1", "auc"))
+        console.say(f"criterion only, which never reads the post: F1 {f1:.3f}, AUC {auc:.3f} on the same pairs")
     if run.record.error:
         console.say_all(f"failed: {run.record.error}", "red")
     if run.run_id is not None:

@@ -7,10 +7,12 @@ import numpy as np
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 
+SHOWN = 3
+
 
 def corpus_notes(corpus: Corpus, pairs: PairTable) -> list[str]:
     """One sentence per note; none if there is nothing to note. No sentence contains a text."""
-    return [*corpus.notes, *_copies(pairs)]
+    return [*corpus.notes, *_copies(pairs), *_unmatched(pairs)]
 
 
 def _copies(pairs: PairTable) -> list[str]:
@@ -27,3 +29,24 @@ def _copies(pairs: PairTable) -> list[str]:
         f"group{'s' if groups != 1 else ''}): a group stays in one fold and counts as one post in intervals and tests"
     )
     return [note + (f"; the annotations of copies differ in {split}." if split else ".")]
+
+
+def _unmatched(pairs: PairTable) -> list[str]:
+    """Where the criterion alone still says something of the label: too few posts without it."""
+    if pairs.negatives != "matched" or pairs.eval_negative_ratio == "all":
+        return []
+    rows = np.concatenate([pairs.evaluation_rows(fold) for fold in range(1, pairs.num_folds + 1)])
+    count_C = [
+        np.bincount(pairs.criterion_N[rows][pairs.label_N[rows] == label], minlength=len(pairs.criterion_ids))
+        for label in (1, 0)
+    ]
+    wanted_C = float(pairs.eval_negative_ratio) * count_C[0]
+    short = [int(c) for c in np.flatnonzero(count_C[1] + pairs.num_folds <= wanted_C)]
+    if not short:
+        return []
+    first = ", ".join(f"{pairs.criterion_ids[c]} {count_C[1][c]} of {wanted_C[c]:.0f}" for c in short[:SHOWN])
+    more = f" and {len(short) - SHOWN} more" if len(short) > SHOWN else ""
+    return [
+        f"{len(short)} of {len(pairs.criterion_ids)} criteria have fewer negative pairs than data.eval_negative_ratio "
+        f"asks for ({first}{more}): a model that knows only the criterion scores above chance there."
+    ]

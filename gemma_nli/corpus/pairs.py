@@ -1,7 +1,8 @@
-"""Every (post, criterion) pair: its label, fold and place among its fold's negatives, fixed once by corpus and seed.
+"""Every (post, criterion) pair: its label, fold and place among the negatives, fixed once by corpus and seed.
 
-Ratios only choose how many of a fold's ordered negatives are used, so trials of a sweep are measured on the same pairs.
-Shape letters: N all pairs, post-major (row = post index * C + criterion index), P posts, C criteria, K folds.
+Ratios only choose how many of the ordered negatives are used, so trials of a sweep are measured on the same pairs.
+Shape letters: N all pairs, post-major (row = post index * C + criterion index), P posts, C criteria, K folds, B kinds
+of negatives (corpus/negatives.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ import pandas as pd
 from gemma_nli.base.errors import CorpusError
 from gemma_nli.config import DataConfig
 from gemma_nli.corpus.folds import assign_folds
+from gemma_nli.corpus.negatives import Negatives, draws_of, kinds_of, quotas, rank_negatives
 from gemma_nli.corpus.redsm5 import Corpus
 
 POSITIVE, ANNOTATED, SAMPLED = 0, 1, 2
@@ -38,10 +40,11 @@ class PairTable:
     source_N: np.ndarray  # int8, index into SOURCES
     fold_N: np.ndarray  # int16, 1..K
     inner_N: np.ndarray  # int16, 0..INNER_SLOTS - 1: the post's slot within its fold
-    rank_N: np.ndarray  # int32, place among the fold's negatives, annotated ones first; -1 for positives
+    rank_N: np.ndarray  # int32, place among the negatives of its kind, annotated ones first; -1 for positives
     num_folds: int
     fold_seed: int
     eval_negative_ratio: float | Literal["all"]
+    negatives: Negatives
     corpus_fingerprint: str
 
     def __len__(self) -> int:
@@ -51,7 +54,10 @@ class PairTable:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that decides which pairs a fold evaluates: if equal, comparable pair by pair."""
         ratio = self.eval_negative_ratio if self.eval_negative_ratio == "all" else float(self.eval_negative_ratio)
-        digest = hashlib.sha256(json.dumps([self.corpus_fingerprint, self.num_folds, self.fold_seed, ratio]).encode())
+        decided = [self.corpus_fingerprint, self.num_folds, self.fold_seed, ratio]
+        if self.negatives != "pooled":  # which had no name of its own at first
+            decided.append(self.negatives)
+        digest = hashlib.sha256(json.dumps(decided).encode())
         for column in (self.label_N, self.source_N, self.fold_N, self.inner_N, self.rank_N):
             digest.update(column.astype("<i4").tobytes())
         return digest.hexdigest()
@@ -74,11 +80,11 @@ class PairTable:
 
     def evaluation_rows(self, fold: int) -> np.ndarray:
         """The fold's pairs that measure every trial, whatever its negative_ratio."""
-        return np.flatnonzero(self._taken_N(self.eval_negative_ratio) & self._in_fold_N(fold))
+        return np.flatnonzero(self._taken_N(self.eval_negative_ratio) & self.in_fold_N(fold))
 
     def training_rows(self, fold: int, negative_ratio: float) -> np.ndarray:
         """Pairs of the other folds: their positives and the first of each one's negatives."""
-        return np.flatnonzero(self._taken_N(negative_ratio) & ~self._in_fold_N(fold))
+        return np.flatnonzero(self._taken_N(negative_ratio) & ~self.in_fold_N(fold))
 
     def inner_split(self, fold: int, negative_ratio: float) -> tuple[np.ndarray, np.ndarray]:
         """(fit rows, selection rows) within the other folds, no post in both; `fold` itself is untouched.
@@ -87,7 +93,7 @@ class PairTable:
         evaluation. In a corpus with fewer posts per fold than inner slots it can be empty or of one class.
         """
         held_out_N = self.inner_N == (fold - 1) % INNER_SLOTS
-        other_N = ~self._in_fold_N(fold)
+        other_N = ~self.in_fold_N(fold)
         fit_N = self._taken_N(negative_ratio) & other_N & ~held_out_N
         return np.flatnonzero(fit_N), np.flatnonzero(self._taken_N(self.eval_negative_ratio) & other_N & held_out_N)
 
@@ -99,17 +105,31 @@ class PairTable:
         """Every pair that some fold trains on or evaluates."""
         return np.flatnonzero(self._taken_N(negative_ratio) | self._taken_N(self.eval_negative_ratio))
 
-    def _in_fold_N(self, fold: int) -> np.ndarray:
+    def in_fold_N(self, fold: int) -> np.ndarray:
+        """(N,) bool: the fold's pairs, used or not."""
         if not 1 <= fold <= self.num_folds:
             raise ValueError(f"folds are 1 to {self.num_folds}, got {fold}")
         return np.asarray(self.fold_N == fold)
 
     def _taken_N(self, negative_ratio: float | Literal["all"]) -> np.ndarray:
-        """Positives, and of each fold's negatives the first ratio * positives (a half rounds up, at least one)."""
+        """Positives, and of each kind of negatives the first ratio * positives."""
         if negative_ratio == "all":
             return np.ones(len(self), dtype=bool)
-        quota_K = np.maximum(1, np.floor(float(negative_ratio) * self.positives_K + 0.5))
-        return np.asarray(self.rank_N < quota_K[self.fold_N - 1])
+        positives_B, available_B = self._counts_B
+        draw_B = draws_of(self.negatives, self.criterion_ids, self.num_folds, self.fold_seed)
+        quota_B = quotas(negative_ratio, positives_B, available_B, draw_B, self.num_folds)
+        return np.asarray(self.rank_N < quota_B[self._kind_N])
+
+    @cached_property
+    def _kind_N(self) -> np.ndarray:
+        return kinds_of(self.negatives, self.fold_N, self.criterion_N, len(self.criterion_ids))
+
+    @cached_property
+    def _counts_B(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positives and negatives of each kind."""
+        kinds = self.num_folds * (len(self.criterion_ids) if self.negatives == "matched" else 1)
+        counted = [np.bincount(self._kind_N[self.label_N == label], minlength=kinds) for label in (1, 0)]
+        return counted[0], counted[1]
 
     def pair_ids(self, rows: np.ndarray) -> list[str]:
         """The pair id of each row (`pair_id`)."""
@@ -143,43 +163,6 @@ class PairTable:
             "dataset/num_criteria": len(self.criterion_ids),
         }
 
-    def folds_metadata(self) -> dict[str, Any]:
-        """What the folds are, as JSON values without text: counts are of the evaluation pairs that actually exist."""
-        return {
-            "num_folds": self.num_folds,
-            "fold_seed": self.fold_seed,
-            "eval_negative_ratio": self.eval_negative_ratio,
-            "inner_slots": INNER_SLOTS,
-            "fingerprint": self.fingerprint,
-            "corpus_fingerprint": self.corpus_fingerprint,
-            "num_posts": len(self.post_ids),
-            "criteria": list(self.criterion_ids),
-            "folds": [self._fold_metadata(fold) for fold in range(1, self.num_folds + 1)],
-        }
-
-    def _fold_metadata(self, fold: int) -> dict[str, Any]:
-        rows, everything = self.evaluation_rows(fold), np.flatnonzero(self._in_fold_N(fold))
-        posts = np.unique(self.post_N[everything])
-        label_R, criterion_R = self.label_N[rows], self.criterion_N[rows]
-        return {
-            "fold": fold,
-            "num_posts": len(posts),
-            "post_ids": [self.post_ids[i] for i in posts],
-            "positives": int(self.positives_K[fold - 1]),
-            "negatives": self._negatives_by_source(rows),
-            "negatives_available": self._negatives_by_source(everything),
-            "support": {
-                name: {
-                    "positives": int(((criterion_R == index) & (label_R == 1)).sum()),
-                    "negatives": int(((criterion_R == index) & (label_R == 0)).sum()),
-                }
-                for index, name in enumerate(self.criterion_ids)
-            },
-        }
-
-    def _negatives_by_source(self, rows: np.ndarray) -> dict[str, int]:
-        return {SOURCES[source]: int((self.source_N[rows] == source).sum()) for source in (ANNOTATED, SAMPLED)}
-
 
 def pair_id(post_id: str, criterion_id: str) -> str:
     """`post::criterion`; colons in the criterion's id are escaped by a backslash, so that an id names one pair.
@@ -201,26 +184,31 @@ def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
     fold_P, inner_P = _folds_of_posts(corpus, source_PC, data)
     num_posts, num_criteria = source_PC.shape
     source_N, fold_N = source_PC.reshape(-1), np.repeat(fold_P, num_criteria)
-    _check_folds(source_N, fold_N, corpus.group_P, data)
+    label_N = (source_N == POSITIVE).astype(np.int8)
+    criterion_N = np.tile(np.arange(num_criteria, dtype=np.int32), num_posts)
+    kind_N = kinds_of(data.negatives, fold_N, criterion_N, num_criteria)
+    _check_folds(label_N, fold_N, kind_N, corpus.group_P, data)
+    posts, criteria = list(corpus.posts), list(corpus.criteria)
     columns = {
         "post_N": np.repeat(np.arange(num_posts, dtype=np.int32), num_criteria),
-        "criterion_N": np.tile(np.arange(num_criteria, dtype=np.int32), num_posts),
-        "label_N": (source_N == POSITIVE).astype(np.int8),
+        "criterion_N": criterion_N,
+        "label_N": label_N,
         "source_N": source_N,
         "fold_N": fold_N,
         "inner_N": np.repeat(inner_P, num_criteria),
-        "rank_N": _rank_negatives(corpus, source_N, fold_N, data.fold_seed),
+        "rank_N": rank_negatives(posts, criteria, label_N, source_N, kind_N, data.fold_seed),
     }
     for column in columns.values():
         column.setflags(write=False)
     return PairTable(
-        post_ids=list(corpus.posts),
-        criterion_ids=list(corpus.criteria),
+        post_ids=posts,
+        criterion_ids=criteria,
         group_P=corpus.group_P,
         **columns,
         num_folds=data.num_folds,
         fold_seed=data.fold_seed,
         eval_negative_ratio=data.eval_negative_ratio,
+        negatives=data.negatives,
         corpus_fingerprint=corpus.fingerprint,
     )
 
@@ -258,39 +246,28 @@ def _folds_of_posts(corpus: Corpus, source_PC: np.ndarray, data: DataConfig) -> 
     return fold_P, inner_P
 
 
-def _check_folds(source_N: np.ndarray, fold_N: np.ndarray, group_P: np.ndarray, data: DataConfig) -> None:
-    lines = []
+def _check_folds(
+    label_N: np.ndarray, fold_N: np.ndarray, kind_N: np.ndarray, group_P: np.ndarray, data: DataConfig
+) -> None:
+    lines, unmatched = [], False
     for fold in range(1, data.num_folds + 1):
-        in_fold = source_N[fold_N == fold]
-        positives = int((in_fold == POSITIVE).sum())
-        if positives == 0 or positives == len(in_fold):
-            lines.append(f"  fold {fold}: {positives} positive and {len(in_fold) - positives} negative pairs")
+        label_R, kind_R = label_N[fold_N == fold], kind_N[fold_N == fold]
+        positives = int(label_R.sum())
+        serving = np.isin(kind_R[label_R == 0], kind_R[label_R == 1])  # negatives of a kind that has positives
+        if not serving.any():
+            what = f"{positives} positive and {len(label_R) - positives} negative pairs"
+            matched = positives > 0 and not label_R.all()
+            unmatched |= matched
+            lines.append(
+                f"  fold {fold}: {what}" + (", none of a criterion that has positives there" if matched else "")
+            )
     if lines:
-        positives, groups = int((source_N == POSITIVE).sum()), len(np.unique(group_P))
+        positives, groups = int(label_N.sum()), len(np.unique(group_P))
         alone = f" ({groups} apart from copies, which stay in one fold)" if groups < len(group_P) else ""
+        other = ", or data.negatives=pooled to take negatives of any criterion" if unmatched else ""
         raise CorpusError(
-            f"{data.data_dir}: {len(group_P)} posts{alone} with {positives} positive and {len(source_N) - positives} "
+            f"{data.data_dir}: {len(group_P)} posts{alone} with {positives} positive and {len(label_N) - positives} "
             f"negative pairs cannot be split into {data.num_folds} folds that each have both:\n"
             + "\n".join(lines)
-            + f"\n  Set data.num_folds below {data.num_folds} (at least 2), or add more annotated posts."
+            + f"\n  Set data.num_folds below {data.num_folds} (at least 2){other}, or add more annotated posts."
         )
-
-
-def _rank_negatives(corpus: Corpus, source_N: np.ndarray, fold_N: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) int32: place of each negative in its fold, annotated before sampled, else by a hash of seed and ids."""
-    draws = [_draw(seed, post, criterion) for post in corpus.posts for criterion in corpus.criteria]
-    draw_N = np.array(draws, dtype=np.uint64)
-    rank_N = np.full(len(source_N), -1, dtype=np.int32)
-    negative_rows = np.flatnonzero(source_N != POSITIVE)
-    order = np.lexsort((draw_N[negative_rows], source_N[negative_rows], fold_N[negative_rows]))
-    ordered_rows = negative_rows[order]
-    for fold in np.unique(fold_N):
-        rows = ordered_rows[fold_N[ordered_rows] == fold]
-        rank_N[rows] = np.arange(len(rows), dtype=np.int32)
-    return rank_N
-
-
-def _draw(seed: int, post_id: str, criterion_id: str) -> int:
-    """64 bits that stay the same whatever numpy's version, the process's hash seed or the other posts."""
-    name = f"{seed}\0{post_id}\0{criterion_id}".encode()
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")

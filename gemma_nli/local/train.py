@@ -27,6 +27,7 @@ from gemma_nli.tracking.write.from_journal import project_trial
 from gemma_nli.tracking.write.outbox import PENDING_FILE
 from gemma_nli.tracking.write.projection import TrialProjection
 from gemma_nli.tracking.write.tracker import MlflowTracker
+from gemma_nli.training.criterion_only import scores_of_criterion_only
 from gemma_nli.training.learned import learning_warning
 from gemma_nli.training.listeners import IgnoreEvents, Listener
 from gemma_nli.training.results import CvResult, FoldResult
@@ -43,6 +44,7 @@ class LocalRun:
     """How a run went. `folder` holds its journal (and, without MLflow, its artifacts); `run_id` is None without MLflow.
 
     reused: nothing was trained, the journal was already finished. notes: what the user should know.
+    criterion_only: `f1` and `auc`, on the same pairs, of a model that never reads the post.
     """
 
     record: TrialRecord
@@ -54,6 +56,7 @@ class LocalRun:
     seconds: float
     data_fingerprint: str
     notes: list[str] = field(default_factory=list)
+    criterion_only: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -110,8 +113,9 @@ def run_here(
             )
         warning = learning_warning(result.folds, config)
         delivery.notes[:0] = [*corpus_notes(corpus, pairs), *([warning] if warning else [])]
+        of_criterion = scores_of_criterion_only(config, pairs)
         seconds = time.monotonic() - began
-        about = (config.experiment, reused, seconds, corpus.fingerprint, delivery.notes)
+        about = (config.experiment, reused, seconds, corpus.fingerprint, delivery.notes, of_criterion)
         return LocalRun(record, result, journal.folder, run_id, *about)
 
 

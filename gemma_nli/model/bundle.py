@@ -24,7 +24,15 @@ from torch import Tensor
 
 from gemma_nli.base.errors import ConfigError, EncoderError
 from gemma_nli.base.files import put_in_place, unfinished
-from gemma_nli.config import DataConfig, DeviceConfig, MlflowConfig, RunConfig, build_config, validation_lines
+from gemma_nli.config import (
+    DataConfig,
+    DeviceConfig,
+    MlflowConfig,
+    RunConfig,
+    build_config,
+    build_stored_config,
+    validation_lines,
+)
 from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
@@ -173,7 +181,7 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
     folder = Path(folder).absolute()
     record = _read_record(folder)
     try:
-        saved = build_config(record.config, str(folder / "bundle.json"), "config.")
+        saved = build_stored_config(record.config, str(folder / "bundle.json"), "config.")
     except ConfigError as error:
         raise EncoderError(f"{folder / 'bundle.json'}: not a bundle's record: {error}") from None
     was, metadata = record.encoder, record.metadata

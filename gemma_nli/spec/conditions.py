@@ -12,7 +12,7 @@ from gemma_nli.config import check_key
 from gemma_nli.spec.domain import Domain, checked_value, identity, parse_domain, shown
 
 Conditions = tuple[tuple[str, tuple[Any, ...]], ...]
-_EVALUATION = ("data.data_dir", "data.num_folds", "data.fold_seed", "data.eval_negative_ratio")
+_EVALUATION = ("data.data_dir", "data.num_folds", "data.fold_seed", "data.negatives", "data.eval_negative_ratio")
 _NO_EFFECT = ("data.log_text", "device.device", "features.", "mlflow.", "output.")
 
 

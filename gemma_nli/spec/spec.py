@@ -19,6 +19,7 @@ from gemma_nli.base.errors import SpecError
 from gemma_nli.base.masking import mask_tree
 from gemma_nli.base.metrics import MEAN_F1
 from gemma_nli.config import RunConfig, Settings, expanded, home, parse_overrides, read_yaml
+from gemma_nli.config.semantics import SEMANTICS_VERSION, completed, version_of
 from gemma_nli.spec.space import Cell, SearchSpace
 from gemma_nli.spec.sweep_sections import (
     FinalizeSettings,
@@ -181,3 +182,24 @@ def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> SweepSpec:
     """
     source = os.fspath(path)
     return SweepSpec.from_mapping(read_yaml(Path(source)), source, overrides)
+
+
+def load_stored_sweep(path: str | Path, overrides: Iterable[str] = (), to_run: bool = False) -> SweepSpec:
+    """As `load_sweep`, of a file that `to_yaml` wrote, by this version of the package or an earlier one.
+
+    Args:
+        to_run: the sweep is to go on, so its trials' numbers must mean what they would mean now.
+    Raises:
+        SpecError: `to_run`, and it was run by other semantics.
+    """
+    tree, source = read_yaml(Path(path)), os.fspath(path)
+    if isinstance(tree, dict) and "base" in tree:
+        ran_by = version_of(tree["base"])
+        if to_run and ran_by != SEMANTICS_VERSION:
+            raise SpecError(
+                f"{source}: this sweep was run by version {ran_by} of the training semantics, and now it is version "
+                f"{SEMANTICS_VERSION}: its trials would be another measurement. `gemma-nli report` still reads it; to "
+                "measure anew, run its sweep file."
+            )
+        tree["base"] = completed(tree["base"])
+    return SweepSpec.from_mapping(tree, source, overrides)

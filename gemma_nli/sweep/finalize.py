@@ -103,6 +103,7 @@ def finalize(
         "gemma_nli.metric": ready.spec.metric,
         "gemma_nli.metric_value": repr(record.metrics().get(ready.spec.metric)),
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
+        "gemma_nli.negatives": record.config.data.negatives,
     }
     hypothesis = next(iter(ready.corpus.criteria.values()))
     example = pd.DataFrame({"premise": [EXAMPLE_PREMISE], "hypothesis": [hypothesis]})

@@ -7,7 +7,7 @@ from typing import Any
 
 from gemma_nli.base.errors import SweepError
 from gemma_nli.base.masking import MASK
-from gemma_nli.spec.spec import SweepSpec, load_sweep
+from gemma_nli.spec.spec import SweepSpec, load_stored_sweep
 from gemma_nli.sweep.finalize import finalize
 from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.records.mlflow_recorder import Recorder, flush
@@ -29,7 +29,7 @@ def stored_spec(name: str) -> SweepSpec:
     folder = SweepFolder(storage / "sweeps" / sweep_id)
     folder.pull()
     path = folder.path / "spec.yaml"
-    spec = load_sweep(path)
+    spec = load_stored_sweep(path, to_run=True)
     overrides = []
     if MASK in (spec.base.mlflow.tracking_uri or ""):
         if not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -45,7 +45,7 @@ def stored_spec(name: str) -> SweepSpec:
             f"sweep '{name}' was started with a password in search.storage, which is not stored; "
             "type the sweep command again."
         )
-    return load_sweep(path, overrides) if overrides else spec
+    return load_stored_sweep(path, overrides, to_run=True) if overrides else spec
 
 
 def flush_sweep(name: str) -> tuple[int, int]:

@@ -19,9 +19,6 @@ from gemma_nli.training.frozen.train_folds import train_folds
 from gemma_nli.training.listeners import Listener
 from gemma_nli.training.results import CvResult, FoldResult, summarize
 
-SEMANTICS_VERSION = 1
-"""Increased when the same configuration would give different numbers than before; part of every trial's key."""
-
 
 def cross_validate(
     config: RunConfig,

@@ -29,9 +29,8 @@ from safetensors.torch import save as save_tensors
 from gemma_nli.base.checked_lines import checked_line, read_line
 from gemma_nli.base.masking import mask_address
 from gemma_nli.base.outgoing import shown
-from gemma_nli.config import RunConfig, build_config
+from gemma_nli.config import SEMANTICS_VERSION, RunConfig, build_stored_config
 from gemma_nli.storage import Place, folder_of, record_of
-from gemma_nli.training.cross_validation import SEMANTICS_VERSION
 from gemma_nli.training.results import CvResult, FoldResult
 from gemma_nli.trial.record import UNKNOWN_ENCODER, TrialRecord
 
@@ -203,17 +202,18 @@ class TrialJournal:
             before.state, before.ended_ms = "running", None
             before.error = before.traceback = before.reason = None
             before.aggregates, before.criteria = {}, {}
-            before.config, before.tags = build_config(event["config"], str(self.path)), event["tags"]
+            before.config, before.tags = build_stored_config(event["config"], str(self.path)), event["tags"]
             if before.encoder_fingerprint == UNKNOWN_ENCODER:
                 before.encoder_fingerprint = event["encoder_fingerprint"]
             return before
         return TrialRecord(
             key=self.key,
-            config=build_config(event["config"], str(self.path)),
+            config=build_stored_config(event["config"], str(self.path)),
             state="running",
             fold_fingerprint=event["fold_fingerprint"],
             encoder_fingerprint=event["encoder_fingerprint"],
             num_folds=event["num_folds"],
+            semantics=int(event.get("semantics", 1)),
             attempts=1,
             started_ms=event["at_ms"],
             tags=event["tags"],

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from gemma_nli.config import RunConfig
-from gemma_nli.training.cross_validation import SEMANTICS_VERSION
+from gemma_nli.config import SEMANTICS_VERSION, RunConfig
 from gemma_nli.training.results import FoldResult
 
 State = Literal["running", "finished", "failed", "pruned"]
@@ -32,6 +31,7 @@ class TrialRecord:
     fold_fingerprint: str
     encoder_fingerprint: str
     num_folds: int
+    semantics: int = SEMANTICS_VERSION
     attempts: int = 0
     folds: dict[int, FoldResult] = field(default_factory=dict)
     fold_ms: dict[int, int] = field(default_factory=dict)

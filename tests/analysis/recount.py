@@ -178,6 +178,30 @@ class Recount:
 
     # --- baselines
 
+    def threshold(self, tuned: np.ndarray, labels: np.ndarray) -> float:
+        """Of the best F1, halfway to the next score below."""
+        steps = np.unique(tuned)[::-1]
+        best = int(np.argmax([metrics.f1_score(labels, tuned >= step) for step in steps]))
+        return float((steps[best] + (steps[best + 1] if best + 1 < len(steps) else 0.0)) / 2)
+
+    def criterion_only(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(decisions, scores) a fold: a criterion's share of positives among the fold's training pairs."""
+        pairs = self.pairs
+        config = self.evidence.spec.base.with_settings({"training.epoch_selection": "inner"})
+        decided, scored = [], []
+        for fold, rows in zip(self.folds, self.rows, strict=True):
+            plan = plan_fold(config, pairs, fold)
+            every = pairs.label_N[plan.fit].mean()
+            share = {}
+            for criterion in range(len(pairs.criterion_ids)):
+                labels = pairs.label_N[plan.fit[pairs.criterion_N[plan.fit] == criterion]]
+                share[criterion] = labels.mean() if len(labels) else every
+            scores = np.array([share[c] for c in pairs.criterion_N[rows]])
+            tuned = np.array([share[c] for c in pairs.criterion_N[plan.selection]])
+            decided.append(scores >= self.threshold(tuned, pairs.label_N[plan.selection]))
+            scored.append(scores)
+        return decided, scored
+
     def tfidf(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """(decisions, scores) a fold: fitted on its training pairs, threshold from training posts."""
         pairs, texts = self.pairs, [self.evidence.corpus.posts[post] for post in self.pairs.post_ids]
@@ -204,12 +228,8 @@ class Recount:
                 p = model.predict_proba(words.transform([texts[pairs.post_N[r]] for r in of_criterion]))[:, 1]
                 score_of |= dict(zip(of_criterion, p, strict=True))
             tuned = np.array([score_of[row] for row in plan.selection])
-            steps = np.unique(tuned)[::-1]
-            scores = [metrics.f1_score(pairs.label_N[plan.selection], tuned >= step) for step in steps]
-            best = int(np.argmax(scores))
-            threshold = (steps[best] + (steps[best + 1] if best + 1 < len(steps) else 0.0)) / 2
             scored.append(np.array([score_of[row] for row in rows]))
-            decided.append(scored[-1] >= threshold)
+            decided.append(scored[-1] >= self.threshold(tuned, pairs.label_N[plan.selection]))
         return decided, scored
 
     # --- settings

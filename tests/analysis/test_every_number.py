@@ -135,7 +135,9 @@ def test_the_baselines(parts: dict[str, str], recount: Recount) -> None:
     rows = []
     everything = [np.ones(len(y), dtype=bool) for y in recount.labels]
     tfidf, scored = recount.tfidf()
+    known, shares = recount.criterion_only()
     for name, about, decided, scores in (
+        ("criterion only", "the criterion's share of positives; never reads the post", known, shares),
         ("always positive", "calls every pair matched", everything, everything),
         ("TF-IDF", "words of the post, a logistic regression per criterion", tfidf, scored),
     ):
@@ -354,11 +356,12 @@ def test_the_tables_under_the_figures_of_the_settings(figures: dict[str, list[li
             expected = [np.mean(scores), low, high, max(scores)]
             levels.append([key, name, str(len(keys)), *map(three, expected)])
     assert figures["effects"][1:] == levels
-    by_rate, by_pooling = recount.values(RATE), recount.values(POOLING)
     head, *cells = figures["interaction"]
-    assert head[1:] == ["0.0001", "0.001", "0.01"]
+    of_values = [recount.values(key) for key in (POOLING, RATE, DROPOUT)]
+    (across,) = [values for values in of_values if list(values) == head[1:]]
+    (down,) = [values for values in of_values if sorted(values) == sorted(row[0] for row in cells)]
     for name, *expected in cells:
-        both = [set(by_pooling[name]) & set(by_rate[rate]) for rate in head[1:]]
+        both = [set(down[name]) & set(across[value]) for value in head[1:]]
         assert expected == [three(np.mean([recount.score[key] for key in keys])) for keys in both]
 
 

@@ -84,7 +84,8 @@ def test_a_copy_of_a_copy_is_in_the_group_whatever_the_order_of_the_rows():
 def test_posts_of_a_made_up_corpus_are_no_copies_so_its_folds_are_todays():
     corpus = synthetic_corpus(240)
     assert len(set(corpus.group_P.tolist())) == 240
-    pairs = build_pairs(corpus, DataConfig())
+    assert corpus_notes(corpus, build_pairs(corpus, DataConfig())) == []
+    pairs = build_pairs(corpus, DataConfig(negatives="pooled"))
     assert corpus_notes(corpus, pairs) == []
     assert pairs.fingerprint == "809365996d295d965e562046d597ca30e21d10531e237825817ae535b1885781"
 

@@ -14,14 +14,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gemma_nli.base.errors import CorpusError
+from gemma_nli.base.metrics.auc import roc_auc
 from gemma_nli.config import DataConfig
+from gemma_nli.corpus.folds_metadata import folds_metadata
 from gemma_nli.corpus.pairs import ANNOTATED, INNER_SLOTS, POSITIVE, SAMPLED, build_pairs, pair_id, pair_texts
 from gemma_nli.corpus.redsm5 import Annotation, Corpus
 from gemma_nli.corpus.synthetic import synthetic_corpus
 
 ratios = st.one_of(st.sampled_from([0.1, 0.5, 1, 1.0, 1.5, 2, 4.0, 1000]), st.floats(0.01, 20))
 EVAL_RATIOS = ratios | st.just("all")
+BOTH = st.sampled_from(["matched", "pooled"])
 CORPUS = synthetic_corpus(120, seed=3)
+FIRST_VERSION = "d1f4899c566a78ed6c74ea70224eb10162e3f4144821601f22670ff9056d6715"
 
 
 def make_corpus(num_posts, num_criteria, rate, seed) -> Corpus:
@@ -39,12 +43,15 @@ def make_corpus(num_posts, num_criteria, rate, seed) -> Corpus:
 
 
 @st.composite
-def tables(draw, eval_ratios=EVAL_RATIOS):
+def tables(draw, eval_ratios=EVAL_RATIOS, kinds=BOTH):
     corpus = make_corpus(
         draw(st.integers(4, 50)), draw(st.integers(1, 5)), draw(st.floats(0.1, 0.8)), draw(st.integers(0, 999))
     )
     data = DataConfig(
-        num_folds=draw(st.integers(2, 7)), fold_seed=draw(st.integers(0, 2**70)), eval_negative_ratio=draw(eval_ratios)
+        num_folds=draw(st.integers(2, 7)),
+        fold_seed=draw(st.integers(0, 2**70)),
+        eval_negative_ratio=draw(eval_ratios),
+        negatives=draw(kinds),
     )
     try:
         return corpus, data, build_pairs(corpus, data)
@@ -111,9 +118,12 @@ def test_a_higher_ratio_only_adds_negatives_to_training_and_evaluation(drawn, lo
     assert set(less.all_rows(low)) <= set(less.all_rows(high))
 
 
+POOLED, MATCHED = st.just("pooled"), st.just("matched")
+
+
 @properties
-@given(tables(), ratios)
-def test_each_fold_has_its_ratio_of_negatives_or_all_there_are(drawn, ratio):
+@given(tables(kinds=POOLED), ratios)
+def test_each_fold_has_its_ratio_of_pooled_negatives_or_all_there_are(drawn, ratio):
     _, _, table = drawn
     rows = table.all_rows(ratio)
     for fold in folds_of(table):
@@ -123,19 +133,87 @@ def test_each_fold_has_its_ratio_of_negatives_or_all_there_are(drawn, ratio):
         assert (table.label_N[taken] == 0).sum() == min(available, max(1, floor(ratio * positives + 0.5)))
 
 
+def counted(table, rows, fold, criterion):
+    """(positives, negatives) among the rows, and the negatives that the corpus has."""
+    here = (table.fold_N == fold) & (table.criterion_N == criterion)
+    taken = table.label_N[rows[here[rows]]]
+    return int(taken.sum()), int((taken == 0).sum()), int((table.label_N[here] == 0).sum())
+
+
+@properties
+@given(tables(kinds=MATCHED), ratios)
+def test_each_criterion_of_each_fold_has_its_own_ratio_of_matched_negatives_or_all_there_are(drawn, ratio):
+    _, _, table = drawn
+    rows = table.all_rows(ratio)
+    for fold in folds_of(table):
+        cells = [counted(table, rows, fold, criterion) for criterion in range(len(table.criterion_ids))]
+        for positives, negatives, available in cells:
+            wanted = ratio * positives
+            assert negatives == min(available, round(wanted)) or abs(min(available, wanted) - negatives) < 1
+        assert sum(negatives for _, negatives, _ in cells) >= 1
+
+
+@pytest.mark.parametrize("ratio", [1, 2.0, 5])
+@properties
+@given(drawn=tables(st.just(1.0), MATCHED))
+def test_where_negatives_suffice_a_whole_ratio_makes_the_criterion_say_nothing(drawn, ratio):
+    """The criterion's share of positives ranks evaluation and training pairs at AUC .5, fold by fold."""
+    _, _, table = drawn
+    for fold in folds_of(table):
+        for rows, asked in ((table.training_rows(fold, ratio), ratio), (table.evaluation_rows(fold), 1.0)):
+            label_R, criterion_R = table.label_N[rows], table.criterion_N[rows]
+            every = np.arange(len(table.criterion_ids))
+            positives_C = np.bincount(criterion_R[label_R == 1], minlength=len(every))
+            negatives_C = np.bincount(criterion_R[label_R == 0], minlength=len(every))
+            enough = negatives_C == asked * positives_C
+            kept = enough[criterion_R]
+            if kept.any() and positives_C[enough].any():
+                share_C = positives_C / np.maximum(1, positives_C + negatives_C)
+                assert roc_auc(share_C[criterion_R[kept]][None], label_R[kept])[0] == 0.5
+
+
+def test_a_broken_ratio_is_rounded_for_rare_criteria_as_often_up_as_it_should_be():
+    """One positive per fold and criterion: of 1.25 negatives asked for, a quarter of the cells get two."""
+    posts = {f"p{i}": f"text {i}" for i in range(400)}
+    annotations = tuple(Annotation(f"p{i}", f"s{i}", "x", f"C{i % 40}", 1, "") for i in range(400))
+    corpus = Corpus(posts, {f"C{c}": f"criterion {c}" for c in range(40)}, annotations)
+    table = build_pairs(corpus, DataConfig(num_folds=10))
+    rows = table.all_rows(1.25)
+    counts = [counted(table, rows, fold, criterion)[:2] for fold in folds_of(table) for criterion in range(40)]
+    assert {positives for positives, _ in counts} == {1}
+    assert {negatives for _, negatives in counts} == {1, 2}
+    assert 1.18 < np.mean([negatives for _, negatives in counts]) < 1.32
+
+
 @properties
 @given(tables(), ratios)
 def test_annotated_negatives_come_before_sampled_ones(drawn, ratio):
-    _, _, table = drawn
-    for fold in folds_of(table):
-        in_fold = table.fold_N == fold
-        ranks = np.sort(table.rank_N[in_fold & (table.label_N == 0)])
+    _, data, table = drawn
+    taken = set(table.all_rows(ratio))
+    of_N = table.fold_N * 100 + (table.criterion_N if data.negatives == "matched" else 0)
+    for kind in np.unique(of_N):
+        in_kind = of_N == kind
+        ranks = np.sort(table.rank_N[in_kind & (table.label_N == 0)])
         np.testing.assert_array_equal(ranks, np.arange(len(ranks)))
-        taken = set(table.all_rows(ratio))
-        sampled = any(row in taken for row in np.flatnonzero(in_fold & (table.source_N == SAMPLED)))
-        if sampled:
-            assert set(np.flatnonzero(in_fold & (table.source_N == ANNOTATED))) <= taken
+        if any(row in taken for row in np.flatnonzero(in_kind & (table.source_N == SAMPLED))):
+            assert set(np.flatnonzero(in_kind & (table.source_N == ANNOTATED))) <= taken
     assert (table.rank_N[table.label_N == 1] == -1).all()
+
+
+def test_pooled_pairs_are_those_of_the_first_version_to_the_fingerprint():
+    pairs = build_pairs(synthetic_corpus(60, seed=1), DataConfig(negatives="pooled"))
+    assert pairs.fingerprint == FIRST_VERSION
+    assert build_pairs(synthetic_corpus(60, seed=1), DataConfig()).fingerprint != FIRST_VERSION
+
+
+def test_a_fold_whose_negatives_are_all_of_criteria_without_a_positive_is_refused_with_a_way_out():
+    """Every post shows A and none shows B: B's negatives tell nothing of A."""
+    annotations = tuple(Annotation(f"p{i}", f"s{i}", "x", "A", 1, "") for i in range(6))
+    corpus = Corpus({f"p{i}": f"text {i}" for i in range(6)}, {"A": "a", "B": "b"}, annotations)
+    with pytest.raises(CorpusError, match="none of a criterion that has positives there") as caught:
+        build_pairs(corpus, DataConfig(num_folds=3))
+    assert "data.negatives=pooled" in str(caught.value)
+    build_pairs(corpus, DataConfig(num_folds=3, negatives="pooled"))
 
 
 @properties
@@ -249,7 +327,7 @@ def test_texts_and_frames_belong_to_their_rows():
 
 def test_the_folds_metadata_is_json_without_text_and_counts_what_is_there():
     table = build_pairs(CORPUS, DataConfig(eval_negative_ratio=1000))
-    metadata = table.folds_metadata()
+    metadata = folds_metadata(table)
     text = json.dumps(metadata)
     assert not any(post in text for post in CORPUS.posts.values())
     for fold, reported in enumerate(metadata["folds"], start=1):

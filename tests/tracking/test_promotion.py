@@ -118,6 +118,7 @@ def test_one_that_is_worse_or_no_better_stays_where_it_is_and_both_say_why(regis
         ({"data_fingerprint": "other"}, "different corpus"),
         ({"metric": "cv_aggregate/mean_auc"}, "different metric"),
         ({"eval_negative_ratio": "all"}, "different evaluation ratio"),
+        ({"negatives": "matched"}, "different choice of negatives (matched against pooled)"),
         ({"fold_fingerprint": "other"}, "different folds"),
     ],
 )

@@ -103,7 +103,7 @@ def adjusted_means(
 
 
 def confounded(level_T: NDArray[np.int64], other_TQ: Floats) -> bool:
-    """Whether the setting cannot be told from the others: a column of theirs is a sum of its values' columns."""
+    """Whether the setting cannot be separated from the others: a column of theirs is a sum of its values' columns."""
     columns_TX = np.eye(int(level_T.max()) + 1)[level_T]
     for column_T in other_TQ.T:
         if np.ptp(column_T) > 0:

@@ -18,7 +18,7 @@ from gemma_nli.base.outgoing import shown_traceback
 from gemma_nli.base.version import __version__
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
-from gemma_nli.spec.spec import SweepSpec, load_sweep
+from gemma_nli.spec.spec import SweepSpec, load_stored_sweep
 from gemma_nli.sweep.prepare import Prepared, asked_for, is_confirming, prepare
 from gemma_nli.sweep.records.mlflow_recorder import Recorder
 from gemma_nli.sweep.records.saved_report import FACTS, HTML, MARKDOWN, Reported, kept_report
@@ -44,7 +44,7 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
         kept = SweepFolder(storage / "sweeps" / sweep_id)
         kept.pull()
         folders.append(kept.path)
-        spec = load_sweep(kept.path / "spec.yaml")
+        spec = load_stored_sweep(kept.path / "spec.yaml")
         corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
         cells = reported(spec, kept)
         parts.append(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))

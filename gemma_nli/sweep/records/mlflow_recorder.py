@@ -187,6 +187,7 @@ class Recorder:
             "gemma_nli.data_fingerprint": ready.corpus.fingerprint,
             "gemma_nli.fold_fingerprint": ready.pairs.fingerprint,
             "gemma_nli.eval_negative_ratio": str(ready.spec.base.data.eval_negative_ratio),
+            "gemma_nli.negatives": ready.spec.base.data.negatives,
             **user_tags(ready.spec.tags),
         }
         return SweepProjection(

@@ -272,9 +272,11 @@ def _notes(found: list[Run]) -> Iterator[str]:
         "fold_fingerprint": "evaluation pairs",
         "data_fingerprint": "corpora",
         "eval_negative_ratio": "evaluation ratios",
+        "negatives": "negatives (data.negatives)",
     }
     for tag, name in named.items():
-        values = {run.data.tags.get(f"gemma_nli.{tag}", "") for run in found}
+        before = "pooled" if tag == "negatives" else ""
+        values = {run.data.tags.get(f"gemma_nli.{tag}", before) for run in found}
         if len(values) > 1:
             yield f"their {name} differ: the figures cannot be compared."
     for run in found:

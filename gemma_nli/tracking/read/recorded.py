@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.base.masking import mask_address
-from gemma_nli.config import MlflowConfig, RunConfig, build_config, home, read_yaml
+from gemma_nli.config import MlflowConfig, RunConfig, build_stored_config, home, read_yaml
 from gemma_nli.tracking.read.run_ids import get_run
 from gemma_nli.tracking.store.artifact_uris import local_folder
 from gemma_nli.tracking.store.mlflow_store import connect_existing, resolve_store, talking
@@ -65,4 +65,4 @@ def config_of(client: MlflowClient, run: Run) -> tuple[RunConfig, Path]:
     else:
         path = artifacts / "config.yaml"  # in place, not a copy under /tmp
     tree: Any = read_yaml(path)
-    return build_config(tree, str(path)), path
+    return build_stored_config(tree, str(path)), path

@@ -33,7 +33,9 @@ Role = Literal["production", "staging", "champion"]
 STAGES = {"production": "Production", "staging": "Staging"}
 """A champion is an alias only: MLflow's stages, deprecated since 2.9, have no such name."""
 DATA, METRIC, RATIO = "gemma_nli.data_fingerprint", "gemma_nli.metric", "gemma_nli.eval_negative_ratio"
-_SAME = {DATA: "corpus", METRIC: "metric", RATIO: "evaluation ratio"}
+NEGATIVES = "gemma_nli.negatives"
+_SAME = {DATA: "corpus", METRIC: "metric", RATIO: "evaluation ratio", NEGATIVES: "choice of negatives"}
+_BEFORE = {NEGATIVES: "pooled"}  # what versions have that were registered before there was such a tag
 PROMOTION = "gemma_nli.promotion."  # + role: the last decision that a version was part of
 DECIDED = "gemma_nli.decided."  # + role: this version was measured against the holder once
 REPETITIONS = 5000
@@ -176,6 +178,7 @@ def _luck(tags: Mapping[str, str], metric: str) -> float:
 
 def _differ(new: Mapping[str, str], old: Mapping[str, str]) -> str:
     """What makes the numbers of two versions incomparable; empty if nothing does."""
+    new, old = {**_BEFORE, **new}, {**_BEFORE, **old}
     for tag, name in _SAME.items():
         if tag not in new or tag not in old:
             return f"a version does not say its {name}"

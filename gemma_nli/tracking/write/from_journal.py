@@ -42,6 +42,8 @@ def project_trial(
         "gemma_nli.encoder_fingerprint": record.encoder_fingerprint,
         "gemma_nli.data_fingerprint": corpus.fingerprint,
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
+        "gemma_nli.negatives": record.config.data.negatives,
+        "gemma_nli.semantics": str(record.semantics),
         "gemma_nli.attempts": str(record.attempts),
         "gemma_nli.retries": str(max(0, record.attempts - 1)),
     }

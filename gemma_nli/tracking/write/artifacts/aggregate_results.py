@@ -16,6 +16,7 @@ def aggregate_results(source: TrialSource) -> bytes | None:
         "aggregates": record.aggregates,
         "criteria": record.criteria,
         "eval_negative_ratio": record.config.data.eval_negative_ratio,
+        "negatives": record.config.data.negatives,
         "fold_fingerprint": record.fold_fingerprint,
     }
     return to_json(results)

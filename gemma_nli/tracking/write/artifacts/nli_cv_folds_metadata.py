@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gemma_nli.corpus.folds_metadata import folds_metadata
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.tracking.write.artifact import TrialSource, to_json, trial_artifact, write_shared
 
@@ -16,4 +17,4 @@ def trial_folds(source: TrialSource) -> Path:
 
 
 def folds_file(pairs: PairTable, shared: Path) -> Path:
-    return write_shared(shared, FOLDS, lambda: to_json(pairs.folds_metadata()))
+    return write_shared(shared, FOLDS, lambda: to_json(folds_metadata(pairs)))
