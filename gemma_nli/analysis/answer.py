@@ -28,7 +28,7 @@ from gemma_nli.analysis.inference.significance import (
     delong,
     mcnemar,
 )
-from gemma_nli.base.metrics import METRICS
+from gemma_nli.base.metrics import measured_by
 from gemma_nli.spec.domain import shown
 
 ROPE = 0.01
@@ -91,7 +91,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     contrasts are adjusted for all pairs of values.
     """
     setting, chosen_by, groups = _groups(evidence, effects)
-    score = METRICS[draws.metric].label
+    score = measured_by(draws.metric).label
     honest_sentence = _honest_sentence(evidence, overall, score)
     if len(groups) < 2:
         trials = len(evidence.complete)

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.base.errors import EncoderError
-from gemma_nli.base.metrics import METRICS
+from gemma_nli.base.metrics import measured_by
 from gemma_nli.features import FeatureStore
 from gemma_nli.training.criterion_only import Scorer, criterion_only, score_folds
 from gemma_nli.training.fold import FoldPlan
@@ -36,15 +36,12 @@ class Baseline:
 
     def values(self, metric: str) -> NDArray[Any]:
         """(N,) what the metric is measured on."""
-        values_N: NDArray[Any] = METRICS[metric].takes(self.decision_N, self.score_N)
+        values_N: NDArray[Any] = measured_by(metric).takes(self.decision_N, self.score_N)
         return values_N
 
     def score(self, evidence: Evidence, metric: str) -> float:
-        """Mean over folds, as for a trial."""
-        values_N, measured = self.values(metric), METRICS[metric]
-        folds = range(1, evidence.pairs.num_folds + 1)
-        at = [evidence.fold_N == fold for fold in folds]
-        return float(np.nanmean([measured.of_rows(values_N[None, f], evidence.label_N[f])[0] for f in at]))
+        """Mean over folds, or over criteria, as for a trial."""
+        return float(evidence.observed.scores(self.values(metric)[None], metric)[0])
 
 
 def of_criterion(evidence: Evidence) -> Baseline:

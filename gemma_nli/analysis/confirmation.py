@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.inference.observed import ScoredPairs
 from gemma_nli.analysis.inference.significance import Difference, corrected_resampled_t
+from gemma_nli.base.metrics import measured_by
+from gemma_nli.training.results import OutOfFold
+from gemma_nli.trial import TrialRecord
 
+Floats = NDArray[np.float64]
 FRESH = ("data.fold_seed", "training.seed")
 """What a confirming trial changes; everything else is its leader's."""
 
@@ -52,16 +57,17 @@ class Confirmation:
 def confirm(evidence: Evidence) -> Confirmation | None:
     """The confirming trials that have ended, grouped by leader; None where there are none (or none is whole yet)."""
     metric, scores_T = evidence.ranked_by, evidence.scores()
-    leaders: dict[str, tuple[int, dict[tuple[int, int], list[float]]]] = {}
+    part = measured_by(metric).part.name
+    leaders: dict[str, tuple[int, dict[tuple[int, int], tuple[float, Floats]]]] = {}
     by_settings = {_same(evidence, trial.settings): place for place, trial in enumerate(evidence.complete)}
     for settings, record in evidence.confirmations:
         place = by_settings.get(_same(evidence, settings))
-        whole = record.state == "finished" and all(metric in fold.metrics for fold in record.folds.values())
+        whole = record.state == "finished" and all(part in fold.metrics for fold in record.folds.values())
         if place is None or not whole:
             continue
         _, repeats = leaders.setdefault(evidence.complete[place].key, (place, {}))
         drawn = (record.config.data.fold_seed, record.config.training.seed)
-        repeats[drawn] = [record.folds[fold].metrics[metric] for fold in sorted(record.folds)]
+        repeats[drawn] = _again(record, metric, evidence.pairs.criterion_N)
     if not leaders:
         return None
     ordered = sorted(leaders.items(), key=lambda item: -scores_T[item[1][0]])
@@ -73,15 +79,23 @@ def confirm(evidence: Evidence) -> Confirmation | None:
             key,
             evidence.complete[place].settings,
             float(scores_T[place]),
-            np.array([np.nanmean(repeats[drawn]) for drawn in sorted(shared)]),
+            np.array([repeats[drawn][0] for drawn in sorted(shared)]),
         )
         for key, (place, repeats) in ordered
     )
     ahead = None
     if len(ordered) > 1:
-        folds = [np.concatenate([repeats[drawn] for drawn in sorted(shared)]) for _, (_, repeats) in ordered[:2]]
+        folds = [np.concatenate([repeats[drawn][1] for drawn in sorted(shared)]) for _, (_, repeats) in ordered[:2]]
         ahead = corrected_resampled_t(folds[0], folds[1], 1 / (evidence.pairs.num_folds - 1))
     return Confirmation(found, len(shared), ahead)
+
+
+def _again(record: TrialRecord, metric: str, criterion_N: NDArray[np.int32]) -> tuple[float, Floats]:
+    """A confirming trial's score, and (K,) those of its folds. Other folds, but rows are of the same pairs."""
+    found = OutOfFold.of([fold for _, fold in sorted(record.folds.items())])
+    scored = ScoredPairs(found.labels, found.folds, criterion_N[found.rows])
+    values_1N = np.asarray(measured_by(metric).takes(found.decisions, found.probabilities))[None]
+    return float(scored.scores(values_1N, metric)[0]), scored.fold_scores(values_1N, metric)[0]
 
 
 def _same(evidence: Evidence, settings: Mapping[str, Any]) -> str:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
+from gemma_nli.analysis.inference.observed import ScoredPairs
 from gemma_nli.base.errors import ReportError
-from gemma_nli.base.metrics import METRICS, metric_of
+from gemma_nli.base.metrics import measured_by, metric_of
 from gemma_nli.config import SEMANTICS_VERSION, RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
@@ -115,22 +116,22 @@ class Evidence:
             chosen_TN[:, at] = self.probability_TN[:, at].astype(np.float64) >= self.threshold_TK[:, fold - 1, None]
         return chosen_TN
 
+    @cached_property
+    def observed(self) -> ScoredPairs:
+        return ScoredPairs(self.label_N, self.fold_N, self.pairs.criterion_N[self.rows_N])
+
     def fold_scores(self, metric: str) -> Floats:
         """(T, K) computed again from the stored predictions."""
-        scores_TK = np.empty(self.threshold_TK.shape)
-        for fold in range(1, self.pairs.num_folds + 1):
-            at = self.fold_N == fold
-            scores_TK[:, fold - 1] = METRICS[metric].of_rows(self.values(metric)[:, at], self.label_N[at])
-        return scores_TK
+        return self.observed.fold_scores(self.values(metric), metric)
 
     def scores(self, metric: str | None = None) -> Floats:
-        """(T,) means over folds; a fold of one class has no AUC and is left out."""
-        return np.asarray(np.nanmean(self.fold_scores(metric or self.ranked_by), axis=1))
+        """(T,) means over folds, or over criteria, as a trial's aggregates are."""
+        name = metric or self.ranked_by
+        return self.observed.scores(self.values(name), name)
 
     def values(self, metric: str) -> NDArray[Any]:
         """(T, N) what a metric is measured on: decisions, or probabilities where no threshold enters."""
-        values_TN: NDArray[Any] = METRICS[metric].takes(self.decision_TN, self.probability_TN)
-        return values_TN
+        return np.asarray(measured_by(metric).takes(self.decision_TN, self.probability_TN))
 
     def unlearned(self) -> dict[int, str]:
         """Rows of the trials with a fold that did not learn, and why (for the first such fold)."""
@@ -145,7 +146,7 @@ class Evidence:
 
     def bootstrap(self, repetitions: int, seed: int = 0) -> PostBootstrap:
         """Draws of posts within folds, the same for all trials."""
-        return PostBootstrap(self.group_N, self.label_N, repetitions, seed, self.fold_N)
+        return PostBootstrap(self.group_N, self.label_N, repetitions, seed, self.fold_N, self.observed.criterion_N)
 
     def record(self, key: str) -> TrialRecord:
         """A trial's whole journal, for learning curves and how to run it again."""
@@ -236,9 +237,8 @@ def _whole(record: TrialRecord, pairs: PairTable, rows_N: NDArray[np.int64]) -> 
 
 
 def _has_metric(record: TrialRecord, aggregate: str) -> bool:
-    """Whether each fold was journalled with the metric that decides; asked of those that are a mean over folds."""
-    measured = metric_of(aggregate)
-    return measured is None or all(measured.name in fold.metrics for fold in record.folds.values())
+    """Whether it was journalled with the metric that decides; asked of those that are measured again here."""
+    return metric_of(aggregate) is None or aggregate in record.aggregates
 
 
 def _asked(record: TrialRecord, spec: SweepSpec, settings: Mapping[str, Any]) -> RunConfig:

@@ -24,7 +24,8 @@ from gemma_nli.analysis.inference.honest_score import Draws, HonestScore, honest
 from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
-from gemma_nli.base.metrics import METRICS, metric_of
+from gemma_nli.analysis.within import WithinCriteria, within_criteria_of
+from gemma_nli.base.metrics import measured_by, metric_of
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.trial import TrialRecord, without_credentials
 
@@ -43,6 +44,7 @@ class BaselineFinding:
     score: float
     f1: float
     auc: float
+    macro_auc: float
     ahead: Difference
 
     @property
@@ -73,6 +75,7 @@ class Findings:
     interactions: tuple[Interaction, ...]
     curves: tuple[LearningCurve, ...]
     mistakes: Mistakes
+    within: WithinCriteria
     calibration: Calibration
     confirmation: Confirmation | None
     warnings: tuple[str, ...]
@@ -82,7 +85,7 @@ class Findings:
 
     @property
     def metric_name(self) -> str:
-        return METRICS[self.draws.metric].label
+        return measured_by(self.draws.metric).label
 
     @property
     def winner_key(self) -> str:
@@ -104,7 +107,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     lost = [baseline for baseline in baselines if baseline.outcome == "loses"]
     if lost:
         furthest = min(lost, key=lambda baseline: baseline.ahead.value)
-        first = f"{_lost_to(furthest, METRICS[draws.metric].label)} {answer.first}"
+        first = f"{_lost_to(furthest, measured_by(draws.metric).label)} {answer.first}"
         answer = dataclasses.replace(answer, first=first)
     record = evidence.record(evidence.complete[evidence.winner].key)
     mistakes = find_mistakes(evidence, evidence.winner, record.config)
@@ -121,6 +124,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         interactions=tuple(interactions(evidence, draws)),
         curves=_learning_curves(evidence, answer, record),
         mistakes=mistakes,
+        within=within_criteria_of(evidence, evidence.winner),
         calibration=calibrate(evidence.probability_TN[evidence.winner], evidence.label_N, evidence.fold_N),
         confirmation=confirmation,
         warnings=tuple(_warnings(evidence, answer, overall, baselines, effects, mistakes, confirmation)),
@@ -137,8 +141,8 @@ def _baselines(evidence: Evidence, draws: Draws, overall: HonestScore, encode: b
     for baseline in measure_baselines(evidence, encode):
         score = baseline.score(evidence, draws.metric)
         ahead = draws.difference_from(overall.worth, baseline.values(draws.metric), score)
-        f1, auc = baseline.score(evidence, "f1"), baseline.score(evidence, "auc")
-        found.append(BaselineFinding(baseline.name, baseline.about, score, f1, auc, ahead))
+        f1, auc, macro_auc = (baseline.score(evidence, name) for name in ("f1", "auc", "macro_auc"))
+        found.append(BaselineFinding(baseline.name, baseline.about, score, f1, auc, macro_auc, ahead))
     return tuple(found)
 
 
@@ -170,7 +174,7 @@ def _warnings(
     confirmation: Confirmation | None,
 ) -> list[str]:
     """What a reader should know before believing the answer, the most serious first."""
-    score = METRICS[overall.metric].label
+    score = measured_by(overall.metric).label
     lines = [*corpus_notes(evidence.corpus, evidence.pairs), *_unlearned(evidence)]
     for baseline in baselines:
         if baseline.outcome == "loses":
@@ -273,6 +277,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "trials": {state: sum(t.state == state for t in findings.evidence.trials) for state in ENDS},
         "verdict": findings.answer.verdict,
         "answer": [findings.answer.first, findings.answer.second],
+        "within_criteria": findings.within.sentence,
         "honest": {
             "metric": honest.metric,
             "raw": honest.raw,

@@ -15,7 +15,7 @@ import numpy as np
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.best_of_trials import LEVEL
 from gemma_nli.analysis.inference.honest_score import Draws
-from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1
+from gemma_nli.base.metrics import MACRO_AUC, MEAN_AUC, MEAN_F1
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Row:
     std: float
     f1: float
     auc: float
+    macro_auc: float
     behind: float
     low: float
     high: float
@@ -51,7 +52,7 @@ def leaderboard(evidence: Evidence, draws: Draws) -> list[Row]:
     order = [winner, *sorted((t for t in range(len(score_T)) if t != winner), key=lambda t: -score_T[t])]
     behind_T, reach_T = simultaneous(draws, winner)
     fold_TK = evidence.fold_scores(draws.metric)
-    f1_T, auc_T = evidence.scores("f1"), evidence.scores("auc")
+    f1_T, auc_T, macro_auc_T = (evidence.scores(name) for name in ("f1", "auc", "macro_auc"))
     std_T = np.nanstd(fold_TK, axis=1, ddof=1)
     rows = []
     for rank, place in enumerate(order, start=1):
@@ -67,6 +68,7 @@ def leaderboard(evidence: Evidence, draws: Draws) -> list[Row]:
                 float(std_T[place]),
                 float(f1_T[place]),
                 float(auc_T[place]),
+                float(macro_auc_T[place]),
                 behind,
                 behind - reach,
                 behind + reach,
@@ -77,9 +79,8 @@ def leaderboard(evidence: Evidence, draws: Draws) -> list[Row]:
     nothing = math.nan
     for trial in evidence.trials:
         if trial.place is None:
-            mean_f1 = trial.metrics.get(MEAN_F1, nothing)
-            mean_auc = trial.metrics.get(MEAN_AUC, nothing)
-            facts = (trial.key, trial.sweep, trial.settings, trial.state, nothing, nothing, mean_f1, mean_auc)
+            f1, auc, macro_auc = (trial.metrics.get(name, nothing) for name in (MEAN_F1, MEAN_AUC, MACRO_AUC))
+            facts = (trial.key, trial.sweep, trial.settings, trial.state, nothing, nothing, f1, auc, macro_auc)
             note = f"{trial.folds_done} of {evidence.pairs.num_folds} folds; {trial.note}".rstrip("; ")
             rows.append(Row(None, *facts, nothing, nothing, nothing, False, note))
     return rows

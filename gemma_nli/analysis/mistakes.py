@@ -5,6 +5,7 @@ Letters: N evaluation pairs.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.base.metrics import METRICS, Counts, Metric, RankedMetric
 from gemma_nli.base.metrics.f1 import f1_of
+from gemma_nli.base.metrics.macro import within_criteria
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import ANNOTATED, SAMPLED, pair_texts
 from gemma_nli.model.encoder import load_tokenizer
@@ -82,7 +84,7 @@ def find_mistakes(evidence: Evidence, place: int, config: RunConfig) -> Mistakes
     }
     criterion_N = evidence.pairs.criterion_N[evidence.rows_N]
     criteria = tuple(
-        slice_of(evidence, place, criterion_N == index, name)
+        _within(evidence, place, index, slice_of(evidence, place, criterion_N == index, name))
         for index, name in enumerate(evidence.pairs.criterion_ids)
         if (criterion_N == index).any()
     )
@@ -115,6 +117,17 @@ def slice_of(evidence: Evidence, place: int, here_N: NDArray[np.bool_], name: st
         drawn_S = PostBootstrap(evidence.group_N[here_N], labels, REPETITIONS).draws(chosen, "f1")
         low, high = (float(q) for q in np.quantile(drawn_S, [0.025, 0.975]))
     return Slice(name, int(here_N.sum()), positives, scores, low, high)
+
+
+def _within(evidence: Evidence, place: int, criterion: int, item: Slice) -> Slice:
+    """A criterion's slice, ranks measured as the macro means have them: fold by fold."""
+    labels_N, pairs_of = evidence.label_N, (evidence.pairs.criterion_N[evidence.rows_N], evidence.fold_N)
+    ranked = {
+        name: within_criteria(each, evidence.values(name)[[place]], labels_N, *pairs_of, [criterion])
+        for name, each in sliced_metrics().items()
+        if isinstance(each, RankedMetric)
+    }
+    return dataclasses.replace(item, scores={**item.scores, **{name: float(of[0, 0]) for name, of in ranked.items()}})
 
 
 def sliced_metrics() -> dict[str, Metric]:

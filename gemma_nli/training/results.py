@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gemma_nli.base.metrics import (
     BEST_F1,
-    MACRO_F1,
+    MACRO_CRITERIA,
     MEAN_F1,
     METRICS,
     OPTIMISM_F1,
@@ -21,8 +21,10 @@ from gemma_nli.base.metrics import (
     TRAINED_PARAMETERS,
     CountedMetric,
     Counts,
+    Metric,
     aggregate_name,
 )
+from gemma_nli.base.metrics.macro import MACRO, mean_of_known, supported, within_criteria
 from gemma_nli.corpus.pairs import PairTable
 
 FINISHED = "finished"
@@ -103,11 +105,11 @@ def summarize(folds: list[FoldResult], pairs: PairTable, seconds: float = 0.0) -
     """The CvResult of the finished folds, whether all or the first few."""
     finished = [fold for fold in folds if fold.status == FINISHED]
     criteria = criterion_scores(finished, pairs)
-    return CvResult(folds, aggregate(finished, criteria), criteria, seconds)
+    return CvResult(folds, aggregate(finished, macro_scores(finished, pairs)), criteria, seconds)
 
 
-def aggregate(finished: list[FoldResult], criteria: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """`cv_aggregate/*` over finished folds.
+def aggregate(finished: list[FoldResult], over_criteria: Mapping[str, float]) -> dict[str, float]:
+    """`cv_aggregate/*` over finished folds, with those over criteria (`macro_scores`).
 
     std is the sample standard deviation over folds (n - 1), 0 for one fold: the spread of folds, not an error bar.
     A fold with one class of labels has no AUC; the mean is then over the others, and NaN if there are none.
@@ -131,31 +133,82 @@ def aggregate(finished: list[FoldResult], criteria: Mapping[str, Mapping[str, fl
     if one_class:
         warnings.warn(f"folds {one_class} have validation labels of one class only: their AUC is NaN", stacklevel=3)
     peeked = float(np.mean([fold.metrics["peeked_f1"] for fold in finished]))
-    supported = [scores["f1"] for scores in criteria.values() if scores["support"] > 0]
-    values[MACRO_F1] = float(np.mean(supported)) if supported else math.nan
     values[BEST_F1] = float(np.mean([fold.at("val_f1", fold.best_epoch) for fold in finished]))
     values[OPTIMISM_F1] = peeked - values[MEAN_F1]
     values[f"{PREFIX}mean_threshold"] = float(np.mean([fold.threshold for fold in finished]))
     values[f"{PREFIX}mean_selected_epoch"] = float(np.mean([fold.selected_epoch for fold in finished]))
     values[f"{PREFIX}folds_finished"] = float(len(finished))
-    return {**values, TRAINED_PARAMETERS: float(max(fold.trained_parameters for fold in finished))}
+    return {**values, **over_criteria, TRAINED_PARAMETERS: float(max(fold.trained_parameters for fold in finished))}
+
+
+def macro_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, float]:
+    """`cv_aggregate/macro_*` of finished folds, means over the criteria with enough support, and how many these are.
+
+    Which these are depends on the evaluation pairs of all folds, finished or not. NaN without any.
+    """
+    if not folds:
+        return {}
+    evaluated = np.concatenate([pairs.evaluation_rows(fold) for fold in range(1, pairs.num_folds + 1)])
+    criteria = supported(pairs.label_N[evaluated], pairs.criterion_N[evaluated])
+    measured = [name for name in METRICS if all(name in fold.metrics for fold in folds)]
+    means = {
+        aggregate_name(MACRO, name): float(mean_of_known(_within(METRICS[name], folds, pairs, criteria)))
+        for name in measured
+    }
+    return {**means, MACRO_CRITERIA: float(len(criteria))}
 
 
 def criterion_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, dict[str, float]]:
-    """Each criterion's F1, precision, recall and support over the out-of-fold decisions of all folds."""
+    """Each criterion's scores alone, and its support: positive pairs of all folds.
+
+    Decisions are counted over all folds at once, whatever their classes; ranks are a mean over the folds in which the
+    criterion has both classes.
+    """
     if not folds:
         return {}
-    rows = np.concatenate([fold.rows for fold in folds])
-    labels = np.concatenate([fold.labels for fold in folds])
-    chosen = np.concatenate([fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds])
-    of_row = pairs.criterion_N[rows]
-    of_decisions = [each for each in METRICS.values() if isinstance(each, CountedMetric) and each.per_criterion]
+    found, criteria = OutOfFold.of(folds), range(len(pairs.criterion_ids))
+    of_row = pairs.criterion_N[found.rows]
+    shown = [each for name, each in METRICS.items() if each.per_criterion and all(name in f.metrics for f in folds)]
+    ranked = {each.name: _within(each, folds, pairs, criteria) for each in shown if not isinstance(each, CountedMetric)}
     scores: dict[str, dict[str, float]] = {}
     for index, criterion in enumerate(pairs.criterion_ids):
         mine = of_row == index
-        counts = Counts.of_rows(chosen[mine], labels[mine]) if mine.any() else None
+        counts = Counts.of_rows(found.decisions[mine], found.labels[mine]) if mine.any() else None
+        counted = [each for each in shown if isinstance(each, CountedMetric)]
         scores[criterion] = {
-            **{each.name: float(each.of_counts(counts)) if counts else math.nan for each in of_decisions},
-            "support": float(labels[mine].sum()),
+            **{each.name: float(each.of_counts(counts)) if counts else math.nan for each in counted},
+            **{name: float(of_C[index]) for name, of_C in ranked.items()},
+            "support": float(found.labels[mine].sum()),
         }
     return scores
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """(N,) of the pairs of some folds, fold by fold; `probabilities` are float64."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int8]
+    folds: NDArray[np.int64]
+    decisions: NDArray[np.bool_]
+    probabilities: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, folds: Sequence[FoldResult]) -> OutOfFold:
+        scores = [fold.probabilities.astype(np.float64) for fold in folds]
+        chosen = [score >= fold.threshold for score, fold in zip(scores, folds, strict=True)]
+        return cls(
+            rows=np.concatenate([fold.rows for fold in folds]),
+            labels=np.concatenate([fold.labels for fold in folds]),
+            folds=np.concatenate([np.full(len(fold.rows), fold.fold, dtype=np.int64) for fold in folds]),
+            decisions=np.concatenate(chosen),
+            probabilities=np.concatenate(scores),
+        )
+
+
+def _within(metric: Metric, folds: list[FoldResult], pairs: PairTable, criteria: Sequence[int]) -> NDArray[np.float64]:
+    """(C,) a metric within each of `criteria`."""
+    found = OutOfFold.of(folds)
+    values_1N = np.asarray(metric.takes(found.decisions, found.probabilities))[None]
+    criterion_N = pairs.criterion_N[found.rows]
+    return np.asarray(within_criteria(metric, values_1N, found.labels, criterion_N, found.folds, criteria)[0])

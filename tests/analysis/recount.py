@@ -103,6 +103,25 @@ class Recount:
     def fold_auc(self, key: str) -> list[float]:
         return [float(metrics.roc_auc_score(y, p)) for y, p in zip(self.labels, self.probabilities(key), strict=True)]
 
+    def auc_within(self, criterion: int, scores: Sequence[np.ndarray]) -> float:
+        """Mean over the folds in which the criterion has both classes; NaN if there are none."""
+        areas = []
+        for rows, y, s in zip(self.rows, self.labels, scores, strict=True):
+            here = self.pairs.criterion_N[rows] == criterion
+            if len(set(y[here])) == 2:
+                areas.append(metrics.roc_auc_score(y[here], s[here]))
+        return float(np.mean(areas)) if areas else math.nan
+
+    @property
+    def averaged(self) -> list[int]:
+        """Criteria with at least five positive and five other pairs."""
+        criterion_N, y = self.pairs.criterion_N[np.concatenate(self.rows)], np.concatenate(self.labels)
+        counts = [np.bincount(y[criterion_N == c], minlength=2) for c in range(len(self.pairs.criterion_ids))]
+        return [c for c, count in enumerate(counts) if min(count) >= 5]
+
+    def macro_auc(self, scores: Sequence[np.ndarray]) -> float:
+        return float(np.mean([self.auc_within(c, scores) for c in self.averaged]))
+
     def f1_draws(self, decisions: list[np.ndarray]) -> np.ndarray:
         """(S,) mean over folds of 2 TP / (2 TP + FP + FN), each pair counted as often as its post was drawn."""
         total_S = np.zeros(len(self.weights[0]))

@@ -103,6 +103,9 @@ def test_the_top_of_the_page(parts: dict[str, str], recount: Recount) -> None:
         f"(95% interval {low} to {high}); its cross-validated score is {raw:.3f}.",
         f"Honest F1 of the winner: **{honest:.3f}** ({low} to {high}); its cross-validated score, the best of 18 "
         f"trials: {raw:.3f}.",
+        f"has AUC {recount.macro_auc(recount.probabilities(recount.winner)):.3f} (macro AUC: mean over "
+        f"{len(recount.averaged)} of {len(recount.pairs.criterion_ids)} criteria, those with at least 5 positive and 5 "
+        "other evaluation pairs).",
     ):
         assert expected in parts["top"]
     _, _, ends, _, _ = effects(recount)[DROPOUT]
@@ -147,7 +150,8 @@ def test_the_baselines(parts: dict[str, str], recount: Recount) -> None:
         ahead = own_S - f1 - recount.widened(other_S - other_S.mean(), 0.0)
         low, high = np.quantile(ahead, [0.025, 0.975])
         outcome = "beats" if low > 0 else "loses" if high < 0 else "not told apart"
-        rows.append([name, about, three(f1), three(auc), three(own_S.mean() - f1), interval(ahead), outcome])
+        within = three(recount.macro_auc(scores))
+        rows.append([name, about, three(f1), three(auc), within, three(own_S.mean() - f1), interval(ahead), outcome])
     assert table(parts["Baselines"]) == rows
 
 
@@ -165,7 +169,8 @@ def test_the_leaderboard(parts: dict[str, str], recount: Recount) -> None:
         at_once = f"{behind[key] - reach:.3f} to {behind[key] + reach:.3f}" if rank > 1 else ""
         level += rank > 1 and behind[key] - reach <= 0
         expected = [str(rank), str(flat[POOLING]), str(flat[RATE]), str(flat[DROPOUT]), three(np.mean(folds))]
-        expected += [three(np.std(folds, ddof=1)), three(np.mean(recount.fold_auc(key))), three(behind[key])]
+        expected += [three(np.std(folds, ddof=1)), three(np.mean(recount.fold_auc(key)))]
+        expected += [three(recount.macro_auc(recount.probabilities(key))), three(behind[key])]
         rows.append([*expected, at_once, ""])
     assert table(parts["Leaderboard"]) == rows
     inside_ST = np.stack([recount.drawn[key] for key in recount.records], axis=1)
@@ -261,6 +266,9 @@ def test_the_slices_of_the_winner(parts: dict[str, str], recount: Recount) -> No
     of_criterion = [pairs.criterion_N[rows] == c for c in range(len(pairs.criterion_ids))]
     named = [(n, h) for n, h in zip(pairs.criterion_ids, of_criterion, strict=True) if h.any()]
     criteria = [recount.slice(name, here) for name, here in named]
+    for row in criteria:
+        within = recount.auc_within(pairs.criterion_ids.index(row[0]), recount.probabilities(recount.winner))
+        row[-1] = "-" if np.isnan(within) else three(within)
     assert table(under(text, "By criterion")) == criteria
     expected = "; ".join(f"{row[0]} {row[3]} with {row[2]} positive pairs" for row in criteria)
     assert f"F1 by criterion: {expected}" in text
@@ -381,7 +389,7 @@ def test_the_table_under_the_calibration(figures: dict[str, list[list[str]]], re
 def test_no_section_holds_a_number_that_these_tests_do_not_count(parts: dict[str, str]) -> None:
     """Each test above compares whole tables and sentences; this holds that there are no others."""
     counted = {
-        "top": 3, "Compared": 3, "Baselines": 0, "Leaderboard": 1, "Settings": 4, "Training": 1,
+        "top": 5, "Compared": 3, "Baselines": 0, "Leaderboard": 1, "Settings": 4, "Training": 1,
         "Errors of the winner": 8, "How to reproduce": 10,
     }  # fmt: skip
     assert parts.keys() == counted.keys()

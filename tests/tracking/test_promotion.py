@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig
@@ -28,6 +28,7 @@ def out_of_fold(accuracy: float, seed: int, posts: int = POSTS) -> bytes:
     right = np.random.default_rng(seed).random(posts) < accuracy
     decisions = np.where(right, labels, 1 - labels).astype(np.int8)
     columns = {"rows": rows, "posts": rows, "folds": rows % 5 + 1, "labels": labels, "decisions": decisions}
+    columns["criteria"] = rows // 2 % 3
     return save({**columns, "probabilities": decisions.astype(np.float32) * 0.8 + 0.1})
 
 
@@ -151,9 +152,27 @@ def test_a_metric_of_ranks_is_compared_by_probabilities(registry):
     assert decision.why.startswith("better: auc")
 
 
+@pytest.mark.parametrize("name", ["macro_f1", "macro_auc"])
+def test_a_mean_over_criteria_is_compared_within_them(registry, name):
+    macro = {"metric": f"cv_aggregate/{name}"}
+    weak, strong = registry.version(0.6, **macro), registry.version(0.9, 1, **macro)
+    promote(registry.store, "m", weak, "champion")
+    decision = promote_if_better(registry.store, "m", strong, "champion", 0.05)
+    assert decision.promoted
+    assert decision.why.startswith(f"better: {name}")
+
+
+def test_predictions_of_an_older_version_that_do_not_say_the_criteria_are_not_compared_within_them(registry):
+    macro, older = {"metric": "cv_aggregate/macro_auc"}, load(out_of_fold(0.6, 0))
+    del older["criteria"]
+    present, new = registry.version(0.6, predictions=save(older), **macro), registry.version(0.9, 1, **macro)
+    promote(registry.store, "m", present, "champion")
+    assert "do not say the criteria" in promote_if_better(registry.store, "m", new, "champion", 0.05).why
+
+
 def test_a_metric_without_a_paired_test_is_refused(registry):
-    macro = {"metric": "cv_aggregate/macro_f1"}
-    present, new = registry.version(0.6, **macro), registry.version(0.9, 1, **macro)
+    peeking = {"metric": "cv_aggregate/mean_best_f1"}
+    present, new = registry.version(0.6, **peeking), registry.version(0.9, 1, **peeking)
     promote(registry.store, "m", present, "champion")
     assert "no paired test" in promote_if_better(registry.store, "m", new, "champion", 0.05).why
 

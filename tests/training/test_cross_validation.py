@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
+from gemma_nli.base.metrics.macro import LEAST
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.features.feature_block import FeatureBlock
@@ -164,9 +165,30 @@ class TestCriteria:
             assert reported["support"] == labels[mine].sum()
             if mine.any():
                 assert reported["f1"] == pytest.approx(f1_score(labels[mine], chosen[mine], zero_division=0))
-            if reported["support"]:
+            if min(labels[mine].sum(), (labels[mine] == 0).sum()) >= LEAST:
                 scores.append(reported["f1"])
+        assert found.aggregates["cv_aggregate/macro_criteria"] == len(scores) > 0
         assert found.aggregates["cv_aggregate/macro_f1"] == pytest.approx(statistics.mean(scores))
+
+    def test_each_criterions_auc_is_a_mean_over_folds_and_their_mean_is_the_macro_auc(self, setup, found):
+        scores = {criterion: [] for criterion in setup.pairs.criterion_ids}
+        pairs_of = {criterion: np.zeros(2, dtype=int) for criterion in setup.pairs.criterion_ids}
+        for fold in found.folds:
+            for index, criterion in enumerate(setup.pairs.criterion_ids):
+                mine = setup.pairs.criterion_N[fold.rows] == index
+                pairs_of[criterion] += np.bincount(fold.labels[mine], minlength=2)
+                if len(set(fold.labels[mine])) == 2:
+                    scores[criterion].append(roc_auc_score(fold.labels[mine], fold.probabilities[mine]))
+        for criterion, of_folds in scores.items():
+            expected = statistics.mean(of_folds) if of_folds else math.nan
+            assert found.criteria[criterion]["auc"] == pytest.approx(expected, nan_ok=True)
+        averaged = [statistics.mean(scores[name]) for name, counts in pairs_of.items() if counts.min() >= LEAST]
+        assert found.aggregates["cv_aggregate/macro_auc"] == pytest.approx(statistics.mean(averaged))
+
+    def test_the_first_folds_alone_are_averaged_over_the_criteria_of_all(self, setup, found):
+        some = summarize(found.folds[:1], setup.pairs)
+        assert some.aggregates["cv_aggregate/macro_criteria"] == found.aggregates["cv_aggregate/macro_criteria"]
+        assert math.isfinite(some.aggregates["cv_aggregate/macro_auc"])
 
     def test_decisions_are_the_same_for_folds_and_criteria_where_scores_are_saturated(self, setup):
         """A threshold between two float32 neighbours must not be rounded to one of them."""

@@ -9,14 +9,16 @@ Source: Davison and Hinkley 1997, "Bootstrap Methods and their Application", sec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gemma_nli.base.metrics import METRICS, CountedMetric, Counts, RankedMetric
+from gemma_nli.analysis.inference.observed import ScoredPairs
+from gemma_nli.base.metrics import CountedMetric, Counts, Metric, RankedMetric, measured_by
+from gemma_nli.base.metrics.macro import running_mean
 from gemma_nli.base.metrics.table import by_score
 from gemma_nli.base.random_streams import BOOTSTRAP
 
@@ -44,12 +46,14 @@ class PostBootstrap:
         repetitions: int = 2000,
         seed: int = 0,
         folds: ArrayLike | None = None,
+        criteria: ArrayLike | None = None,
     ) -> None:
         """
         Args:
             posts: (N,) the post of each pair.
             labels: (N,) 0 or 1.
             folds: (N,) the fold of each pair; None: all pairs are one.
+            criteria: (N,) the criterion of each pair, which macro metrics need.
         Raises:
             ValueError: no pairs, lengths that differ, labels other than 0 and 1, or a post in two folds.
         """
@@ -63,6 +67,7 @@ class PostBootstrap:
             raise ValueError(f"repetitions must be at least 1, got {repetitions}")
         _, post_N = np.unique(post_ids, return_inverse=True)
         self.labels_N = labels_N.astype(bool)
+        self.scored = ScoredPairs(labels_N.astype(np.int8), fold_N, None if criteria is None else np.asarray(criteria))
         self.repetitions = repetitions
         self.folds: list[_Fold] = []
         self._of_post = np.full(post_N.max() + 1, -1)
@@ -78,7 +83,7 @@ class PostBootstrap:
 
     def observed(self, values_N: NDArray[Any], metric: str) -> float:
         """The score as it is: of decisions (N,) for a metric that counts them, of scores (N,) for one of ranks."""
-        return float(np.nanmean([_score(values_N[fold.rows_R], fold.labels_R, metric) for fold in self.folds]))
+        return float(self.scored.scores(np.asarray(values_N)[None], metric)[0])
 
     def widened(self, draws_S: Floats, center: float | Floats) -> Floats:
         """Draws of a difference spread by sqrt(P / (P - K)): a bootstrap of few clusters is too narrow by that.
@@ -94,51 +99,76 @@ class PostBootstrap:
 
     def many(self, values_NT: NDArray[Any], metric: str) -> Floats:
         """(S, T) the same of several columns; a draw in which every fold lacks a class has no AUC and is NaN."""
-        total_ST, used_ST = np.zeros((self.repetitions, values_NT.shape[1])), np.zeros((1, 1))
-        for fold in self.folds:
-            score_ST = _drawn_scores(fold, fold.weights_SP, values_NT[fold.rows_R], metric)
-            known_ST = ~np.isnan(score_ST)
-            total_ST += np.where(known_ST, score_ST, 0.0)
-            used_ST = used_ST + known_ST
-        return np.asarray(np.divide(total_ST, used_ST, out=np.full(total_ST.shape, np.nan), where=used_ST > 0))
+        measured = measured_by(metric)
+        if isinstance(measured, Metric):
+            scores = (_drawn_scores(fold, values_NT, measured) for fold in self.folds)
+        else:
+            scores = (self._within(cells, values_NT, measured.part) for cells in self._criteria())
+        return running_mean(scores, (self.repetitions, values_NT.shape[1]))
+
+    def _criteria(self) -> Iterator[list[_Fold]]:
+        """Of each criterion with enough support its pairs in each fold, and how often their posts were drawn."""
+        for criterion in self.scored.averaged:
+            cells = []
+            for fold in self.folds:
+                assert self.scored.criterion_N is not None
+                here_R = self.scored.criterion_N[fold.rows_R] == criterion
+                if here_R.any():
+                    posts, post_R = np.unique(fold.post_R[here_R], return_inverse=True)
+                    cells.append(_Fold(fold.rows_R[here_R], post_R, fold.weights_SP[:, posts], fold.labels_R[here_R]))
+            yield cells
+
+    def _within(self, cells: list[_Fold], values_NT: NDArray[Any], part: Metric) -> Floats:
+        """(S, T) the scores within a criterion, as `within_criteria`; NaN in a draw that lacks a class."""
+        if isinstance(part, CountedMetric):
+            counted = [_counts(cell, values_NT[cell.rows_R]) for cell in cells]
+            columns = zip(*((c.hit, c.named, c.real, c.every) for c in counted), strict=True)
+            counts = Counts(*(np.sum(column, axis=0) for column in columns))
+            both_ST = (counts.real > 0) & (counts.real < counts.every)
+            return np.where(both_ST, part.of_counts(counts), np.nan)
+        scores = (_both_classes(cell, _drawn_scores(cell, values_NT, part)) for cell in cells)
+        return running_mean(scores, (self.repetitions, values_NT.shape[1]))
 
 
-def _score(values_R: NDArray[Any], labels_R: NDArray[np.bool_], metric: str) -> float:
-    return float(METRICS[metric].of_rows(np.asarray(values_R)[None], labels_R.astype(np.int8))[0])
+def _both_classes(cell: _Fold, score_ST: Floats) -> Floats:
+    """NaN in the draws without a pair of each class."""
+    positive_S, other_S = (
+        (cell.weights_SP[:, cell.post_R[here]] > 0).any(axis=1) for here in (cell.labels_R, ~cell.labels_R)
+    )
+    return np.where(np.logical_and(positive_S, other_S)[:, None], score_ST, np.nan)
 
 
-def _drawn_scores(fold: _Fold, weights_SP: NDArray[np.float32], values_RT: NDArray[Any], metric: str) -> Floats:
+def _drawn_scores(fold: _Fold, values_NT: NDArray[Any], measured: Metric) -> Floats:
     """(S, T) one fold's scores."""
-    measured = METRICS[metric]
     if isinstance(measured, CountedMetric):
-        return measured.of_counts(_counts(fold, weights_SP, values_RT))
+        return measured.of_counts(_counts(fold, values_NT[fold.rows_R]))
     assert isinstance(measured, RankedMetric), "the table holds no other kind"
-    return _ranking(fold, weights_SP, values_RT, measured)
+    return _ranking(fold, values_NT[fold.rows_R], measured)
 
 
-def _counts(fold: _Fold, weights_SP: NDArray[np.float32], chosen_RT: NDArray[Any]) -> Counts:
+def _counts(fold: _Fold, chosen_RT: NDArray[Any]) -> Counts:
     """(S, T) counts of each post, summed with the draw's weights."""
     chosen_RT = chosen_RT.astype(bool)
-    posts, labels_R1 = weights_SP.shape[1], fold.labels_R[:, None]
+    posts, labels_R1 = fold.weights_SP.shape[1], fold.labels_R[:, None]
     order_R = np.argsort(fold.post_R, kind="stable")
     starts_P = np.searchsorted(fold.post_R[order_R], np.arange(posts))
 
     def drawn(of_row: NDArray[np.bool_]) -> Floats:
         of_post = np.add.reduceat(of_row[order_R].astype(np.float32), starts_P, axis=0)
-        return np.asarray(weights_SP @ of_post, dtype=np.float64)  # whole numbers far below 2^24: exact in float32
+        return np.asarray(fold.weights_SP @ of_post, dtype=np.float64)  # whole numbers far below 2^24: exact in float32
 
     hit_ST, named_ST = drawn(chosen_RT & labels_R1), drawn(chosen_RT)
     real_ST, every_ST = (np.broadcast_to(drawn(each), hit_ST.shape) for each in (labels_R1, np.ones_like(labels_R1)))
     return Counts(hit_ST, named_ST, real_ST, every_ST)
 
 
-def _ranking(fold: _Fold, weights_SP: NDArray[np.float32], scores_RT: NDArray[Any], measured: RankedMetric) -> Floats:
+def _ranking(fold: _Fold, scores_RT: NDArray[Any], measured: RankedMetric) -> Floats:
     """(S, T) scores of weighted pairs, a few draws at a time."""
-    draws, columns = len(weights_SP), scores_RT.shape[1]
+    draws, columns = len(fold.weights_SP), scores_RT.shape[1]
     score_ST = np.empty((draws, columns))
     size = max(1, _CHUNK_CELLS // max(1, len(scores_RT)))
     for begin in range(0, draws, size):
-        weights_SR = weights_SP[begin : begin + size][:, fold.post_R]
+        weights_SR = fold.weights_SP[begin : begin + size][:, fold.post_R]
         for column in range(columns):
             positive_SG, negative_SG = by_score(scores_RT[:, column], fold.labels_R, weights_SR)
             score_ST[begin : begin + size, column] = measured.of_weights(positive_SG, negative_SG)

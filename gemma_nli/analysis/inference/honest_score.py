@@ -19,7 +19,7 @@ from gemma_nli.analysis.inference.best_of_trials import LEVEL, Worth, worth_of_b
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.significance import Difference, difference_of_draws
 from gemma_nli.analysis.inference.simultaneous import AllPairs
-from gemma_nli.base.metrics import METRICS, RankedMetric
+from gemma_nli.base.metrics import RankedMetric, measured_by
 
 Floats = NDArray[np.float64]
 REPETITIONS = 2000
@@ -30,7 +30,7 @@ METHOD = "corrected for the choice, bootstrap over posts"
 class HonestScore:
     """`raw` is the winner's own score, `value` what it is worth when the luck of being chosen is taken off.
 
-    `low` and `high` hold the winner's true score on other posts; all lie in 0..1.
+    `low` and `high` hold the winner's true score on other posts; all lie within the metric's range.
 
     `stability`: the share of draws in which the same trial won.
     """
@@ -63,7 +63,7 @@ class Draws:
     def of(cls, evidence: Evidence, repetitions: int = REPETITIONS, seed: int = 0) -> Draws:
         """Fewer draws where a ranking metric over very many trials would take minutes."""
         metric = evidence.ranked_by
-        if isinstance(METRICS[metric], RankedMetric):
+        if isinstance(measured_by(metric).part, RankedMetric):
             cells = evidence.probability_TN.size
             repetitions = int(np.clip(repetitions * 3e5 / max(cells, 1), 200, repetitions))
         bootstrap = evidence.bootstrap(repetitions, seed)
@@ -147,7 +147,7 @@ def honest_score(
     raw = float(draws.score_T[columns].max())
     winner = columns[int(draws.score_T[columns].argmax())]
     stability = float((draws.winners(columns) == winner).mean())
-    bounds = max(float(low), 0.0), min(float(high), 1.0)
+    bounds = max(float(low), measured_by(draws.metric).part.lowest), min(float(high), 1.0)
     return HonestScore(draws.metric, raw, worth.value, *bounds, level, len(columns), stability, worth)
 
 

@@ -17,8 +17,9 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
-from gemma_nli.base.metrics import METRICS, CountedMetric
+from gemma_nli.base.metrics import CountedMetric, measured_by
 from gemma_nli.base.metrics.auc import roc_auc
+from gemma_nli.base.metrics.macro import measure_names
 
 Floats = NDArray[np.float64]
 
@@ -70,6 +71,7 @@ def paired_bootstrap(
     level: float = 0.95,
     folds: ArrayLike | None = None,
     luck: float = 0.0,
+    criteria: ArrayLike | None = None,
 ) -> Difference:
     """The difference of two scores on the same pairs, posts drawn with all their pairs, for both at once.
 
@@ -84,21 +86,23 @@ def paired_bootstrap(
         folds: (N,) of each pair; given, scores are means over folds and posts are drawn within folds.
         luck: what a's score owes to a being the best of several trials, less the same of b (`honest_score`); it is
             taken off a's score.
+        criteria: (N,) of each pair, for a macro metric.
     Returns:
         Interval by percentiles; the p-value is the level at which that interval would just touch zero.
     Raises:
-        ValueError: an unknown metric, lengths that differ, or decisions that are not 0 or 1.
+        ValueError: an unknown metric, lengths that differ, decisions that are not 0 or 1, or a macro metric without
+            criteria.
     Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 15; on F1, Berg-Kirkpatrick
     et al. 2012, "An Empirical Investigation of Statistical Significance in NLP".
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if metric not in measure_names():
+        raise ValueError(f"metric must be one of {', '.join(measure_names())}, got {metric!r}")
     both = [np.asarray(predictions_a), np.asarray(predictions_b)]
-    bootstrap = PostBootstrap(posts, labels, repetitions, seed, folds)
+    bootstrap = PostBootstrap(posts, labels, repetitions, seed, folds, criteria)
     for name, values in zip("ab", both, strict=True):
         if values.shape != bootstrap.labels_N.shape:
             raise ValueError(f"predictions_{name} has shape {values.shape}, labels {bootstrap.labels_N.shape}")
-        if isinstance(METRICS[metric], CountedMetric) and not np.isin(values, (0, 1)).all():
+        if isinstance(measured_by(metric).part, CountedMetric) and not np.isin(values, (0, 1)).all():
             raise ValueError(f"predictions_{name} must be decisions (0 or 1) for {metric}: apply the threshold first")
     score_a, score_b = (bootstrap.observed(values, metric) for values in both)
     drawn = bootstrap.many(np.stack(both, axis=1), metric)

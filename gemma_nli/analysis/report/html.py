@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from importlib import resources
 
 from plotly.offline import get_plotlyjs
@@ -69,6 +70,8 @@ def _top(findings: Findings) -> str:
         (f"{honest.raw:.3f}", f"cross-validated {score}, the best of {honest.candidates} trials"),
         (f"{findings.draws.score_T.mean():.3f}", f"{score} of the average trial"),
     ]
+    if not math.isnan(findings.within.auc):
+        cards.append((f"{findings.within.auc:.3f}", f"macro AUC of the winner: {findings.within.over}"))
     best = max(findings.baselines, key=lambda baseline: baseline.score)
     cards.append((f"{best.score:.3f}", f"{score} of the best baseline, {best.name}"))
     shown = "".join(f'<div class="card"><b>{value}</b><span>{esc(words)}</span></div>' for value, words in cards)

@@ -23,6 +23,8 @@ def markdown(findings: Findings, figures: dict[str, Figure]) -> str:
         f"Honest {findings.metric_name} of the winner: **{honest.value:.3f}** ({honest.low:.3f} to "
         f"{honest.high:.3f}); its cross-validated score, the best of {honest.candidates} trials: {honest.raw:.3f}.",
         "",
+        findings.within.sentence,
+        "",
     ]
     if findings.warnings:
         lines += ["**Before you rely on it:**", "", *(f"- {esc(line)}" for line in findings.warnings), ""]

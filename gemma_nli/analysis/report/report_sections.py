@@ -13,6 +13,7 @@ from gemma_nli.analysis.report.report_tables import (
     confirmation_table,
     confusion_table,
     contrast_table,
+    criteria_table,
     effect_table,
     leaderboard_table,
     mistake_table,
@@ -164,12 +165,13 @@ def _errors(findings: Findings) -> Section:
         ("Decisions", confusion_table(findings)),
         "criteria",
     ]
-    items.append(("By criterion", slice_table(mistakes.criteria, "criterion")))
+    items.append(("By criterion", criteria_table(findings)))
     items.append("calibration")
     items += [(f"By {title}", slice_table(parts, title)) for title, parts in mistakes.slices.items()]
     if mistakes.most_confident:
         items.append(("Most confident mistakes", mistake_table(findings)))
-    lead = "Of the winner's out-of-fold predictions. F1 here is over all folds at once; intervals resample posts."
+    lead = "Of the winner's out-of-fold predictions. F1 here is over all folds at once; intervals resample posts. "
+    lead += "AUC within a criterion is a mean over the folds that have both its classes."
     return Section("errors", "Errors of the winner", lead, tuple(items))
 
 

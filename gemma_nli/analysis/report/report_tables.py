@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
 from gemma_nli.analysis.answer import p_text, short
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.mistakes import Slice, sliced_metrics
-from gemma_nli.base.metrics import METRICS
+from gemma_nli.base.metrics import METRICS, RankedMetric, measured_by
 from gemma_nli.spec.domain import shown
 
 MAX_ROWS = 500
@@ -48,8 +49,8 @@ def leaderboard_table(findings: Findings) -> TableOf:
     keys, several = findings.evidence.varied, len(findings.evidence.names) > 1
     score = findings.metric_name
     header = ["#", *(["sweep"] if several else []), *(short(key) for key in keys), score, "std"]
-    others = [name for name in ("f1", "auc") if name != findings.draws.metric]
-    header += [METRICS[name].label for name in others]
+    others = [name for name in ("f1", "auc", "macro_auc") if name != findings.draws.metric]
+    header += [measured_by(name).label for name in others]
     header += ["behind", "95% at once", "note"]
     lines, marked = [], set()
     for place, row in enumerate(findings.rows[:MAX_ROWS]):
@@ -59,7 +60,7 @@ def leaderboard_table(findings: Findings) -> TableOf:
             numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
             line.append(Words(shown(value), str(value) if numeric else shown(value), numeric))
         line += [number(row.score), number(row.std)]
-        line += [number({"f1": row.f1, "auc": row.auc}[name]) for name in others]
+        line += [number({"f1": row.f1, "auc": row.auc, "macro_auc": row.macro_auc}[name]) for name in others]
         interval = "" if math.isnan(row.low) or row.rank == 1 else f"{row.low:.3f} to {row.high:.3f}"
         line += [
             number(row.behind),
@@ -101,13 +102,23 @@ def contrast_table(findings: Findings) -> TableOf:
 
 def baseline_table(findings: Findings) -> TableOf:
     score = findings.metric_name
-    header = ("baseline", "what it does", "F1", "AUC", f"winner's lead, {score}", "95% interval", "the best trial")
+    header = (
+        "baseline",
+        "what it does",
+        "F1",
+        "AUC",
+        "macro AUC",
+        f"winner's lead, {score}",
+        "95% interval",
+        "the best trial",
+    )
     rows = [
         (
             word(b.name),
             word(b.about),
             number(b.f1),
             number(b.auc),
+            number(b.macro_auc),
             number(b.ahead.value),
             word(f"{b.ahead.low:.3f} to {b.ahead.high:.3f}"),
             word(b.outcome),
@@ -147,6 +158,14 @@ def effect_table(findings: Findings) -> TableOf:
             )
         )
     return TableOf(header, tuple(rows))
+
+
+def criteria_table(findings: Findings) -> TableOf:
+    """By criterion; what ranks is within one, as the macro means average it."""
+    table = slice_table(findings.mistakes.criteria, "criterion")
+    ranked = [each.label for each in sliced_metrics().values() if isinstance(each, RankedMetric)]
+    header = tuple(f"{name} within" if name in ranked else name for name in table.header)
+    return dataclasses.replace(table, header=header, note=findings.within.note)
 
 
 def slice_table(items: tuple[Slice, ...], first: str) -> TableOf:

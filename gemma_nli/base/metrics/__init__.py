@@ -5,7 +5,8 @@ import pkgutil
 
 from gemma_nli.base.metrics.aggregates import (
     BEST_F1,
-    MACRO_F1,
+    MACRO_AUC,
+    MACRO_CRITERIA,
     MEAN_AUC,
     MEAN_F1,
     OPTIMISM_F1,
@@ -13,10 +14,12 @@ from gemma_nli.base.metrics.aggregates import (
     STD_F1,
     TRAINED_PARAMETERS,
     aggregate_name,
+    aggregate_of,
     deciding_names,
     headline_names,
     metric_of,
 )
+from gemma_nli.base.metrics.macro import MacroMetric, measured_by
 from gemma_nli.base.metrics.table import METRICS, WAYS, CountedMetric, Counts, Metric, RankedMetric, metric, scores_of
 
 for _module in pkgutil.iter_modules(__path__):
@@ -24,7 +27,8 @@ for _module in pkgutil.iter_modules(__path__):
 
 __all__ = [
     "BEST_F1",
-    "MACRO_F1",
+    "MACRO_AUC",
+    "MACRO_CRITERIA",
     "MEAN_AUC",
     "MEAN_F1",
     "METRICS",
@@ -35,11 +39,14 @@ __all__ = [
     "WAYS",
     "CountedMetric",
     "Counts",
+    "MacroMetric",
     "Metric",
     "RankedMetric",
     "aggregate_name",
+    "aggregate_of",
     "deciding_names",
     "headline_names",
+    "measured_by",
     "metric",
     "metric_of",
     "scores_of",

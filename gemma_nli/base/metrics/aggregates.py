@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gemma_nli.base.metrics.table import METRICS, WAYS, Metric
+from gemma_nli.base.metrics.macro import MACRO, MacroMetric, measured_by
+from gemma_nli.base.metrics.table import HEADLINES, METRICS, Metric
 
 PREFIX = "cv_aggregate/"
 
@@ -15,8 +16,10 @@ def aggregate_name(way: str, metric: str) -> str:
 MEAN_F1, STD_F1 = (aggregate_name(way, "f1") for way in ("mean", "std"))
 """What decides where nothing else is named, and its spread."""
 MEAN_AUC = aggregate_name("mean", "auc")
-MACRO_F1 = f"{PREFIX}macro_f1"
-"""Mean over criteria of their F1, from the decisions of all folds at once."""
+MACRO_AUC = aggregate_name(MACRO, "auc")
+"""Mean over criteria of the AUC within one (`macro.py`): what knowing the criterion alone does not raise."""
+MACRO_CRITERIA = f"{PREFIX}macro_criteria"
+"""How many criteria have enough support to be in those means."""
 BEST_F1 = f"{PREFIX}mean_best_f1"
 """The guide's: each fold at the epoch that is best on the fold itself, at threshold 0.5."""
 OPTIMISM_F1 = f"{PREFIX}optimism_f1"
@@ -25,17 +28,27 @@ TRAINED_PARAMETERS = "model/trained_parameters"
 
 def deciding_names() -> tuple[str, ...]:
     """What a sweep can be decided by, and what can be an objective."""
-    over_folds = (aggregate_name(way, name) for way in WAYS for name in METRICS)
-    return (*over_folds, MACRO_F1, BEST_F1, TRAINED_PARAMETERS)
+    over_folds = (aggregate_name(way, name) for way in HEADLINES for name in METRICS)
+    return (*over_folds, BEST_F1, TRAINED_PARAMETERS)
 
 
 def headline_names() -> tuple[str, ...]:
     """What a terminal shows of a trial unasked."""
     of_metrics = (aggregate_name(way, name) for name, each in METRICS.items() for way in each.headline)
-    return (*of_metrics, MACRO_F1, OPTIMISM_F1)
+    return (*of_metrics, OPTIMISM_F1)
 
 
-def metric_of(aggregate: str) -> Metric | None:
-    """The metric whose mean over folds this is, so that it can be measured again on resampled posts; else None."""
-    start = aggregate_name("mean", "")
-    return METRICS.get(aggregate.removeprefix(start)) if aggregate.startswith(start) else None
+def aggregate_of(measure: str) -> str:
+    """Where a trial's score stands: `cv_aggregate/mean_f1` of `f1`, `cv_aggregate/macro_f1` of `macro_f1`."""
+    return PREFIX + (measure if measure.startswith(f"{MACRO}_") else f"mean_{measure}")
+
+
+def metric_of(aggregate: str) -> Metric | MacroMetric | None:
+    """The metric whose mean over folds or over criteria this is, so that it can be measured again on resampled posts;
+    else None.
+    """
+    for way in ("mean", MACRO):
+        name = aggregate.removeprefix(aggregate_name(way, ""))
+        if name != aggregate and name in METRICS:
+            return METRICS[name] if way == "mean" else measured_by(f"{MACRO}_{name}")
+    return None

@@ -16,7 +16,7 @@ class Auc(RankedMetric):
 
     label = "AUC"
     order = 10
-    headline = ("mean", "std")
+    headline = ("mean", "std", "macro")
 
     def of_rows(self, values_EN: NDArray[Any], labels_N: NDArray[np.int8]) -> Floats:
         return roc_auc(values_EN.astype(np.float64), labels_N)

@@ -16,7 +16,7 @@ class F1(CountedMetric):
 
     label = "F1"
     order = 0
-    headline = ("mean", "std", "median")
+    headline = ("mean", "std", "median", "macro")
 
     def of_counts(self, counts: Counts) -> Floats:
         return f1_of(counts)

@@ -19,7 +19,9 @@ Floats = NDArray[np.float64]
 _Values = TypeVar("_Values")
 WAYS = ("mean", "std", "median")
 """How the folds of a trial are summed up: `cv_aggregate/mean_f1`."""
-_TAKEN = re.compile(r"best_.*|selected_.*|peeked_.*|loss|epoch|threshold")
+HEADLINES = (*WAYS, "macro")
+"""And how its criteria are: `cv_aggregate/macro_f1`."""
+_TAKEN = re.compile(r"best_.*|selected_.*|peeked_.*|macro_.*|loss|epoch|threshold")
 """Names that a trial's journal has for other figures (`val_loss`, `mean_best_f1`, `fold_1_selected_epoch`)."""
 
 
@@ -60,10 +62,12 @@ class Metric(ABC):
     name: as in `cv_aggregate/mean_NAME` and `fold_K/val_NAME`, given to the decorator.
     label: what people read.
     order: its place in tables; equals stand by name.
-    headline: the ways of WAYS that a terminal shows unasked; with none it has no column there either.
+    headline: the ways of HEADLINES that a terminal shows unasked; with none it has no column there either.
     in_fold_summaries: whether MLflow gets `cv_summary/fold_K_best_NAME`, `_last_NAME` and `_selected_NAME`.
     in_slices: whether the report's tables by criterion, post length and so on have a column for it.
+    per_criterion: whether MLflow gets `criterion/CRITERION_NAME`, the score within the criterion (`macro.py`).
     needs_positives: whether it says nothing of pairs that are all unmatched.
+    lowest: the worst that it can be; the best is 1.
     """
 
     name: ClassVar[str] = ""
@@ -72,7 +76,14 @@ class Metric(ABC):
     headline: ClassVar[tuple[str, ...]] = ("mean",)
     in_fold_summaries: ClassVar[bool] = True
     in_slices: ClassVar[bool] = True
+    per_criterion: ClassVar[bool] = True
     needs_positives: ClassVar[bool] = True
+    lowest: ClassVar[float] = 0.0
+
+    @property
+    def part(self) -> Metric:
+        """What a part of the pairs is measured by, of which the whole is a mean: itself (`MacroMetric.part`)."""
+        return self
 
     @abstractmethod
     def takes(self, decisions: _Values, scores: _Values) -> _Values:
@@ -84,12 +95,7 @@ class Metric(ABC):
 
 
 class CountedMetric(Metric):
-    """A metric of decisions (at a threshold): any function of how many were right.
-
-    per_criterion: whether MLflow gets `criterion/CRITERION_NAME`.
-    """
-
-    per_criterion: ClassVar[bool] = True
+    """A metric of decisions (at a threshold): any function of how many were right."""
 
     def takes(self, decisions: _Values, scores: _Values) -> _Values:
         return decisions
@@ -149,8 +155,9 @@ def metric(name: str) -> Callable[[_Kind], _Kind]:
             raise ValueError(f"metric {name!r} is there twice: {type(METRICS[name]).__module__}, {kind.__module__}")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or _TAKEN.fullmatch(name):
             raise ValueError(f"a metric cannot be called {name!r}: lower-case letters, digits and _, no name of others")
-        if not issubclass(kind, (CountedMetric, RankedMetric)) or not set(kind.headline) <= set(WAYS):
-            raise TypeError(f"{kind.__name__}: derive it from CountedMetric or RankedMetric; headline is of {WAYS}")
+        if not issubclass(kind, (CountedMetric, RankedMetric)) or not set(kind.headline) <= set(HEADLINES):
+            names = ", ".join(HEADLINES)
+            raise TypeError(f"{kind.__name__}: derive it from CountedMetric or RankedMetric; headline is of {names}")
         kind.name, kind.label = name, kind.label or name.replace("_", " ")
         entries = [*METRICS.values(), kind()]
         METRICS.clear()

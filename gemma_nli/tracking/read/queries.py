@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.masking import MASK
-from gemma_nli.base.metrics import MEAN_F1, aggregate_name
+from gemma_nli.base.metrics import MEAN_F1, aggregate_of
 from gemma_nli.config import MlflowConfig, RunConfig
 from gemma_nli.tracking.read.recorded import config_of
 from gemma_nli.tracking.store.mlflow_store import Store, connect_existing, deleted_experiment, resolve_store, talking
@@ -154,7 +154,7 @@ def _honest(client: MlflowClient, best: Run, metric: str) -> dict[str, Any] | No
     tags = client.get_run(parent).data.tags if parent else {}
     if tags.get("gemma_nli.honest_trial_key") != best.data.tags.get(TRIAL_KEY):
         return None
-    if metric != safe_name(aggregate_name("mean", tags["gemma_nli.honest_metric"])):
+    if metric != safe_name(aggregate_of(tags["gemma_nli.honest_metric"])):
         return None
     numbers = {name: float(tags[f"gemma_nli.honest_{name}"]) for name in ("value", "low", "high")}
     return {**numbers, "candidates": int(tags["gemma_nli.honest_candidates"])}

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from gemma_nli.analysis.inference.significance import Difference, paired_bootstrap
 from gemma_nli.base.errors import TrackingError, did_you_mean
-from gemma_nli.base.metrics import metric_of
+from gemma_nli.base.metrics import MacroMetric, metric_of
 from gemma_nli.tracking.registry.register import SOURCE_RUN
 from gemma_nli.tracking.store.mlflow_store import Store, connect, talking
 from gemma_nli.tracking.write.artifacts.out_of_fold import OUT_OF_FOLD
@@ -141,10 +141,13 @@ def _compare(
         return False, f"version {(new if a is None else old).version} has no out-of-fold predictions in MLflow", None
     if not np.array_equal(a["rows"], b["rows"]) or not np.array_equal(a["labels"], b["labels"]):
         return False, "their evaluation pairs differ", None
+    if isinstance(metric, MacroMetric) and not ("criteria" in a and "criteria" in b):
+        return False, "their out-of-fold predictions in MLflow do not say the criteria, as an older version's", None
     column = metric.takes("decisions", "probabilities")
     luck = _luck(new.tags, metric.name) - _luck(old.tags, metric.name)
     decided = (a["posts"], a["labels"], a[column], b[column])
-    difference = paired_bootstrap(*decided, metric.name, REPETITIONS, level=1 - level, folds=a["folds"], luck=luck)
+    pairs = {"folds": a["folds"], "criteria": a.get("criteria")}
+    difference = paired_bootstrap(*decided, metric.name, REPETITIONS, level=1 - level, luck=luck, **pairs)
     said = (
         f"{metric.name} {difference.score_a:.4f} against {difference.score_b:.4f}, difference {difference.value:+.4f} "
         f"({100 * difference.level:g}% interval {difference.low:+.4f} to {difference.high:+.4f}), "
