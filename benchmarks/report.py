@@ -75,7 +75,7 @@ def _skill(settings: Any) -> float:
 def report(storage: str, sweep_id: str) -> None:
     """In a process of its own: journals in, report out."""
     began = time.perf_counter()
-    from gemma_nli.analysis.evidence import gather
+    from gemma_nli.analysis.from_journals import gather
     from gemma_nli.analysis.report.write import write_report
     from gemma_nli.corpus.pairs import build_pairs
     from gemma_nli.corpus.redsm5 import load_corpus

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from benchmarks.simulated_sweep import simulate_sweep
-from gemma_nli.analysis.evidence import Evidence, gather
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.from_journals import gather
 from gemma_nli.config import DataConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus, write_corpus

@@ -12,7 +12,8 @@ from sklearn import metrics
 from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.answer import find_answer
 from gemma_nli.analysis.effects import interactions, main_effects
-from gemma_nli.analysis.evidence import Evidence, gather, merge
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.from_journals import gather, merge
 from gemma_nli.analysis.inference.honest_score import Draws, honest_score
 from gemma_nli.analysis.leaderboard import leaderboard
 from gemma_nli.analysis.report.write import write_report

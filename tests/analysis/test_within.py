@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.simulated_sweep import simulate_sweep
-from gemma_nli.analysis.evidence import Evidence, gather
+from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.findings import Findings, facts_of, find
+from gemma_nli.analysis.from_journals import gather
 from gemma_nli.analysis.report.markdown import markdown
 from gemma_nli.analysis.report.report_tables import baseline_table, criteria_table, leaderboard_table
 from gemma_nli.base.errors import ReportError

@@ -14,8 +14,9 @@ from typing import Any
 import gemma_nli
 from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli import best_trial
-from gemma_nli.analysis.evidence import Evidence, gather
+from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.findings import find
+from gemma_nli.analysis.from_journals import gather
 from gemma_nli.analysis.report.report_tables import leaderboard_table
 from gemma_nli.base.errors import ReportError, TrackingError
 from gemma_nli.corpus.pairs import build_pairs

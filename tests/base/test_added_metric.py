@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.simulated_sweep import simulate_sweep
-from gemma_nli.analysis.evidence import gather
 from gemma_nli.analysis.findings import find
+from gemma_nli.analysis.from_journals import gather
 from gemma_nli.base.metrics.table import HEADLINES
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus, write_corpus

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.analysis.evidence import Evidence, gather, merge
+from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.from_journals import gather, merge
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import GemmaNliError, ReportError, SweepBusyError
 from gemma_nli.base.files import write_whole
