@@ -23,7 +23,7 @@ FAULTS = (
     ),
     Fault(
         "a confirming trial is a candidate",
-        "analysis/evidence.py",
+        "analysis/from_journals.py",
         "if record.fold_fingerprint != pairs.fingerprint:",
         "if False:",
         f"{EVIDENCE} {NUMBERS}",
@@ -37,30 +37,23 @@ FAULTS = (
     ),
     Fault(
         "sweeps on other folds are compared",
-        "analysis/evidence.py",
+        "analysis/from_journals.py",
         "if other.pairs.fingerprint != first.pairs.fingerprint:",
         "if False:",
         EVIDENCE,
     ),
     Fault(
         "a trial whose fold diverged is ranked",
-        "analysis/evidence.py",
+        "analysis/from_journals.py",
         "return None if np.isnan(found_N).any() else found_N",
         "return found_N",
         f"{EVIDENCE} {NUMBERS}",
     ),
     Fault(
-        "effects are not adjusted for their number",
-        "analysis/effects.py",
-        "adjusted, _ = holm([spread.p_value for _, _, spread in found])",
-        "adjusted = [spread.p_value for _, _, spread in found]",
-        f"{EVIDENCE} {NUMBERS}",
-    ),
-    Fault(
         "contrasts are not adjusted for their number",
-        "analysis/answer.py",
-        "adjusted, _ = holm([difference.p_value for difference in tuned])",
-        "adjusted = [difference.p_value for difference in tuned]",
+        "analysis/inference/simultaneous.py",
+        "np.maximum(self._largest_S, np.abs",
+        "np.maximum(0 * self._largest_S, np.abs",
         f"{EVIDENCE} {NUMBERS}",
     ),
     Fault(
@@ -86,7 +79,7 @@ FAULTS = (
     ),
     Fault(
         "a baseline's threshold is chosen on the pairs that measure it",
-        "analysis/baselines.py",
+        "training/criterion_only.py",
         "tuned_on = plan.selection if len(plan.selection) else plan.fit",
         "tuned_on = plan.evaluation",
         f"{BASELINES} {NUMBERS}",
@@ -204,13 +197,6 @@ FAULTS = (
         f"{PROJECTION} {TRACKER} tests/local/test_train.py",
     ),
     Fault(
-        "decisions in MLflow are at 0.5",
-        "tracking/write/artifacts/out_of_fold.py",
-        "fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds",
-        "fold.probabilities.astype(np.float64) >= 0.5 for fold in folds",
-        f"{PROJECTION} {PROMOTION}",
-    ),
-    Fault(
         "posts go to MLflow unasked",
         "tracking/write/artifacts/nli_pairs.py",
         "        if with_text:\n",
@@ -255,8 +241,8 @@ FAULTS = (
     Fault(
         "versions measured at two ratios are compared",
         "tracking/registry/promotion.py",
-        ', RATIO: "evaluation ratio"}',
-        "}",
+        ', RATIO: "evaluation ratio"',
+        "",
         PROMOTION,
     ),
     Fault(

@@ -22,9 +22,9 @@ FAULTS = (
     ),
     Fault(
         "a small ratio leaves a fold without a negative",
-        "corpus/pairs.py",
-        "np.maximum(1, np.floor(float(negative_ratio) * self.positives_K + 0.5))",
-        "np.floor(float(negative_ratio) * self.positives_K + 0.5)",
+        "corpus/negatives.py",
+        "quota_B[most] = max(1, quota_B[most])",
+        "quota_B[most] = quota_B[most]",
         PAIRS,
     ),
     Fault(
@@ -50,9 +50,9 @@ FAULTS = (
     ),
     Fault(
         "sampled negatives come before annotated ones",
-        "corpus/pairs.py",
-        "source_N[negative_rows], fold_N[negative_rows]))",
-        "-source_N[negative_rows], fold_N[negative_rows]))",
+        "corpus/negatives.py",
+        "source_N[rows], kind_N[rows]))",
+        "-source_N[rows], kind_N[rows]))",
         PAIRS,
     ),
     Fault(

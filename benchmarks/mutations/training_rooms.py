@@ -29,8 +29,8 @@ FAULTS = (
     Fault(
         "a criterion's decisions are at 0.5",
         "training/results.py",
-        "fold.probabilities.astype(np.float64) >= fold.threshold for fold in folds",
-        "fold.probabilities.astype(np.float64) >= 0.5 for fold in folds",
+        "score >= fold.threshold for score, fold",
+        "score >= 0.5 for score, fold",
         f"{METRICS} {CROSS}",
     ),
     Fault(
