@@ -19,8 +19,8 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_keys.json").read_text(encod
 
 @pytest.mark.parametrize("trial", GOLDEN, ids=[trial["key"] for trial in GOLDEN])
 def test_trials_that_were_run_keep_their_keys(trial):
-    """A key that changes is a trial that runs again. Made before parts declared what they read, and before negatives had
-    a name: that is version 2 of the semantics."""
+    """A key that changes is a trial that runs again. Made before parts declared what they read, and before negatives
+    had a name: that is version 2 of the semantics."""
     canonical = RunConfig().with_settings(trial["settings"]).canonical()
     assert canonical.pop("data.negatives") == "matched"
     assert hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:16] == trial["key"]
