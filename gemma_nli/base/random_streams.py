@@ -91,6 +91,8 @@ RACED_FUTURE = Stream("search.seed", _RACED, "PCG64")
 """The folds to come of a trial, in fold_racing."""
 
 BOOTSTRAP = Stream("seed", _ANALYSIS, "PCG64", (Word(name="fold's index"),))
+TRIALS_LUCK = Stream("seed", _ANALYSIS, "PCG64", (Word(plus=1), Word(plus=1)))
+"""How trials of the same settings would have come out (analysis/inference/adjusted_means.py)."""
 
 STREAMS: dict[str, Stream] = {name: value for name, value in list(globals().items()) if isinstance(value, Stream)}
 

@@ -303,7 +303,7 @@ class Recount:
 
         half = left_over(noise_ST) / 2
         luck = max(0.0, left_over(score_T[None]) - half)
-        rng, draws = np.random.default_rng(0), len(noise_ST)
+        rng, draws = np.random.default_rng([0, 1, 1]), len(noise_ST)
         own_ST = rng.standard_normal(noise_ST.shape)
         luck_S = np.maximum(0.0, (luck + half) * rng.chisquare(freedom, draws) / freedom - half)
         errors, largest_S = {}, np.zeros(draws)

@@ -39,6 +39,7 @@ def of_sfc(*words: int) -> np.random.Generator:
         ("RACED_POSTS", (3,), np.random.default_rng([42, 3])),
         ("RACED_FUTURE", (), np.random.default_rng(42)),
         ("BOOTSTRAP", (2,), np.random.default_rng([42, 2])),
+        ("TRIALS_LUCK", (), np.random.default_rng([42, 1, 1])),
     ],
 )
 def test_a_stream_gives_the_numbers_that_finished_trials_hang_on(name, numbers, as_trained):

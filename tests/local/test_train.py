@@ -237,7 +237,7 @@ def test_criteria_with_any_names_are_trained_and_mlflow_has_a_metric_for_each(co
     done = run_here(config.with_settings({"data.data_dir": str(tmp_path / "odd")}))
     assert list(done.result.criteria) == odd
     metrics = [name for name in client.get_run(done.run_id).data.metrics if name.startswith("criterion/")]
-    assert len(metrics) == 4 * len(odd)
+    assert len(metrics) == 6 * len(odd)  # f1, precision, recall, auc, ap, support
     assert "criterion/USE::MONITOR_f1" in metrics
     pairs = pd.read_csv(client.download_artifacts(done.run_id, "nli_pairs.csv"), dtype=str)
     assert set(pairs["criterion_id"]) == set(odd)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.inference.simultaneous import Family
+from gemma_nli.base.random_streams import TRIALS_LUCK
 
 Floats = NDArray[np.float64]
 ENOUGH = 2
@@ -48,7 +49,7 @@ class AdjustedMeans:
 
     def add_to(self, family: Family, noise_ST: Floats, seed: int = 0) -> None:
         """Every two values of the setting join the family of differences that are judged together."""
-        rng, draws = np.random.default_rng(seed), len(noise_ST)
+        rng, draws = TRIALS_LUCK.generator(seed), len(noise_ST)
         noise_SL = noise_ST @ self.weight_LT.T
         luck_S = np.zeros(draws)
         if self.freedom >= ENOUGH:
