@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LEADERS = 10
 REASONS = 5
+WARNINGS = 3
 
 
 def show_result(result: SweepResult, spec: SweepSpec) -> None:
@@ -120,8 +121,12 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
         console.say(sentence, "bold" if place == 0 else "")
     if report.get("within_criteria"):  # a report of an older version is without
         console.say(report["within_criteria"])
-    for warning in report["warnings"]:
+    said = " ".join(report["answer"])
+    warnings = [warning for warning in report["warnings"] if warning not in said]  # the most serious first
+    for warning in warnings[:WARNINGS]:
         console.say(f"warning: {warning}", "yellow")
+    if (more := len(warnings) - WARNINGS) > 0:
+        console.say(f"{more} more warning{'s' if more > 1 else ''} in the report", "yellow")
     if unsent:
         console.say_all(f"note: {unsent}", "yellow")
     console.say(f"report: {report['html']}", whole=True)

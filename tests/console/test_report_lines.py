@@ -1,0 +1,28 @@
+"""What the terminal says of a report: the answer whole, the most serious warnings, where the others are."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemma_nli.console.command_results import show_report
+
+BEATEN = "The TF-IDF baseline beats the best trial by 0.064 F1 (95% interval 0.031 to 0.098)."
+
+
+def lines(capsys: pytest.CaptureFixture[str], warnings: list[str]) -> str:
+    show_report({"answer": [BEATEN, "One training per trial."], "warnings": warnings, "html": "/tmp/report.html"})
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_three_warnings_are_shown_and_the_others_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    out = lines(capsys, [f"reason {place}." for place in range(5)])
+    assert "warning: reason 2." in out
+    assert "reason 3" not in out
+    assert "2 more warnings in the report" in out
+
+
+def test_what_the_answer_says_is_not_said_again_as_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    out = lines(capsys, [BEATEN, "reason 0."])
+    assert out.count("TF-IDF") == 1
+    assert "warning: reason 0." in out
+    assert "more warning" not in out
