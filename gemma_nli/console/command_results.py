@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.masking import mask_address
-from gemma_nli.base.metrics import MACRO_AUC, MEAN_AUC, MEAN_F1, METRICS, PREFIX, STD_F1, headline_names
+from gemma_nli.base.metrics import MACRO_AUC, MEAN_AUC, MEAN_F1, METRICS, PREFIX, headline_names
 from gemma_nli.console.formatting import duration, short, shown
 from gemma_nli.console.terminal import Sheet, Terminal
 
@@ -89,7 +89,7 @@ def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepRe
     ratio = spec.base.data.eval_negative_ratio
     title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
     main = short(spec.metric)
-    extra = [short(name) for name in (MEAN_F1, STD_F1, MEAN_AUC) if name != spec.metric][:2]
+    extra = [short(name) for name in (MEAN_F1, MEAN_AUC) if name != spec.metric]
     extra += [short(MACRO_AUC)] if spec.metric != MACRO_AUC else []
     varied = [key.split(".")[-1] for key in spec.space.keys]
     table = Sheet("#", *varied, main, *extra, right={"#", main, *extra}, title=title)

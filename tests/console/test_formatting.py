@@ -104,14 +104,14 @@ def test_a_sweep_whose_password_is_not_kept_is_not_said_to_resume():
 
 
 def test_the_leaderboard_has_the_best_first_and_each_number_in_its_own_column():
-    numbers = [{F1: 0.9 - n / 100, "cv_aggregate/std_f1": n / 1000} for n in range(12)]
+    numbers = [{F1: 0.9 - n / 100, "cv_aggregate/macro_auc": n / 1000} for n in range(12)]
     ranked = [TrialOutcome(str(n), {"training.seed": n}, "finished", m[F1], m) for n, m in enumerate(numbers)]
     table = leaderboard(ranked, spec(), result(trials={"finished": 12, "pruned": 0, "failed": 0}))
     columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
     assert columns["#"] == [str(n) for n in range(1, 11)]
     assert columns["seed"] == [str(n) for n in range(10)]
     assert columns["mean_f1"][:2] == ["0.900", "0.890"]
-    assert columns["std_f1"][:2] == ["0.000", "0.001"]
+    assert columns["macro_auc"][:2] == ["0.000", "0.001"]
     assert columns["mean_auc"] == ["nan"] * 10
     assert "10 best of 12" in str(table.title)
 

@@ -143,9 +143,11 @@ def honest_score(
     """
     columns = list(range(len(draws.score_T))) if places is None else list(places)
     worth = draws.worth(columns) if groups is None or len(groups) < 2 else draws.worth_in_groups(groups)
-    low, high = np.quantile(worth.value + worth.noise_S, [(1 - level) / 2, (1 + level) / 2])
     raw = float(draws.score_T[columns].max())
     winner = columns[int(draws.score_T[columns].argmax())]
+    # the winner's own noise: that of a score drawn back is smaller, and its interval held less often than it says
+    noise_S = draws.noise_ST[:, winner]
+    low, high = np.quantile(worth.value + noise_S, [(1 - level) / 2, (1 + level) / 2])
     stability = float((draws.winners(columns) == winner).mean())
     bounds = max(float(low), measured_by(draws.metric).part.lowest), min(float(high), 1.0)
     return HonestScore(draws.metric, raw, worth.value, *bounds, level, len(columns), stability, worth)
