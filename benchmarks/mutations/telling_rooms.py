@@ -13,6 +13,8 @@ TRACKER, REGISTRY, HOUSEKEEPING, ARCHIVES = (
     f"tests/tracking/test_{name}.py" for name in ("tracker", "registry", "housekeeping", "archives")
 )
 
+EDGES = "tests/analysis/test_edges.py"
+
 FAULTS = (
     Fault(
         "decisions are at 0.5",
@@ -47,7 +49,7 @@ FAULTS = (
         "analysis/from_journals.py",
         "return None if np.isnan(found_N).any() else found_N",
         "return found_N",
-        f"{EVIDENCE} {NUMBERS}",
+        EDGES,
     ),
     Fault(
         "contrasts are not adjusted for their number",
@@ -68,7 +70,7 @@ FAULTS = (
         "analysis/calibration.py",
         "* bins).astype(int), bins - 1)",
         "* bins).astype(int), bins)",
-        f"{CALIBRATION} {NUMBERS}",
+        EDGES,
     ),
     Fault(
         "TF-IDF has read the posts it is measured on",
@@ -103,7 +105,7 @@ FAULTS = (
         "analysis/confirmation.py",
         "return means == sorted(means, reverse=True)",
         "return True",
-        f"{EVIDENCE} {NUMBERS}",
+        EDGES,
     ),
     Fault(
         "a table's cells are markup",

@@ -1,0 +1,37 @@
+"""Edges of the analysis: a probability of exactly 1, leaders that change places, a fold without a prediction."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gemma_nli.analysis.calibration import reliability
+from gemma_nli.analysis.confirmation import Confirmation
+from gemma_nli.analysis.from_journals import _whole
+from gemma_nli.training.results import FINISHED
+
+
+def test_a_probability_of_1_stands_in_the_last_bin_with_those_just_below_it() -> None:
+    together = reliability(np.array([1.0, 1.0 - 1e-9]), np.array([1, 0]))
+    assert len(together) == 1
+
+
+@pytest.mark.parametrize(("means", "held"), [((0.8, 0.7, 0.6), True), ((0.7, 0.8), False), ((0.8, 0.6, 0.7), False)])
+def test_the_order_held_where_fresh_folds_rank_the_leaders_as_the_sweep_did(means: Any, held: bool) -> None:
+    leaders: Any = tuple(SimpleNamespace(mean=mean) for mean in means)
+    assert Confirmation(leaders, 4, None).order_held is held
+
+
+@pytest.mark.parametrize(("status", "whole"), [(FINISHED, True), ("diverged", False)])
+def test_a_trial_with_a_fold_that_diverged_has_no_row_to_be_ranked_by(status: str, whole: bool) -> None:
+    fold = SimpleNamespace(status=FINISHED, rows=np.array([0, 2]), probabilities=np.array([0.1, 0.9]))
+    other = SimpleNamespace(status=status, rows=np.array([1, 3]), probabilities=np.array([0.2, 0.8]))
+    record: Any = SimpleNamespace(folds={1: fold, 2: other})
+    pairs: Any = range(4)
+    found = _whole(record, pairs, np.array([0, 2, 1, 3]))
+    assert (found is not None) == whole
+    if found is not None:
+        np.testing.assert_allclose(found, [0.1, 0.9, 0.2, 0.8])
