@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gemma_nli.base.parts import Part, Registry, find_parts
+from gemma_nli.base.part_registry import Part, Registry, find_parts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

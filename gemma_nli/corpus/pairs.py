@@ -116,9 +116,12 @@ class PairTable:
         if negative_ratio == "all":
             return np.ones(len(self), dtype=bool)
         positives_B, available_B = self._counts_B
-        draw_B = draws_of(self.negatives, self.criterion_ids, self.num_folds, self.fold_seed)
-        quota_B = quotas(negative_ratio, positives_B, available_B, draw_B, self.num_folds)
+        quota_B = quotas(negative_ratio, positives_B, available_B, self._draw_B, self.num_folds)
         return np.asarray(self.rank_N < quota_B[self._kind_N])
+
+    @cached_property
+    def _draw_B(self) -> np.ndarray:
+        return draws_of(self.negatives, self.criterion_ids, self.num_folds, self.fold_seed)
 
     @cached_property
     def _kind_N(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma_nli.base.errors import EncoderError, did_you_mean
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 from gemma_nli.config import LoraConfig, ModelConfig
 from gemma_nli.model.encoder import Encoder
 

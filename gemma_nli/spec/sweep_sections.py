@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from gemma_nli.base.errors import did_you_mean
 from gemma_nli.base.metrics import deciding_names
-from gemma_nli.base.parts import find_parts
+from gemma_nli.base.part_registry import find_parts
 from gemma_nli.config import Settings
 from gemma_nli.config.parts import WhereRead
 from gemma_nli.config.typed_values import as_text

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from gemma_nli.base.errors import StorageError
 from gemma_nli.base.files import put_in_place, unfinished
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 
 
 class Changed(Exception):

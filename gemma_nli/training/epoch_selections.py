@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gemma_nli.base.metrics import Counts
 from gemma_nli.base.metrics.f1 import f1_of
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 from gemma_nli.config import TrainingConfig
 from gemma_nli.training.metrics import best_threshold, sigmoid
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 
 SCHEDULES: Registry[Callable[[float], float]] = Registry("training.schedule")
 rate_schedule = SCHEDULES.part

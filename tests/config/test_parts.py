@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_nli.base.parts import Registry, find_parts
+from gemma_nli.base.part_registry import Registry, find_parts
 from gemma_nli.config import RunConfig, setting_names
 from gemma_nli.config.parts import KINDS, Kind, dormant_settings
 

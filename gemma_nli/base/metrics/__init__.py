@@ -1,8 +1,5 @@
 """Metrics: a file each. Another one is another file, and every room knows it."""
 
-import importlib
-import pkgutil
-
 from gemma_nli.base.metrics.aggregates import (
     BEST_F1,
     MACRO_AUC,
@@ -11,7 +8,6 @@ from gemma_nli.base.metrics.aggregates import (
     MEAN_F1,
     OPTIMISM_F1,
     PREFIX,
-    STD_F1,
     TRAINED_PARAMETERS,
     aggregate_name,
     aggregate_of,
@@ -21,9 +17,9 @@ from gemma_nli.base.metrics.aggregates import (
 )
 from gemma_nli.base.metrics.macro import MacroMetric, measured_by
 from gemma_nli.base.metrics.table import METRICS, WAYS, CountedMetric, Counts, Metric, RankedMetric, metric, scores_of
+from gemma_nli.base.part_registry import import_parts
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_parts(__name__)
 
 __all__ = [
     "BEST_F1",
@@ -34,7 +30,6 @@ __all__ = [
     "METRICS",
     "OPTIMISM_F1",
     "PREFIX",
-    "STD_F1",
     "TRAINED_PARAMETERS",
     "WAYS",
     "CountedMetric",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 from gemma_nli.config import ModelConfig
 
 HIDDEN_SETTING = "model.head_hidden"

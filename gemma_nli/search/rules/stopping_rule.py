@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 from gemma_nli.config import setting_names
 from gemma_nli.spec.spec import SweepSpec
 

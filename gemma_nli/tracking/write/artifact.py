@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_nli.base.files import write_whole
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.training.results import FoldResult

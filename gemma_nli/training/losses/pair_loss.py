@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gemma_nli.base.parts import Registry
+from gemma_nli.base.part_registry import Registry
 from gemma_nli.config import TrainingConfig
 from gemma_nli.config.parts import SettingsRead
 

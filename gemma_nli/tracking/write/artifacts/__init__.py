@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gemma_nli.base.parts import import_parts
+from gemma_nli.base.part_registry import import_parts
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.tracking.write.artifact import FOLD_ARTIFACTS, TRIAL_ARTIFACTS, Content, TrialSource
