@@ -5,9 +5,10 @@ sweep.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
@@ -18,6 +19,12 @@ from gemma_nli.training.frozen.head_inputs import load_inputs
 from gemma_nli.training.frozen.train_folds import train_folds
 from gemma_nli.training.listeners import Listener
 from gemma_nli.training.results import CvResult, FoldResult, summarize
+
+RunFolds = Callable[
+    [RunConfig, Corpus, PairTable, FeatureSource, Mapping[int, FoldResult], Iterable[Listener]],
+    Iterator[list[FoldResult]],
+]
+"""What `run_folds` is."""
 
 
 def cross_validate(
@@ -67,7 +74,7 @@ def run_folds(
     if not todo:
         return
     if config.model.freeze_encoder:
-        rows = np.unique(np.concatenate([_rows_of(config, pairs, fold) for fold in todo]))
+        rows = rows_of_folds(config, pairs, todo)
         yield train_folds(config, pairs, todo, load_inputs(config, corpus, pairs, rows, features))
         return
     from gemma_nli.training.finetuning.train_fold import train_fold
@@ -81,6 +88,7 @@ def run_folds(
         yield [train_fold(config, corpus, pairs, fold, report_epoch)]
 
 
-def _rows_of(config: RunConfig, pairs: PairTable, fold: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    plan = plan_fold(config, pairs, fold)
-    return np.concatenate([plan.fit, plan.selection, plan.evaluation])
+def rows_of_folds(config: RunConfig, pairs: PairTable, folds: Iterable[int]) -> NDArray[np.int64]:
+    """Every pair that these folds train on, choose by or are measured on, each once."""
+    plans = [plan_fold(config, pairs, fold) for fold in folds]
+    return np.unique(np.concatenate([rows for plan in plans for rows in (plan.fit, plan.selection, plan.evaluation)]))

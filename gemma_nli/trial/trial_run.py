@@ -18,7 +18,7 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureSource
 from gemma_nli.model.encoder import identify_encoder, resolve_device
-from gemma_nli.training.cross_validation import run_folds
+from gemma_nli.training.cross_validation import RunFolds, run_folds
 from gemma_nli.training.listeners import Listener
 from gemma_nli.training.results import CvResult, FoldResult, summarize
 from gemma_nli.trial.hardware import hardware_tags
@@ -46,6 +46,7 @@ class TrialRun:
         features: where a frozen encoder's vectors come from.
         tags: facts for the journal in addition to the hardware's.
         wait_seconds: for another process that holds the trial; -1 waits as long as it takes.
+        train: what trains the folds, `run_folds` unless several trials train together.
     Raises:
         JournalError: on entry, if another process holds the trial for longer.
     """
@@ -59,9 +60,10 @@ class TrialRun:
         features: FeatureSource,
         tags: Mapping[str, str] | None = None,
         wait_seconds: float = -1,
+        train: RunFolds = run_folds,
     ) -> None:
         self.journal, self.config, self.corpus, self.pairs, self.features = journal, config, corpus, pairs, features
-        self.tags, self.wait_seconds = dict(tags or {}), wait_seconds
+        self.tags, self.wait_seconds, self.train = dict(tags or {}), wait_seconds, train
         self.done: dict[int, FoldResult] = {}
         self.over = False
         self.error: str | None = None  # why it failed, private text removed
@@ -100,7 +102,7 @@ class TrialRun:
             self._audience = list(listeners)
             for listener in self._audience:
                 listener.started(self.pairs.num_folds, dict(self.done))
-            self._folds = run_folds(
+            self._folds = self.train(
                 self.config, self.corpus, self.pairs, self.features, dict(self.done), self._audience
             )
         return None

@@ -11,7 +11,7 @@ from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.model.pooling import POOLERS
 from gemma_nli.training.fold import plan_fold
 from gemma_nli.training.frozen.head_inputs import VectorInputs
-from gemma_nli.training.frozen.train_folds import fit_head, train_folds
+from gemma_nli.training.frozen.train_folds import fit_head, train_folds, train_seeds
 from gemma_nli.training.metrics import best_threshold, fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, summarize
 from tests.training.frozen_setup import FrozenSetup, assert_same_fold
@@ -59,6 +59,20 @@ class TestTogether:
             settings |= {"training__num_epochs": 2, "training__learning_rate": 0.003}
         together = setup.train(**settings)
         assert_same_fold(together[3], setup.train([4], **settings)[0], tolerance=1e-5)
+
+    @pytest.mark.parametrize(("pooling", "head"), [("mean", "linear"), ("cls", "mlp"), ("attention", "linear")])
+    def test_seeds_together_equal_seeds_one_by_one(self, setup, pooling, head):
+        """Batches, dropout, first weights and early stops are each seed's own, whatever seeds train beside it."""
+        config = setup.config(
+            model__pooling_strategy=pooling, model__head=head, model__dropout=0.3, training__patience=2
+        )
+        folds = list(range(1, setup.pairs.num_folds + 1))
+        together = train_seeds(config, [7, 42, 3], setup.pairs, folds, setup.inputs(config))
+        assert len({found[0].probabilities.tobytes() for found in together}) == 3, "three seeds, three trainings"
+        for seed, found in zip([7, 42, 3], together, strict=True):
+            alone = train_folds(config.with_settings({"training.seed": seed}), setup.pairs, folds, setup.inputs(config))
+            for one, other in zip(found, alone, strict=True):
+                assert_same_fold(one, other, tolerance=1e-5)
 
     def test_folds_that_stop_early_stop_where_they_would_alone(self, setup):
         settings = {"training__patience": 2, "training__num_epochs": 12}

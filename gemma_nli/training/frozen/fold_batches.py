@@ -1,10 +1,11 @@
-"""Which pairs a fold sees at which step, and its dropout: drawn from the fold's own seed, whatever folds train beside
-it.
+"""Which pairs a fold sees at which step, and its dropout: drawn from the fold's own seed, whatever trains beside it.
 
-Shapes: K folds, S steps, B rows per batch, W width at a dropout site.
+Shapes: K models (folds, of one training seed or several), S steps, B rows per batch, W width at a dropout site.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,13 +21,17 @@ class FoldBatches:
     """Shuffled batches of K folds of unequal length, as dense (S, K, B) tensors per epoch.
 
     A fold with fewer rows ends its epoch with padding (weight 0) and, at worst, with steps in which it is idle.
+
+    Args:
+        rows: of each fold.
+        drawn_by: (training seed, fold) of each.
     """
 
-    def __init__(self, rows: list[NDArray[np.int64]], batch_size: int, seed: int, folds: list[int]) -> None:
+    def __init__(self, rows: list[NDArray[np.int64]], batch_size: int, drawn_by: Sequence[tuple[int, int]]) -> None:
         self.rows, self.batch_size = rows, batch_size
         self.steps = [-(-len(fold_rows) // batch_size) for fold_rows in rows]
         self.max_steps = max(self.steps)
-        self.orders = [FOLD_BATCHES.generator(seed, fold) for fold in folds]
+        self.orders = [FOLD_BATCHES.generator(seed, fold) for seed, fold in drawn_by]
 
     def asleep(self, step: int, device: torch.device) -> Tensor | None:
         """Indices of the folds that have no batch left at this step of an epoch."""
@@ -55,13 +60,18 @@ class FoldDropout:
     """
 
     def __init__(
-        self, share: float, widths: tuple[int, ...], batch_size: int, seed: int, folds: list[int], epoch_steps: int
+        self,
+        share: float,
+        widths: tuple[int, ...],
+        batch_size: int,
+        drawn_by: Sequence[tuple[int, int]],
+        epoch_steps: int,
     ) -> None:
         self.cut = round(share * 65536)
         self.scale = 65536 / (65536 - self.cut) if self.cut < 65536 else 0.0
         self.shapes = [(batch_size, width) for width in widths]
-        self.seed, self.folds, self.epoch_steps = seed, folds, epoch_steps
-        self.ahead = max(1, _DROPOUT_BYTES // (2 * len(folds) * batch_size * max(widths)))
+        self.drawn_by, self.epoch_steps = list(drawn_by), epoch_steps
+        self.ahead = max(1, _DROPOUT_BYTES // (2 * len(self.drawn_by) * batch_size * max(widths)))
         self.streams: list[list[np.random.Generator]] = []
         self.draws: list[Tensor] = []
         self.masks: list[Tensor] = []
@@ -72,7 +82,7 @@ class FoldDropout:
         self.epoch, self.step = self.epoch + 1, 0
         sites = range(len(self.shapes))
         self.streams = [
-            [HEAD_DROPOUT.generator(self.seed, fold, site, self.epoch) for fold in self.folds] for site in sites
+            [HEAD_DROPOUT.generator(seed, fold, site, self.epoch) for seed, fold in self.drawn_by] for site in sites
         ]
 
     def next_step(self, device: torch.device) -> None:

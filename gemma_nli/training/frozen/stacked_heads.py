@@ -1,10 +1,13 @@
 """K heads in training: their weights, batches, dropout and optimizer, one epoch at a time in one batched computation.
 
 Equal, to rounding, to training one after the other: each fold has its own initial weights, batches, dropout and
-optimizer step count, all drawn from (seed, fold). Shapes: S steps, K folds, B rows, V rows of an evaluation set.
+optimizer step count, all drawn from (seed, fold). The folds of several training seeds train together in the same way.
+Shapes: S steps, K models (folds, of one seed or several), B rows, V rows of an evaluation set.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,22 +25,25 @@ from gemma_nli.training.rate_schedules import rate_factors
 
 
 class HeadStack:
-    """The heads of `folds`, each fitted on its own rows of the PairTable."""
+    """A head for each (training seed, fold) of `drawn_by`, fitted on its own rows of the PairTable."""
 
     def __init__(
-        self, config: RunConfig, pairs: PairTable, folds: list[int], rows: list[Rows], inputs: HeadInputs
+        self,
+        config: RunConfig,
+        pairs: PairTable,
+        drawn_by: Sequence[tuple[int, int]],
+        rows: list[Rows],
+        inputs: HeadInputs,
     ) -> None:
         training = config.training
         self.training, self.inputs, self.device = training, inputs, inputs.device
-        self.classifier = StackedClassifier(config, inputs.width, len(folds))
-        for index, fold in enumerate(folds):
-            self.classifier.reset(index, training.seed, fold)
+        self.classifier = StackedClassifier(config, inputs.width, len(drawn_by))
+        for index, (seed, fold) in enumerate(drawn_by):
+            self.classifier.reset(index, seed, fold)
         self.classifier.to(self.device)
         widths = self.classifier.head.drop_widths()
-        self.batches = FoldBatches(rows, training.batch_size, training.seed, folds)
-        self.dropout = FoldDropout(
-            config.model.dropout, widths, training.batch_size, training.seed, folds, self.batches.max_steps
-        )
+        self.batches = FoldBatches(rows, training.batch_size, drawn_by)
+        self.dropout = FoldDropout(config.model.dropout, widths, training.batch_size, drawn_by, self.batches.max_steps)
         self.optimizer = StackedAdamW(
             self.classifier, _rates(config, self.batches), training.weight_decay, training.max_grad_norm
         )

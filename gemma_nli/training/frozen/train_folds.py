@@ -1,11 +1,13 @@
-"""All folds of a frozen encoder's configuration as one batched computation over cached vectors.
+"""All folds of a frozen encoder's configuration, for one training seed or several, as one batched computation over
+cached vectors.
 
-Shapes: E epochs, K folds, V rows of an evaluation set.
+Shapes: E epochs, K models (folds, of one seed or several), V rows of an evaluation set.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,13 +61,23 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
     Returns:
         One FoldResult per fold, in the order of `folds`; a fold whose loss became NaN or inf has status `diverged`.
     """
+    return train_seeds(config, [config.training.seed], pairs, folds, inputs)[0]
+
+
+def train_seeds(
+    config: RunConfig, seeds: Sequence[int], pairs: PairTable, folds: list[int], inputs: HeadInputs
+) -> list[list[FoldResult]]:
+    """The same for each training seed, all in one computation; each seed's results equal those of training it alone, to
+    rounding: a batched product may sum in another order.
+    """
     began = time.perf_counter()
-    plans = [plan_fold(config, pairs, fold) for fold in folds]
-    stack = HeadStack(config, pairs, folds, [plan.fit for plan in plans], inputs)
+    drawn_by = [(seed, fold) for seed in seeds for fold in folds]
+    plans = [plan_fold(config, pairs, fold) for fold in folds] * len(seeds)
+    stack = HeadStack(config, pairs, drawn_by, [plan.fit for plan in plans], inputs)
     evaluation = EvaluationSet([plan.evaluation for plan in plans], inputs.device)
     inner = any(plan.choice.inner for plan in plans)
     selection = EvaluationSet([plan.selection for plan in plans], inputs.device) if inner else None
-    stopping = _EarlyStopping(len(folds), patience_of(config.training))
+    stopping = _EarlyStopping(len(plans), patience_of(config.training))
     values_KP = stack.optimizer.values_KP
     kept_KP = values_KP.clone()
     record = _EpochRecord(pairs, plans)
@@ -74,7 +86,7 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
         record.logits.append(evaluation.logits(inputs, stack.classifier))
         if selection is not None:
             record.inner_logits.append(selection.logits(inputs, stack.classifier))
-        record.scores.append(np.array([record.score(fold) for fold in range(len(folds))]))
+        record.scores.append(np.array([record.score(model) for model in range(len(plans))]))
         better_K = stopping.epoch_ended(epoch, record.scores[-1], record.finite())
         if better_K.any():
             chosen = torch.from_numpy(np.flatnonzero(better_K)).to(inputs.device)
@@ -82,12 +94,12 @@ def train_folds(config: RunConfig, pairs: PairTable, folds: list[int], inputs: H
         if not stopping.going.any():
             break
     values_KP.copy_(kept_KP)
-    seconds = (time.perf_counter() - began) / len(folds)
-    results = [record.result(index, stopping) for index in range(len(folds))]
+    seconds = (time.perf_counter() - began) / len(plans)
+    results = [record.result(index, stopping) for index in range(len(plans))]
     for index, result in enumerate(results):
         result.state, result.seconds = stack.classifier.state_of(index), seconds
         result.trained_parameters = sum(value.numel() for value in result.state.values())
-    return results
+    return [results[start : start + len(folds)] for start in range(0, len(results), len(folds))]
 
 
 @dataclass
@@ -130,7 +142,7 @@ class _EpochRecord:
 
 def fit_head(config: RunConfig, pairs: PairTable, rows: Rows, epochs: int, inputs: HeadInputs) -> StackedClassifier:
     """One head on all of `rows` for a known number of epochs: the finalizer's refit (fold 0 in the seed's terms)."""
-    stack = HeadStack(config, pairs, [0], [rows], inputs)
+    stack = HeadStack(config, pairs, [(config.training.seed, 0)], [rows], inputs)
     for _ in range(epochs):
         stack.run_epoch()
     return stack.classifier
