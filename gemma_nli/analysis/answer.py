@@ -5,6 +5,7 @@ is.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,9 +74,13 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Answer:
-    """`verdict`: shown (one value beats every other), partly (some of them), open, or alone (nothing to compare)."""
+    """`verdict`: shown (one value beats every other), partly (some of them), open, or alone (nothing to compare).
+
+    `keys`: the settings whose values are the variants.
+    """
 
     setting: str
+    keys: tuple[str, ...]
     chosen_by: Literal["compare", "only", "largest", "none"]
     variants: tuple[Variant, ...]
     contrasts: tuple[Contrast, ...]
@@ -90,14 +95,15 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     Values are ranked by their honest scores, the first is contrasted with each other one, and the p-values of these
     contrasts are adjusted for all pairs of values.
     """
-    setting, chosen_by, groups = _groups(evidence, effects)
+    keys, chosen_by, groups = _groups(evidence, effects)
+    setting = " and ".join(short(key) for key in keys)
     score = measured_by(draws.metric).label
     honest_sentence = _honest_sentence(evidence, overall, score)
     if len(groups) < 2:
         trials = len(evidence.complete)
         only = "is the only trial" if trials == 1 else f"is the best of {trials} trials"
         first = f"Nothing was compared: {evidence_text(evidence, evidence.winner)} {only}."
-        return Answer(setting, "none", (), (), "alone", first, honest_sentence[0].upper() + honest_sentence[1:])
+        return Answer(setting, (), "none", (), (), "alone", first, honest_sentence[0].upper() + honest_sentence[1:])
     variants = tuple(
         sorted((_variant(name, places, draws) for name, places in groups), key=lambda variant: -variant.honest.value)
     )
@@ -111,6 +117,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     first = _first_sentence(setting, variants, contrasts, verdict, score)
     return Answer(
         setting,
+        keys,
         chosen_by,
         variants,
         contrasts,
@@ -122,13 +129,13 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
 
 def _groups(
     evidence: Evidence, effects: list[Effect]
-) -> tuple[str, Literal["compare", "only", "largest"], list[tuple[str, list[int]]]]:
+) -> tuple[tuple[str, ...], Literal["compare", "only", "largest"], list[tuple[str, list[int]]]]:
     if evidence.compared:
-        return " and ".join(short(key) for key in evidence.compared), "compare", _combinations(evidence)
+        return tuple(evidence.compared), "compare", _combinations(evidence)
     if not effects:
-        return "", "only", []
+        return (), "only", []
     key = effects[0].key
-    return short(key), "only" if len(evidence.varied) == 1 else "largest", grouped(evidence, key)
+    return (key,), "only" if len(evidence.varied) == 1 else "largest", grouped(evidence, key)
 
 
 def compared_groups(evidence: Evidence) -> list[list[int]]:
@@ -200,7 +207,7 @@ def _first_sentence(
             f"{points(nearest.tuned, score)}{budget}."
         )
     if verdict == "partly":
-        beaten = _listed([contrast.other for contrast in contrasts if contrast.shown])
+        beaten = listed([contrast.other for contrast in contrasts if contrast.shown])
         level = next(contrast for contrast in contrasts if not contrast.shown)
         return (
             f"{leader.name} is the best {setting} and beats {beaten}, but is not shown to beat {level.other}: "
@@ -245,17 +252,22 @@ def power_text(smallest: float, posts: int, score: str) -> str:
     """What this design could have found; its error falls with the square root of the number of posts."""
     return (
         f"Found in 80% of cases would be a true difference of {smallest:.3f} {score}; half of that takes about "
-        f"{_round(4 * posts):,} posts (here {posts:,})."
+        f"{rounded(4 * posts):,} posts (here {posts:,})."
     )
 
 
-def _round(posts: int) -> int:
+def rounded(posts: float) -> int:
     """To two digits."""
-    unit: int = 10 ** max(len(str(posts)) - 2, 0)
+    unit: int = 10 ** max(len(str(int(posts))) - 2, 0)
     return round(posts / unit) * unit
 
 
 def _honest_sentence(evidence: Evidence, overall: HonestScore, score: str) -> str:
+    if overall.candidates == 1:
+        return (
+            f"The trial ({evidence_text(evidence, evidence.winner)}) scores {overall.value:.3f} {score} "
+            f"({overall.level:.0%} interval {overall.low:.3f} to {overall.high:.3f})."
+        )
     return (
         f"The best trial ({evidence_text(evidence, evidence.winner)}) scores {overall.value:.3f} {score} with the luck "
         f"of being chosen taken off ({overall.level:.0%} interval {overall.low:.3f} to {overall.high:.3f}); its "
@@ -265,8 +277,13 @@ def _honest_sentence(evidence: Evidence, overall: HonestScore, score: str) -> st
 
 def evidence_text(evidence: Evidence, place: int) -> str:
     settings = evidence.complete[place].settings
-    named = [f"{short(k)} {shown(settings[k])}" for k in evidence.varied if settings.get(k) is not None]
+    named = [f"{short(k)} {brief(settings[k])}" for k in evidence.varied if settings.get(k) is not None]
     return ", ".join(named) or "the base"
+
+
+def brief(value: object) -> str:
+    """A setting's value in a sentence or a cell: numbers that were drawn, to three digits."""
+    return f"{value:.3g}" if isinstance(value, float) and len(str(value)) > 6 else shown(value)
 
 
 def short(key: str) -> str:
@@ -285,7 +302,8 @@ def p_text(p: float) -> str:
     return "-" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`mean, max and cls`; of very many their number."""
     if len(names) > MANY:
         return f"{len(names)} others"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

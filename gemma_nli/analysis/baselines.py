@@ -6,7 +6,7 @@ Letters: N evaluation pairs, P posts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.base.metrics import measured_by
 from gemma_nli.features import FeatureStore
@@ -42,6 +43,24 @@ class Baseline:
     def score(self, evidence: Evidence, metric: str) -> float:
         """Mean over folds, or over criteria, as for a trial."""
         return float(evidence.observed.scores(self.values(metric)[None], metric)[0])
+
+
+@dataclass(frozen=True)
+class BaselineFinding:
+    """`ahead`: how far the winner is ahead of it, the luck of the winner's choice taken off."""
+
+    name: str
+    about: str
+    score: float
+    f1: float
+    auc: float
+    macro_auc: float
+    ahead: Difference
+
+    @property
+    def outcome(self) -> Literal["beats", "loses", "not told apart"]:
+        """Of the best trial against this baseline."""
+        return "beats" if self.ahead.low > 0 else "loses" if self.ahead.high < 0 else "not told apart"
 
 
 def of_criterion(evidence: Evidence) -> Baseline:

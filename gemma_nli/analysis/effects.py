@@ -70,6 +70,11 @@ class Effect:
     def matters(self) -> bool:
         return self.judged and self.spread.p_value < 1 - LEVEL
 
+    @property
+    def possible(self) -> float:
+        """The largest true difference, either way, that its interval holds."""
+        return max(self.spread.high, -self.spread.low)
+
 
 @dataclass(frozen=True)
 class Interaction:
@@ -254,6 +259,15 @@ def edge_of(evidence: Evidence, key: str) -> str | None:
     if len(corners) < 3 or len(corners) < len(domain.corners):
         return None
     return "low" if value == min(corners) else "high" if value == max(corners) else None
+
+
+def end_of(evidence: Evidence, key: str, end: str) -> float:
+    """The `low` or `high` end of what was tried of a number."""
+    domain = domain_of(evidence, key)
+    if isinstance(domain, Range):
+        return float(domain.low if end == "low" else domain.high)
+    tried = [trial.settings[key] for trial in evidence.complete if trial.settings.get(key) is not None]
+    return float(min(tried) if end == "low" else max(tried))
 
 
 def settings_text(settings: Mapping[str, Any], keys: Sequence[str] | None = None) -> str:

@@ -6,51 +6,31 @@ import dataclasses
 import importlib.metadata
 import platform
 import shlex
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
 
-from gemma_nli.analysis.answer import Answer, compared_groups, find_answer, points
-from gemma_nli.analysis.baselines import measure_baselines
+from gemma_nli.analysis.answer import Answer, compared_groups, find_answer
+from gemma_nli.analysis.baselines import BaselineFinding, measure_baselines
 from gemma_nli.analysis.calibration import Calibration, calibrate
+from gemma_nli.analysis.cautions import Caution, cautions, lost_to
+from gemma_nli.analysis.conclusion import Conclusion, conclude
 from gemma_nli.analysis.confirmation import Confirmation, confirm
 from gemma_nli.analysis.effects import Effect, Interaction, interactions, main_effects
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import Draws, HonestScore, honest_score
-from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
 from gemma_nli.analysis.within import WithinCriteria, within_criteria_of
-from gemma_nli.base.metrics import measured_by, metric_of
-from gemma_nli.corpus.corpus_notes import corpus_notes
+from gemma_nli.base.metrics import measured_by
 from gemma_nli.trial import TrialRecord, without_credentials
 
-RARE = 10
 ENDS = ("finished", "pruned", "failed")
 PACKAGES = ("gemma-nli", "torch", "transformers", "ray", "optuna", "mlflow", "scikit-learn", "numpy")
 CURVES_SHOWN = 6
-
-
-@dataclass(frozen=True)
-class BaselineFinding:
-    """`ahead`: how far the winner is ahead of it, the luck of the winner's choice taken off."""
-
-    name: str
-    about: str
-    score: float
-    f1: float
-    auc: float
-    macro_auc: float
-    ahead: Difference
-
-    @property
-    def outcome(self) -> Literal["beats", "loses", "not told apart"]:
-        """Of the best trial against this baseline."""
-        return "beats" if self.ahead.low > 0 else "loses" if self.ahead.high < 0 else "not told apart"
 
 
 @dataclass(frozen=True)
@@ -68,6 +48,7 @@ class Findings:
     evidence: Evidence
     draws: Draws
     answer: Answer
+    conclusion: Conclusion
     honest: HonestScore
     baselines: tuple[BaselineFinding, ...]
     rows: tuple[Row, ...]
@@ -78,7 +59,7 @@ class Findings:
     within: WithinCriteria
     calibration: Calibration
     confirmation: Confirmation | None
-    warnings: tuple[str, ...]
+    cautions: tuple[Caution, ...]
     reproduce: Mapping[str, str]
     commands: tuple[str, ...]
     config_yaml: str
@@ -86,6 +67,11 @@ class Findings:
     @property
     def metric_name(self) -> str:
         return measured_by(self.draws.metric).label
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before relying on the answer, the heaviest first."""
+        return tuple(caution.text for caution in self.cautions)
 
     @property
     def winner_key(self) -> str:
@@ -104,11 +90,9 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     effects = main_effects(evidence, draws)
     baselines = _baselines(evidence, draws, overall, encode)
     answer = find_answer(evidence, draws, effects, overall)
-    lost = [baseline for baseline in baselines if baseline.outcome == "loses"]
+    lost = lost_to(baselines, measured_by(draws.metric).label)
     if lost:
-        furthest = min(lost, key=lambda baseline: baseline.ahead.value)
-        first = f"{_lost_to(furthest, measured_by(draws.metric).label)} {answer.first}"
-        answer = dataclasses.replace(answer, first=first)
+        answer = dataclasses.replace(answer, first=f"{lost[0]} {answer.first}")
     record = evidence.record(evidence.complete[evidence.winner].key)
     mistakes = find_mistakes(evidence, evidence.winner, record.config)
     confirmation = confirm(evidence)
@@ -117,6 +101,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         evidence=evidence,
         draws=draws,
         answer=answer,
+        conclusion=conclude(evidence, answer, baselines, effects),
         honest=overall,
         baselines=baselines,
         rows=tuple(rows),
@@ -127,7 +112,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         within=within_criteria_of(evidence, evidence.winner),
         calibration=calibrate(evidence.probability_TN[evidence.winner], evidence.label_N, evidence.fold_N),
         confirmation=confirmation,
-        warnings=tuple(_warnings(evidence, answer, overall, baselines, effects, mistakes, confirmation)),
+        cautions=tuple(cautions(evidence, answer, overall, baselines, effects, mistakes, confirmation)),
         reproduce=_provenance(evidence, record),
         commands=_commands(evidence),
         config_yaml=yaml.safe_dump(
@@ -146,10 +131,6 @@ def _baselines(evidence: Evidence, draws: Draws, overall: HonestScore, encode: b
     return tuple(found)
 
 
-def _lost_to(baseline: BaselineFinding, score: str) -> str:
-    return f"The {baseline.name} baseline beats the best trial by {points(baseline.ahead, score, behind=True)}."
-
-
 def _learning_curves(evidence: Evidence, answer: Answer, winner: TrialRecord) -> tuple[LearningCurve, ...]:
     """Of the best trial of each arm (the winner's alone where nothing is compared)."""
     named = [(variant.name, evidence.complete[variant.best].key) for variant in answer.variants[:CURVES_SHOWN]]
@@ -162,72 +143,6 @@ def _learning_curves(evidence: Evidence, answer: Answer, winner: TrialRecord) ->
         val, loss = (np.array([f.history[m][:epochs] for f in folds]) for m in ("val_f1", "train_loss"))
         found.append(LearningCurve(name, val, loss, tuple(fold.selected_epoch for fold in folds)))
     return tuple(found)
-
-
-def _warnings(
-    evidence: Evidence,
-    answer: Answer,
-    overall: HonestScore,
-    baselines: tuple[BaselineFinding, ...],
-    effects: list[Effect],
-    mistakes: Mistakes,
-    confirmation: Confirmation | None,
-) -> list[str]:
-    """What a reader should know before believing the answer, the most serious first."""
-    score = measured_by(overall.metric).label
-    lines = [*corpus_notes(evidence.corpus, evidence.pairs), *_unlearned(evidence)]
-    for baseline in baselines:
-        if baseline.outcome == "loses":
-            lines.append(_lost_to(baseline, score))
-        elif baseline.outcome == "not told apart":
-            lead = points(baseline.ahead, score)
-            lines.append(f"The best trial is not shown to beat the {baseline.name} baseline: its lead is {lead}.")
-    if confirmation is not None and not confirmation.order_held:
-        lines.append(f"The order of the leaders did not hold on fresh folds and seeds: {confirmation.summary}.")
-    if metric_of(evidence.spec.metric) is None or evidence.spec.mode == "min":
-        lines.append(
-            f"The sweep is decided by {evidence.spec.metric} ({evidence.spec.mode}), which cannot be recomputed on "
-            f"resampled posts; this report ranks by the highest mean {score}."
-        )
-    if evidence.spec.base.training.epoch_selection == "best":
-        lines.append("training.epoch_selection is best: each fold's epoch was chosen on the pairs it is measured on.")
-    if overall.optimism > 0.01:
-        lines.append(
-            f"Winner's curse: the best of {overall.candidates} trials scores {overall.raw:.3f}, of which "
-            f"{overall.optimism:.3f} comes from choosing the best."
-        )
-    sizes = {len(variant.places) for variant in answer.variants}
-    if len(sizes) > 1:
-        summary = ", ".join(f"{variant.name} {len(variant.places)}" for variant in answer.variants)
-        lines.append(f"The compared values had unequal budgets of trials ({summary}); see the budget curve.")
-    for effect in effects:
-        name = effect.key
-        if effect.edge is not None:
-            lines.append(f"The best {name} lies at the {effect.edge} end of what was tried; extend the range.")
-        elif not effect.judged:
-            lines.append(f"The effect of {name} cannot be separated from that of the other settings in these trials.")
-        elif not effect.matters:
-            possible = max(effect.spread.high, -effect.spread.low)
-            lines.append(f"No effect of {name} shown: up to {possible:.3f} {score} is possible.")
-    lost = [trial for trial in evidence.trials if trial.place is None]
-    if lost:
-        fates = Counter(trial.fate for trial in lost)
-        counts = ", ".join(f"{fates[fate]} {fate}" for fate in sorted(fates))
-        lines.append(f"Not every trial could be compared: {counts}.")
-    rare = [item.name for item in mistakes.criteria if item.support < RARE * evidence.pairs.num_folds / 5]
-    if rare:
-        lines.append(f"Criteria with very few positive pairs, whose F1 says little: {', '.join(rare)}.")
-    return lines
-
-
-def _unlearned(evidence: Evidence) -> list[str]:
-    found = evidence.unlearned()
-    if evidence.winner in found:
-        return [f"The best trial did not learn in every fold ({found[evidence.winner]}): its F1 means nothing there."]
-    if found:
-        first = next(iter(found.values()))
-        return [f"{len(found)} of {len(evidence.complete)} trials did not learn in every fold (one of them, {first})."]
-    return []
 
 
 def _provenance(evidence: Evidence, record: TrialRecord) -> dict[str, str]:
@@ -278,6 +193,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "verdict": findings.answer.verdict,
         "answer": [findings.answer.first, findings.answer.second],
         "within_criteria": findings.within.sentence,
+        "conclusion": dataclasses.asdict(findings.conclusion),
         "honest": {
             "metric": honest.metric,
             "raw": honest.raw,

@@ -121,6 +121,8 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
         console.say(sentence, "bold" if place == 0 else "")
     if report.get("within_criteria"):  # a report of an older version is without
         console.say(report["within_criteria"])
+    for name, sentence in report.get("conclusion", {}).items():
+        console.say(f"{name.replace('_', ' ').capitalize()}: {sentence}")
     said = " ".join(report["answer"])
     warnings = [warning for warning in report["warnings"] if warning not in said]  # the most serious first
     for warning in warnings[:WARNINGS]:

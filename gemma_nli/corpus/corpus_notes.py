@@ -12,7 +12,7 @@ SHOWN = 3
 
 def corpus_notes(corpus: Corpus, pairs: PairTable) -> list[str]:
     """One sentence per note; none if there is nothing to note. No sentence contains a text."""
-    return [*corpus.notes, *_copies(pairs), *_unmatched(pairs)]
+    return [*corpus.notes, *_copies(pairs), *unmatched_criteria(pairs)]
 
 
 def _copies(pairs: PairTable) -> list[str]:
@@ -31,8 +31,8 @@ def _copies(pairs: PairTable) -> list[str]:
     return [note + (f"; the annotations of copies differ in {split}." if split else ".")]
 
 
-def _unmatched(pairs: PairTable) -> list[str]:
-    """Where the criterion alone still says something of the label: too few posts without it."""
+def unmatched_criteria(pairs: PairTable) -> list[str]:
+    """Where the criterion alone still says something of the label, too few posts being without it; at most one note."""
     if pairs.negatives != "matched" or pairs.eval_negative_ratio == "all":
         return []
     rows = np.concatenate([pairs.evaluation_rows(fold) for fold in range(1, pairs.num_folds + 1)])

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.simulated_sweep import simulate_sweep
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.from_journals import gather
+from gemma_nli.analysis.report.write import Report, write_report
 from gemma_nli.config import DataConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus, write_corpus
@@ -75,3 +76,8 @@ def simulated(
         patch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
         spec = SweepSpec.from_mapping(tree_of(folder, analysis_corpus, tiny_bert), source="simulated.yaml")
         return spec, evidence_of(spec, simulate_sweep(spec, skill_of))
+
+
+@pytest.fixture(scope="session")
+def simulated_report(simulated: tuple[SweepSpec, Evidence], tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return write_report(simulated[1], tmp_path_factory.mktemp("report"))

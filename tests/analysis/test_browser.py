@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from gemma_nli.analysis.evidence import Evidence
-from gemma_nli.analysis.report.write import write_report
-from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.analysis.report.write import Report
 
 pytestmark = pytest.mark.browser
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -31,8 +29,8 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def page(simulated: tuple[SweepSpec, Evidence], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_report(simulated[1], tmp_path_factory.mktemp("browser")).html.as_uri()
+def page(simulated_report: Report) -> str:
+    return simulated_report.html.as_uri()
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from tests.analysis.conftest import HOSTILE, evidence_of, tree_of
 
 
 @pytest.fixture(scope="module")
-def reported(simulated: tuple[SweepSpec, Evidence], tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return write_report(simulated[1], tmp_path_factory.mktemp("report"))
+def reported(simulated_report: Report) -> Report:
+    return simulated_report
 
 
 @pytest.fixture(scope="module")

@@ -26,3 +26,16 @@ def test_what_the_answer_says_is_not_said_again_as_a_warning(capsys: pytest.Capt
     assert out.count("TF-IDF") == 1
     assert "warning: reason 0." in out
     assert "more warning" not in out
+
+
+def test_the_answer_ends_in_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = {"use": "the best trial.", "try_next": "dropout above 0.5.", "not_settled": "whether dropout matters."}
+    show_report({"answer": [BEATEN], "conclusion": steps, "warnings": ["reason 0."], "html": "/tmp/report.html"})
+    said = capsys.readouterr().out.splitlines()
+    at = said.index("Use: the best trial.")
+    assert said[at : at + 4] == [
+        "Use: the best trial.",
+        "Try next: dropout above 0.5.",
+        "Not settled: whether dropout matters.",
+        "warning: reason 0.",
+    ]

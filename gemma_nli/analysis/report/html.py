@@ -79,9 +79,10 @@ def _top(findings: Findings) -> str:
     if findings.warnings:
         lines = "".join(f"<li>{esc(line)}</li>" for line in findings.warnings)
         warned = f'<aside class="warnings" aria-label="warnings"><h2>Before you rely on it</h2><ul>{lines}</ul></aside>'
+    steps = "".join(f"<dt>{esc(head)}</dt><dd>{esc(text)}</dd>" for head, text in findings.conclusion.lines)
     return (
         f"{questions}<h1>{esc(findings.answer.first)}</h1><p class='sure'>{esc(findings.answer.second)}</p>"
-        f'<div class="cards">{shown}</div>{warned}'
+        f'<dl class="conclusion">{steps}</dl><div class="cards">{shown}</div>{warned}'
     )
 
 

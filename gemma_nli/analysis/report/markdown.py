@@ -19,6 +19,7 @@ def markdown(findings: Findings, figures: dict[str, Figure]) -> str:
     lines = [f"# {esc(names)}", ""]
     lines += [f"*{esc(question)}*\n" for question in findings.evidence.questions if question]
     lines += [f"**{esc(findings.answer.first)}** {esc(findings.answer.second)}", ""]
+    lines += [*(f"- **{head}:** {esc(text)}" for head, text in findings.conclusion.lines), ""]
     lines += [
         f"Honest {findings.metric_name} of the winner: **{honest.value:.3f}** ({honest.low:.3f} to "
         f"{honest.high:.3f}); its cross-validated score, the best of {honest.candidates} trials: {honest.raw:.3f}.",

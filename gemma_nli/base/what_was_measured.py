@@ -1,0 +1,19 @@
+"""What stands beside a score: the negatives it was measured among; and what was never measured."""
+
+from __future__ import annotations
+
+REFIT = "a refit on all pairs, which nobody has measured: its scores are those of the trial's cross-validation"
+"""Of a registered model."""
+
+
+def measured_at(eval_negative_ratio: float | str, negatives: str) -> str:
+    """`at 1 matched negative per positive`, `on all pairs`: F1 means little without it.
+
+    Args:
+        eval_negative_ratio: as the setting, also as a tag has it: a number, or `all`.
+        negatives: as the setting: `matched` or `pooled`.
+    """
+    if eval_negative_ratio == "all":
+        return "on all pairs"
+    ratio = float(eval_negative_ratio)
+    return f"at {ratio:g} {negatives} negative{'' if ratio == 1 else 's'} per positive"
