@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from gemma_nli.analysis.answer import Answer, listed, points
+from gemma_nli.analysis.answer import Answer
 from gemma_nli.analysis.baselines import BaselineFinding
 from gemma_nli.analysis.confirmation import Confirmation
 from gemma_nli.analysis.effects import Effect
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import HonestScore
 from gemma_nli.analysis.mistakes import Mistakes
+from gemma_nli.analysis.wording import listed, points
 from gemma_nli.base.metrics import measured_by, metric_of
 from gemma_nli.corpus.corpus_notes import corpus_notes, unmatched_criteria
 

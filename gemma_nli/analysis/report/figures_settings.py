@@ -9,10 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from gemma_nli.analysis.answer import short
 from gemma_nli.analysis.effects import Effect, edge_of
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.report.figure_parts import Figure, color, label, lay_out
+from gemma_nli.analysis.wording import short
 from gemma_nli.spec.domain import Range
 
 MAX_POINTS = 2000

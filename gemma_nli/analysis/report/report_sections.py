@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gemma_nli.analysis.answer import ROPE, points
+from gemma_nli.analysis.answer import ROPE
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.report.report_tables import (
     TableOf,
@@ -19,6 +19,7 @@ from gemma_nli.analysis.report.report_tables import (
     mistake_table,
     slice_table,
 )
+from gemma_nli.analysis.wording import points
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from gemma_nli.analysis.answer import p_text, short
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.mistakes import Slice, sliced_metrics
+from gemma_nli.analysis.wording import p_text, short
 from gemma_nli.base.metrics import METRICS, RankedMetric, measured_by
 from gemma_nli.spec.domain import shown
 
