@@ -92,10 +92,10 @@ def test_a_library_whose_private_parts_are_used_has_an_upper_bound():
             assert "<" in requirement, requirement
 
 
-def test_the_extra_for_developers_holds_every_other_extra_but_the_demo():
+def test_the_extra_for_developers_holds_every_other_extra_but_those_of_weights():
     extras = project()["optional-dependencies"]
     for name, listed in extras.items():
-        if name not in ("demo", "dev"):
+        if name not in ("demo", "gemma", "dev"):
             assert set(listed) <= set(extras["dev"]), name
 
 

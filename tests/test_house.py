@@ -25,7 +25,6 @@ LONGER = {  # files that were longer when this was written; none may grow, and n
 
 RENAMES = {  # who gives a file or folder another name, and why it is not `put_in_place`
     "base/files.py": "it is",
-    "model/bundle.py": "a folder",
     "tracking/archives/archive.py": "into a working folder, which is then exchanged",
     "tracking/archives/exchange.py": "moves listed in a journal of their own",
     "tracking/registry/model_folder.py": "a folder",

@@ -17,6 +17,7 @@ from gemma_nli.analysis.mistakes import Mistakes
 from gemma_nli.analysis.wording import listed, points
 from gemma_nli.base.metrics import measured_by, metric_of
 from gemma_nli.corpus.corpus_notes import corpus_notes, unmatched_criteria
+from gemma_nli.model.gguf_conversion import quantization_notes
 
 RARE = 10
 
@@ -55,6 +56,7 @@ def cautions(
         *_of_the_best_trial(evidence, overall, baselines, confirmation, score),
         *_of_the_trials(evidence, answer),
         *_of_settings(answer, effects, score),
+        *_of_the_encoders(evidence),
         *_of_the_corpus(evidence, mistakes),
     ]
     return sorted(found, key=lambda caution: caution.weight)
@@ -162,6 +164,11 @@ def _of_settings(answer: Answer, effects: Sequence[Effect], score: str) -> Itera
         yield Caution(
             Weight.LEAVES_OPEN, f"No effect shown of {len(inert)} settings; still possible, in {score}: {possible}."
         )
+
+
+def _of_the_encoders(evidence: Evidence) -> Iterator[Caution]:
+    for note in quantization_notes(trial.config.model for trial in evidence.complete):
+        yield Caution(Weight.WEAKENS, note)
 
 
 def _of_the_corpus(evidence: Evidence, mistakes: Mistakes) -> Iterator[Caution]:

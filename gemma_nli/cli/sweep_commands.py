@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -107,6 +107,9 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="where to write corpus and sweep; by default under $GEMMA_NLI_HOME")
     ] = None,
+    model: Annotated[
+        Literal["minilm", "gemma"], typer.Option(help="gemma: a real Gemma 3 270M, in some minutes (extra gemma)")
+    ] = "minilm",
     as_json: AsJson = False,
 ) -> None:
     """Run a real sweep on synthetic data, in about a minute.
@@ -116,7 +119,7 @@ def demo(
     from gemma_nli.config import home
     from gemma_nli.sweep.demo_sweep import demo_spec
 
-    _run_and_report(demo_spec(folder or home() / "demo"), as_json)
+    _run_and_report(demo_spec(folder or home() / "demo", model, lambda line: say(line, err=True)), as_json)
 
 
 def _run_and_report(spec: Any, as_json: bool, notify: str | None = None) -> None:

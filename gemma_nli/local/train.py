@@ -20,6 +20,7 @@ from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.encoder import identify_encoder, resolve_device
+from gemma_nli.model.gguf_conversion import quantization_notes
 from gemma_nli.storage import Place
 from gemma_nli.tracking.write.artifacts import artifacts_of
 from gemma_nli.tracking.write.delivery import MlflowDelivery
@@ -112,7 +113,8 @@ def run_here(
                 "this configuration was already trained; its numbers are shown. --again trains it again."
             )
         warning = learning_warning(result.folds, config)
-        delivery.notes[:0] = [*corpus_notes(corpus, pairs), *([warning] if warning else [])]
+        of_data = [*corpus_notes(corpus, pairs), *quantization_notes([config.model])]
+        delivery.notes[:0] = [*of_data, *([warning] if warning else [])]
         of_criterion = scores_of_criterion_only(config, pairs)
         seconds = time.monotonic() - began
         about = (config.experiment, reused, seconds, corpus.fingerprint, delivery.notes, of_criterion)

@@ -24,6 +24,7 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import identify_encoder, load_encoder, resolve_device, resolve_precision
+from gemma_nli.model.gguf_conversion import quantization_notes
 from gemma_nli.storage import Place
 from gemma_nli.tracking.write.artifacts.config_yaml import config_yaml
 from gemma_nli.tracking.write.experiment_tracker import ExperimentTracker
@@ -131,7 +132,7 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     metrics["best_val_f1"] = fold.at("val_f1", fold.best_epoch)
     sizes = {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
     history = {name: fold.history[name] for name in PER_EPOCH}
-    notes = tuple(corpus_notes(corpus, pairs))
+    notes = (*corpus_notes(corpus, pairs), *quantization_notes([config.model]))
     return SimpleResult(history, fold.best_epoch, metrics, sizes, fold, corpus.fingerprint, notes)
 
 

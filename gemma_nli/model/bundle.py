@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gemma_nli.base.errors import ConfigError, EncoderError
-from gemma_nli.base.files import put_in_place, unfinished
+from gemma_nli.base.files import put_folder_in_place, put_in_place, unfinished
 from gemma_nli.config import (
     DataConfig,
     DeviceConfig,
@@ -122,20 +122,10 @@ def save_bundle(
             "metadata": dict(metadata),
         }
         (work / "bundle.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        _swap_in(work, target)
+        put_folder_in_place(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
-
-
-def _swap_in(work: Path, target: Path) -> None:
-    if not target.exists():
-        work.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / "bundle")
-    work.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _named(prefix: str, module: Pooler | Head) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.features import EncodeReport, FeatureRequest
+from gemma_nli.model.gguf_conversion import quantization_notes
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster.autoscaling import wait_for_nodes
 from gemma_nli.sweep.cluster.ray_session import check_ray, ray_session
@@ -244,6 +245,7 @@ class _Run:
             pareto=outcome.pareto_front(self.spec.objectives),
             notes=[
                 *corpus_notes(self.ready.corpus, self.ready.pairs),
+                *quantization_notes(cell.config.model for cell in self.ready.trials.values()),
                 *(outcome.notes() if self.report is None else ()),  # the report has it among its warnings
                 *self.notes,
                 *([self.unreported] if self.unreported else []),

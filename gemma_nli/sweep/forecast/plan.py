@@ -8,6 +8,7 @@ from typing import Any
 
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.features import FeatureStore
+from gemma_nli.model.gguf_conversion import quantization_notes
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster.trial_resources import Node, choose, most_memory
 from gemma_nli.sweep.earlier_spaces import how_many_fit, take_up_earlier
@@ -58,7 +59,10 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
         if estimate
         else None,
         "storage": str(ready.storage),
-        "notes": corpus_notes(ready.corpus, ready.pairs),
+        "notes": [
+            *corpus_notes(ready.corpus, ready.pairs),
+            *quantization_notes(config.model for config in configs),
+        ],
     }
 
 
