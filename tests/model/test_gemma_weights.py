@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.base.paths import home
@@ -120,9 +121,11 @@ def test_numbers_of_weights_that_were_quantized_carry_a_note(tiny_bert, tmp_path
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**content, "dequantized_from": "Tiny, quantized to 2 bits"}))
     write_synthetic(tmp_path / "data", 40)
-    words = [f"data.data_dir={tmp_path / 'data'}", f"model.name={folder}", "model.max_length=32", "data.num_folds=2"]
-    assert run_command("train", *words, "training.num_epochs=1", "mlflow.enabled=false", "device.device=cpu") == 0
-    assert "Tiny, quantized to 2 bits: its numbers may differ" in capsys.readouterr().out
+    base = {"data": {"data_dir": str(tmp_path / "data"), "num_folds": 2}, "model": {"name": str(folder)}}
+    tree = {"name": "noted", "base": base, "space": {"training.learning_rate": {"grid": [1e-3]}}}
+    (tmp_path / "noted.yaml").write_text(yaml.safe_dump(tree))
+    assert run_command("sweep", str(tmp_path / "noted.yaml"), "--plan") == 0
+    assert "note: The encoder is Tiny, quantized to 2 bits: its numbers may differ" in capsys.readouterr().out
 
 
 def test_an_encoder_that_was_never_quantized_or_is_not_here_has_no_note(tiny_bert):
