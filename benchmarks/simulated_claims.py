@@ -48,11 +48,18 @@ def tuned(
     ahead: float = 0.0,
     seed_sd: float = 0.0,
     draws: int = 400,
+    behind: float = 0.0,
 ) -> Tuned:
-    """Values with so many equally good trials each; the first value is `ahead` by so much F1."""
+    """Values with so many equally good trials each.
+
+    Args:
+        ahead: the first value is better by so much F1.
+        behind: all trials of the last value but one are worse by so much F1: its best is as good as the others'.
+    """
     arm_T = np.repeat(np.arange(len(budgets)), budgets)
     groups = [np.flatnonzero(arm_T == arm).tolist() for arm in range(len(budgets))]
     skill_T = SKILL + np.where(arm_T == 0, ahead / F1_PER_SKILL, 0.0)
+    skill_T[groups[-1][1:]] -= behind / F1_PER_SKILL
     found = []
     for repetition in range(repetitions):
         sample = simulate(np.random.default_rng(repetition), corpus, skill_T, arm_T, seed_sd).draws(metric, draws)
@@ -61,8 +68,9 @@ def tuned(
         leads = [(int(order[0]), int(other), pairs.difference(int(order[0]), int(other))) for other in order[1:]]
         found.append((sample.score_T, honest, leads))
     score_RT = np.stack([score_T for score_T, _, _ in found])
-    true_T = np.where(arm_T == 0, score_RT[:, arm_T == 0].mean(), score_RT[:, arm_T != 0].mean() if arm_T.any() else 0)
-    common_R = (score_RT - true_T).mean(1)  # what these posts do to every trial: taken off, to see the bias sooner
+    true_T = np.array([score_RT[:, skill_T == skill].mean() for skill in skill_T])
+    best_T = skill_T == skill_T.max()
+    common_R = (score_RT - true_T)[:, best_T].mean(1)  # what these posts do to all: taken off, to see the bias sooner
     winner_R = true_T[score_RT.argmax(1)]
     true_A = np.array([true_T[places[0]] for places in groups])
     leads_R = [[(lead, true_A[a] - true_A[b]) for a, b, lead in leads] for _, _, leads in found]
@@ -137,6 +145,10 @@ def main(repetitions: int) -> None:
         for budgets in ((1, 1), (12, 12)):
             said = tuned(BALANCED[posts], budgets, repetitions, ahead=ahead)
             _line(f"balanced {posts} {'x'.join(map(str, budgets))} ahead {ahead}", said)
+    for posts in (300, 1000):
+        for behind in (0.015, 0.03, 0.06):
+            said = tuned(BALANCED[posts], (12, 12), repetitions, behind=behind)
+            _line(f"balanced {posts} 12x12, eleven of one value behind by {behind}", said)
     for seed_sd in (0.02, 0.04):
         _line(f"balanced 300 1x1 seeds {seed_sd}", tuned(BALANCED[300], (1, 1), repetitions, seed_sd=seed_sd))
     for seed_sd in (0.0, 0.02, 0.04):

@@ -47,8 +47,8 @@ def p_text(p: float) -> str:
 
 
 def worth(scores: Sequence[float], noises: Sequence[np.ndarray], best: int | None = None) -> np.ndarray:
-    """(S,) around what the best is worth: drawn back to the mean of the trials within twice its simultaneous reach, by
-    the share of their variance that posts explain (Morris 1983).
+    """(S,) around what the best is worth: its score less what the best of a draw owes to noise, where the trials within
+    twice its simultaneous reach differ by as much as their merit does.
     """
     best = int(np.argmax(scores)) if best is None else best
     gaps = [noises[best] - noise_S for noise_S in noises]
@@ -59,12 +59,14 @@ def worth(scores: Sequence[float], noises: Sequence[np.ndarray], best: int | Non
     near = [best] + [o for o in others if scores[best] - scores[o] <= 2 * reach * gaps[o].std()]
     if len(near) == 1:
         return scores[best] + noises[best]
-    mean, mean_S = np.mean([scores[n] for n in near]), np.mean([noises[n] for n in near], axis=0)
+    mean = np.mean([scores[n] for n in near])
     noise = np.mean(np.var([noises[n] for n in near], axis=0, ddof=1))
-    own = max(0.0, 1 - noise / np.var([scores[n] for n in near], ddof=1))
-    ahead = scores[best] - mean
-    kept = min(1.0, own + (1 - own) ** 2 * ahead**2 / ((len(near) - 1) * noise))
-    return np.asarray(mean + own * ahead + mean_S + math.sqrt(kept) * (noises[best] - mean_S))
+    merit = math.sqrt(max(0.0, 1 - noise / np.var([scores[n] for n in near], ddof=1)))
+    luck = []
+    for draw in range(len(noises[best])):
+        drawn = [(mean + merit * (scores[n] - mean) + noises[n][draw], noises[n][draw]) for n in sorted(near)]
+        luck.append(max(drawn, key=lambda one: one[0])[1])
+    return np.asarray(scores[best] - max(0.0, float(np.mean(luck))) + noises[best])
 
 
 class Recount:
@@ -137,7 +139,7 @@ class Recount:
         return worth([self.score[key] for key in keys], [self.noise[key] for key in keys])
 
     def tuned_overall(self, groups: Sequence[Sequence[str]]) -> np.ndarray:
-        """The same of the winner: drawn back within its value, and its value among the values."""
+        """The same of the winner: its luck within its value, and its value's among the values."""
         parts_S = [self.tuned(keys) for keys in groups]
         winning = next(place for place, keys in enumerate(groups) if self.winner in keys)
         means = [float(part_S.mean()) for part_S in parts_S]
@@ -145,7 +147,9 @@ class Recount:
 
     def widened(self, draws_S: np.ndarray, center: float) -> np.ndarray:
         posts = len(np.unique(np.concatenate([self.pairs.group_N[rows] for rows in self.rows])))
-        return center + (draws_S - center) * math.sqrt(posts / (posts - len(self.folds)))
+        freedom = posts - len(self.folds)
+        student = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+        return center + (draws_S - center) * math.sqrt(posts / freedom) * student
 
     def values(self, setting: str) -> dict[str, list[str]]:
         """Keys of the trials by a setting's value, in the matrices' order."""

@@ -172,8 +172,10 @@ def test_copies_of_a_post_are_drawn_as_one_and_are_one_cluster_of_the_tests(simu
 
 def test_of_equal_trials_the_first_by_key_wins_whatever_the_order_of_the_journals(simulated) -> None:
     evidence = simulated[1]
+    places = sorted(range(18), key=lambda t: evidence.complete[t].key, reverse=True)
     alike = dataclasses.replace(
         evidence,
+        trials=[dataclasses.replace(evidence.complete[t], place=place) for place, t in enumerate(places)],
         probability_TN=np.repeat(evidence.probability_TN[:1], 18, axis=0),
         threshold_TK=np.repeat(evidence.threshold_TK[:1], 18, axis=0),
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from gemma_nli.analysis.inference.observed import ScoredPairs
 from gemma_nli.base.metrics import CountedMetric, Counts, Metric, RankedMetric, measured_by
@@ -86,12 +87,18 @@ class PostBootstrap:
         return float(self.scored.scores(np.asarray(values_N)[None], metric)[0])
 
     def widened(self, draws_S: Floats, center: float | Floats) -> Floats:
-        """Draws of a difference spread by sqrt(P / (P - K)): a bootstrap of few clusters is too narrow by that.
+        """Draws of a difference spread for the number of posts: a bootstrap of few clusters is too narrow.
 
-        Source: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 3.2 (narrowness bias).
+        Once by sqrt(P / (P - K)), what drawing within folds leaves out of the variance, and once by Student's quantile
+        over the normal one (1.05 at 30 posts, 1.002 at 1,000), as that variance is an estimate.
+
+        Source: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", sections 3.2 (narrowness bias) and
+        5.3 (expanded percentiles).
         """
         posts = len(self._of_post)
-        return np.asarray(center + (draws_S - center) * np.sqrt(posts / max(posts - len(self.folds), 1)))
+        freedom = max(posts - len(self.folds), 1)
+        wider = np.sqrt(posts / freedom) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+        return np.asarray(center + (draws_S - center) * wider)
 
     def draws(self, values_N: NDArray[Any], metric: str) -> Floats:
         """(S,) the score in each draw."""

@@ -96,7 +96,7 @@ class Draws:
         return worth_of_best(self.score_T[columns], self.noise_ST[:, columns])
 
     def worth_in_groups(self, groups: Sequence[Sequence[int]]) -> Worth:
-        """The same of the best of all groups: drawn back within its own, and its group among the groups."""
+        """The same of the best of all groups: its luck within its own, and its group's among the groups."""
         worths = [self.worth(places) for places in groups]
         raw_G = np.array([self.score_T[list(places)].max() for places in groups])
         value_G, noise_SG = np.array([w.value for w in worths]), np.stack([w.noise_S for w in worths], axis=1)
@@ -139,15 +139,13 @@ def honest_score(
     """Corrected score of the best among `places` (all trials): `best_of_trials.py`.
 
     Args:
-        groups: the trials of each compared value; given, the winner is drawn back within its own value first.
+        groups: the trials of each compared value; given, the winner's luck within its own value is taken off first.
     """
     columns = list(range(len(draws.score_T))) if places is None else list(places)
     worth = draws.worth(columns) if groups is None or len(groups) < 2 else draws.worth_in_groups(groups)
     raw = float(draws.score_T[columns].max())
     winner = columns[int(draws.score_T[columns].argmax())]
-    # the winner's own noise: that of a score drawn back is smaller, and its interval held less often than it says
-    noise_S = draws.noise_ST[:, winner]
-    low, high = np.quantile(worth.value + noise_S, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(worth.value + worth.noise_S, [(1 - level) / 2, (1 + level) / 2])
     stability = float((draws.winners(columns) == winner).mean())
     bounds = max(float(low), measured_by(draws.metric).part.lowest), min(float(high), 1.0)
     return HonestScore(draws.metric, raw, worth.value, *bounds, level, len(columns), stability, worth)

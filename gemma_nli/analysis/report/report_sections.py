@@ -86,8 +86,8 @@ def _compared(findings: Findings) -> Section | None:
         "value at its best, the rest tuned. To decide beforehand what is compared, name it under compare:.",
     }[answer.chosen_by]
     lead = (
-        f"{how} Lead, tuned: each best trial is drawn back towards those it stands among, so a value wins nothing by "
-        "the luck of many trials; intervals and p hold for all pairs of values at once. Found in 80%: the true "
+        f"{how} Lead, tuned: the luck of being the best of its trials is taken off each, so a value wins nothing "
+        "by having many; intervals and p hold for all pairs of values at once. Found in 80%: the true "
         "difference that this corpus and design would find in 80% of cases. Over trainings: the corrected "
         f"resampled t-test on folds; better, equal, worse: chances of a difference beyond {ROPE:g}, or within it."
     )
