@@ -10,10 +10,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gemma_nli.base.outgoing import one_line, shown
+
+PADDING = 2
+"""Blanks after a cell."""
 
 
 def line(text: object, style: str = "") -> Text:
@@ -55,11 +58,25 @@ class Sheet(Table):
             title_style="bold",
             box=None,
             show_header=bool(columns),
-            padding=(0, 2, 0, 0),
+            padding=(0, PADDING, 0, 0),
             header_style="underline",
         )
         for name in columns:
             self.add_column(line(name), overflow="fold", justify="right" if name in right else "left")
+
+    def fit(self, console: Console) -> Sheet:
+        """The same; while it is wider than the console, the widest heading is broken after its underscores, so that
+        no word is.
+        """
+
+        def width(column: Column) -> int:
+            return max(console.measure(cell).maximum for cell in (column.header, *column.cells)) + PADDING
+
+        for column in sorted(self.columns, key=width, reverse=True):
+            if sum(map(width, self.columns)) <= console.width:
+                break
+            column.header = Text(str(column.header).replace("_", "_\n"))
+        return self
 
     def add(self, *cells: object) -> None:
         """A row; new cells get a column."""

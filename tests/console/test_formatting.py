@@ -13,6 +13,7 @@ from gemma_nli.console.command_results import REASONS, failure_lines, leaderboar
 from gemma_nli.console.formatting import duration, shown
 from gemma_nli.console.store_tables import cut_line, records
 from gemma_nli.console.sweep_progress import facts_of
+from gemma_nli.console.terminal import Sheet, Terminal
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.records.outcome import TrialOutcome
 from gemma_nli.sweep.records.progress_state import ProgressState
@@ -113,7 +114,7 @@ def test_the_leaderboard_has_the_best_first_and_each_number_in_its_own_column():
     assert columns["mean_f1"][:2] == ["0.900", "0.890"]
     assert columns["macro_auc"][:2] == ["0.000", "0.001"]
     assert columns["mean_auc"] == ["nan"] * 10
-    assert "10 best of 12" in str(table.title)
+    assert "10 best of 12, at 1 matched negative per positive" in str(table.title)
 
 
 def test_a_table_becomes_json_values_without_a_number_that_json_lacks():
@@ -137,3 +138,17 @@ def test_a_list_that_was_cut_says_what_it_leaves_out(matching, said):
 
 def test_a_table_without_a_count_is_whole():
     assert cut_line(pd.DataFrame()) is None
+
+
+def test_a_leaderboard_that_is_too_wide_breaks_headings_at_their_underscores():
+    def headings(width):
+        console = Terminal()
+        console.width = width
+        table = Sheet("#", "pooling_strategy", "learning_rate")
+        table.add("1", "attention", "0.001")
+        with console.capture() as printed:
+            console.print(table.fit(console))
+        return [line.split() for line in printed.get().splitlines()[:-1]]
+
+    assert headings(80) == [["#", "pooling_strategy", "learning_rate"]]
+    assert headings(30) == [["pooling_"], ["#", "strategy", "learning_rate"]]
