@@ -96,7 +96,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     keys, chosen_by, groups = _groups(evidence, effects)
     setting = " and ".join(short(key) for key in keys)
     score = measured_by(draws.metric).label
-    honest_sentence = _honest_sentence(evidence, overall, score)
+    honest_sentence = _honest_sentence(evidence, overall, f"{score} {evidence.measured_at}")
     if len(groups) < 2:
         trials = len(evidence.complete)
         only = "is the only trial" if trials == 1 else f"is the best of {trials} trials"
@@ -112,7 +112,7 @@ def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall
     verdict: Literal["shown", "partly", "open"] = (
         "shown" if len(losers) == len(contrasts) else "partly" if losers else "open"
     )
-    first = _first_sentence(setting, variants, contrasts, verdict, score)
+    first = _first_sentence(setting, variants, contrasts, verdict, f"{score} {evidence.measured_at}")
     return Answer(
         setting,
         keys,

@@ -17,6 +17,7 @@ from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.observed import ScoredPairs
 from gemma_nli.base.errors import ReportError
 from gemma_nli.base.metrics import measured_by, metric_of
+from gemma_nli.base.what_was_measured import measured_at
 from gemma_nli.config import SEMANTICS_VERSION, RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
@@ -80,6 +81,11 @@ class Evidence:
         """The sweep's metric where it can be measured again on resampled posts, else F1."""
         found = metric_of(self.spec.metric)
         return found.name if found is not None else "f1"
+
+    @property
+    def measured_at(self) -> str:
+        """`at 1 matched negative per positive`: what stands beside its scores."""
+        return measured_at(self.pairs.eval_negative_ratio, self.pairs.negatives)
 
     @cached_property
     def complete(self) -> list[Trial]:

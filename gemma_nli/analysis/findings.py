@@ -69,6 +69,12 @@ class Findings:
         return measured_by(self.draws.metric).label
 
     @property
+    def among(self) -> str:
+        """`the best of 12 trials`."""
+        trials = self.honest.candidates
+        return "that of the only trial" if trials == 1 else f"the best of {trials} trials"
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before relying on the answer, the heaviest first."""
         return tuple(caution.text for caution in self.cautions)
@@ -90,7 +96,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     effects = main_effects(evidence, draws)
     baselines = _baselines(evidence, draws, overall, encode)
     answer = find_answer(evidence, draws, effects, overall)
-    lost = lost_to(baselines, measured_by(draws.metric).label)
+    lost = lost_to(baselines, f"{measured_by(draws.metric).label} {evidence.measured_at}")
     if lost:
         answer = dataclasses.replace(answer, first=f"{lost[0]} {answer.first}")
     record = evidence.record(evidence.complete[evidence.winner].key)
@@ -191,6 +197,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "winner": findings.winner_key,
         "trials": {state: sum(t.state == state for t in findings.evidence.trials) for state in ENDS},
         "verdict": findings.answer.verdict,
+        "measured_at": findings.evidence.measured_at,
         "answer": [findings.answer.first, findings.answer.second],
         "within_criteria": findings.within.sentence,
         "conclusion": dataclasses.asdict(findings.conclusion),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 REFIT = "a refit on all pairs, which nobody has measured: its scores are those of the trial's cross-validation"
 """Of a registered model."""
 
@@ -17,3 +19,12 @@ def measured_at(eval_negative_ratio: float | str, negatives: str) -> str:
         return "on all pairs"
     ratio = float(eval_negative_ratio)
     return f"at {ratio:g} {negatives} negative{'' if ratio == 1 else 's'} per positive"
+
+
+def measured_at_by_tags(tags: Mapping[str, str]) -> str:
+    """The same of an MLflow run or a model's version by its tags; empty where they do not say it.
+
+    What was written before there were matched negatives had pooled ones.
+    """
+    ratio = tags.get("gemma_nli.eval_negative_ratio")
+    return measured_at(ratio, tags.get("gemma_nli.negatives", "pooled")) if ratio else ""

@@ -41,7 +41,7 @@ def train(
     run = _named(_configuration(config, overrides), name)
     from gemma_nli.console.training_progress import FoldProgress
 
-    with FoldProgress(enabled=not as_json) as progress:
+    with FoldProgress(run.data.measured_at, enabled=not as_json) as progress:
         done = run_here(run, output, storage_place(storage), parse_tags(tag), again, [progress])
     from gemma_nli.console.command_results import show_run
 
@@ -53,7 +53,7 @@ def train(
     }
     facts |= {"state": done.record.state, "reused": done.reused, "error": done.record.error, "notes": done.notes}
     facts |= {"metrics": finite(done.result.metrics()), "criteria": done.result.criteria, "seconds": done.seconds}
-    facts |= {"criterion_only": done.criterion_only}
+    facts |= {"criterion_only": done.criterion_only, "measured_at": run.data.measured_at}
     print_json(as_json, facts)
     if not as_json:
         show_run(done)
@@ -103,7 +103,7 @@ def train_simple(
     facts = {"metrics": finite(done.metrics), "best_epoch": done.best_epoch, "pairs": done.pairs, "run_id": run_id}
     print_json(as_json, {**facts, "history": done.history})
     if not as_json:
-        show_simple(done, run_id)
+        show_simple(done, run_id, run.data.measured_at)
 
 
 @app.command()
@@ -156,6 +156,7 @@ def best(
 
     facts = {"run_id": found.run_id, "metric": metric, "value": found.value, "metrics": finite(found.metrics)}
     facts |= {
+        "measured_at": found.config.data.measured_at,
         "config": found.config.model_dump(mode="json"),
         "command": found.command,
         "notes": list(found.notes),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from gemma_nli.base.what_was_measured import measured_at
 from gemma_nli.config.parts import EPOCH_SELECTIONS, HEADS, LOSSES, POOLINGS, SCHEDULES, WhereRead
 from gemma_nli.config.typed_values import as_wanted
 
@@ -45,6 +46,11 @@ class DataConfig(Settings):
         description="evaluation negatives per positive, or `all` for the true prevalence; the same for every trial",
     )
     log_text: bool = Field(default=False, description="whether post text may appear in artifacts (posts are private)")
+
+    @property
+    def measured_at(self) -> str:
+        """`at 1 matched negative per positive`: what stands beside scores on these evaluation pairs."""
+        return measured_at(self.eval_negative_ratio, self.negatives)
 
     @field_validator("eval_negative_ratio")
     @classmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.masking import mask_address
 from gemma_nli.base.metrics import MACRO_AUC, MEAN_AUC, MEAN_F1, METRICS, PREFIX, headline_names
+from gemma_nli.base.what_was_measured import REFIT
 from gemma_nli.console.formatting import duration, short, shown
 from gemma_nli.console.terminal import Sheet, Terminal
 
@@ -36,7 +37,7 @@ def show_result(result: SweepResult, spec: SweepSpec) -> None:
         console.say(spec.question, "italic")
     ranked = result.ranked
     if ranked:
-        console.print(leaderboard(ranked, spec, result))
+        console.print(leaderboard(ranked, spec, result).fit(console))
     counts = ", ".join([f"{count} {state}" for state, count in result.trials.items() if count] + waiting_of(result))
     texts = f"{result.texts['encoded']} texts encoded, {result.texts['reused']} reused"
     console.say(f"{counts or 'no trials'} ({result.ran} run now); {texts}; {duration(result.seconds['total'])} in all")
@@ -46,7 +47,7 @@ def show_result(result: SweepResult, spec: SweepSpec) -> None:
         name, version = result.registered["name"], result.registered["version"]
         alias = result.registered["alias"]
         has = f"alias {alias}" if alias else f"without the alias {spec.finalize.alias}, which has since moved"
-        console.say(f"registered {name} version {version}, {has}")
+        console.say(f"registered {name} version {version}, {has}: {REFIT}")
         if result.registered["torch"] != "pt2":
             console.say_all(f"note: mlflow.pytorch: {result.registered['torch']}", "yellow")
         promotion = result.registered.get("promotion")
@@ -85,9 +86,9 @@ def failure_lines(result: SweepResult, spec: SweepSpec) -> list[str]:
 
 
 def leaderboard(ranked: Sequence[TrialOutcome], spec: SweepSpec, result: SweepResult) -> Sheet:
-    """The best ten, with the settings the sweep varied, and the evaluation ratio of F1."""
-    ratio = spec.base.data.eval_negative_ratio
-    title = f"{spec.name}: {min(LEADERS, len(ranked))} best of {result.trials['finished']} (evaluated at ratio {ratio})"
+    """The best ten, with the settings the sweep varied, and what they were measured on."""
+    best = f"{min(LEADERS, len(ranked))} best of {result.trials['finished']}"
+    title = f"{spec.name}: {best}, {spec.base.data.measured_at}"
     main = short(spec.metric)
     extra = [short(name) for name in (MEAN_F1, MEAN_AUC) if name != spec.metric]
     extra += [short(MACRO_AUC)] if spec.metric != MACRO_AUC else []
@@ -206,6 +207,7 @@ def show_best(best: BestTrial) -> None:
     if best.honest is not None:
         honest_text = "{value:.4f} ({low:.4f} to {high:.4f})".format(**best.honest)
         console.say(f"honest {short(best.metric)} {honest_text}, as the best of {best.honest['candidates']}")
+    console.say(f"measured {best.config.data.measured_at}")
     for note in best.notes:
         console.say_all(f"note: {note}", "yellow")
     console.say("run it again:")
@@ -215,7 +217,7 @@ def show_best(best: BestTrial) -> None:
 def show_run(run: LocalRun) -> None:
     """A single run: its folds, where it is recorded, notes."""
     console = Terminal()
-    show_cv(run.result)
+    show_cv(run.result, run.record.config.data.measured_at)
     if run.criterion_only and run.result.aggregates:
         f1, auc = (run.criterion_only[name] for name in ("f1", "auc"))
         console.say(f"criterion only, which never reads the post: F1 {f1:.3f}, AUC {auc:.3f} on the same pairs")
@@ -227,7 +229,8 @@ def show_run(run: LocalRun) -> None:
         console.say_all(f"note: {note}", "yellow")
 
 
-def show_simple(result: SimpleResult, run_id: str | None) -> None:
+def show_simple(result: SimpleResult, run_id: str | None, measured_at: str) -> None:
+    """`measured_at`: what stands beside the scores."""
     console = Terminal()
     names = ("train_loss", "val_loss", "val_f1", "val_auc")
     table = Sheet("epoch", *names, right={"epoch", *names})
@@ -238,7 +241,7 @@ def show_simple(result: SimpleResult, run_id: str | None) -> None:
     for name, value in result.metrics.items():
         console.say(f"{name:15s} {value:.4f}")
     sizes = ", ".join(f"{count} {name}" for name, count in result.pairs.items())
-    console.say(f"{sizes} pairs, split by post")
+    console.say(f"{sizes} pairs, split by post; measured {measured_at}")
     console.say(f"MLflow run {run_id}" if run_id else "not recorded; use --mlflow to record it")
 
 
@@ -252,7 +255,8 @@ def show_reproduction(reproduction: Reproduction) -> None:
         "now",
         "difference",
         right=right,
-        title=f"{reproduction.run_name} ({reproduction.run_id[:8]})",
+        title=f"{reproduction.run_name} ({reproduction.run_id[:8]}), "
+        f"{reproduction.again.record.config.data.measured_at}",
     )
     for row in reproduction.rows:
         if row.difference != 0 or row.metric.startswith("cv_aggregate/"):
@@ -275,8 +279,8 @@ def show_reproduction(reproduction: Reproduction) -> None:
         console.say_all(f"note: {note}", "yellow")
 
 
-def show_cv(result: CvResult) -> None:
-    """One row per fold, then the aggregates."""
+def show_cv(result: CvResult, measured_at: str) -> None:
+    """One row per fold, then the aggregates; `measured_at` is what stands beside them."""
     console = Terminal()
     measured = [name for name, each in METRICS.items() if each.headline]
     columns = ("fold", "epoch", *(METRICS[name].label for name in measured), "pairs")
@@ -292,3 +296,4 @@ def show_cv(result: CvResult) -> None:
     width = max((len(short(name)) for name in named), default=0)
     for name in named:
         console.say(f"{short(name):{width}s} {result.aggregates[name]:.4f}")
+    console.say(f"measured {measured_at}")

@@ -9,16 +9,18 @@ import pandas as pd
 
 from gemma_nli.base.metrics import METRICS, headline_names
 from gemma_nli.base.outgoing import one_line
+from gemma_nli.base.what_was_measured import REFIT
 from gemma_nli.console.terminal import Sheet, Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from gemma_nli.tracking.read.frames import Comparison
     from gemma_nli.tracking.registry.registered_models import RegisteredVersion
     from gemma_nli.tracking.store.clean_and_export import CleanPlan
 
 NOT_THERE = "N/A"
+NAMED = 5
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -33,9 +35,10 @@ def _plain(value: Any) -> Any:
 
 
 def show_experiments(table: pd.DataFrame) -> None:
-    shown = Sheet("experiment", "runs", "best F1", "last start", right={"runs", "best F1"})
+    shown = Sheet("experiment", "runs", "best F1", "measured", "last start", right={"runs", "best F1"})
     for row in table.itertuples():
-        shown.add(str(row.experiment), str(row.runs), _number(row.best_f1), _time(row.last_start))
+        cells = [str(row.experiment), str(row.runs), _number(row.best_f1), str(row.measured_at)]
+        shown.add(*cells, _time(row.last_start))
     if len(table):
         Terminal().print(shown)
     else:
@@ -58,6 +61,8 @@ def show_runs(table: pd.DataFrame) -> None:
         cells = [str(row.run_id)[:8], str(row.name), str(row.experiment), str(row.state), by]
         shown.add(*cells, _number(row.f1), _number(row.auc), _time(row.start))
     console.print(shown)
+    for line in _measured(table, "F1 and AUC", (str(run_id)[:8] for run_id in table["run_id"])):
+        console.say(line)
     lacking = table[table["f1"].isna()]
     if len(lacking):
         states = ", ".join(sorted(set(lacking["state"])))
@@ -70,6 +75,17 @@ def show_runs(table: pd.DataFrame) -> None:
     if cut:
         console.say(cut)
     console.say("full ids: --csv or --json; the first eight characters are enough in other commands", "dim")
+
+
+def _measured(table: pd.DataFrame, what: str, names: Iterable[str]) -> Iterator[str]:
+    """At what the scores of a table were measured: one line, or one per kind with its rows' names."""
+    kinds: dict[str, list[str]] = {}
+    for at, name in zip(table["measured_at"], names, strict=True):
+        if at:
+            kinds.setdefault(str(at), []).append(name)
+    for at, named in kinds.items():
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        yield f"{what} {at}" + (f": {', '.join(named[:NAMED])}{more}" if len(kinds) > 1 else "")
 
 
 def cut_line(table: pd.DataFrame) -> str | None:
@@ -103,6 +119,9 @@ def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
         cells = [str(row.name), str(row.version), str(row.aliases), str(row.stage), metric]
         shown.add(*cells, _number(row.value), str(row.sweep)[:16])
     console.print(shown)
+    for line in _measured(table, "values", (f"version {version}" for version in table["version"])):
+        console.say(line)
+    console.say(f"Each version is {REFIT}")
     for version in versions:
         for role, decision in version.decisions.items():
             console.say(f"version {version.version}, {role}: {decision}", whole=True)

@@ -179,7 +179,10 @@ def facts_of(progress: ProgressState) -> str:
     best = progress.best()
     if best is not None:
         settings = ", ".join(f"{short(key.replace('.', '/'))} {shown(value)}" for key, value in best.settings.items())
-        facts.append(f"best {short(progress.metric)} {best.objective:.3f}{f' ({settings})' if settings else ''}")
+        beside = f" {progress.measured_at}" if progress.measured_at else ""
+        facts.append(
+            f"best {short(progress.metric)} {best.objective:.3f}{beside}{f' ({settings})' if settings else ''}"
+        )
     left = progress.seconds_left()
     if left is not None and progress.phase == "tuning":
         facts.append(f"about {duration(left)} left")

@@ -30,23 +30,28 @@ class _Bar:
 
 
 class FoldProgress(_Bar, IgnoreEvents):
-    """A live line on stderr; one line per fold if that is not a terminal."""
+    """A live line on stderr; one line per fold if that is not a terminal.
 
-    def __init__(self, enabled: bool = True) -> None:
+    Args:
+        measured_at: what stands beside the folds' scores, where it is known before they are trained.
+    """
+
+    def __init__(self, measured_at: str = "", enabled: bool = True) -> None:
         super().__init__("folds", None, enabled, transient=True)
+        self.beside = f" {measured_at}" if measured_at else ""
 
     def started(self, num_folds: int, done: Mapping[int, FoldResult]) -> None:
         self.display.update(self.task, total=num_folds, completed=len(done))
 
     def epoch_ended(self, fold: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        text = f"fold {fold} epoch {epoch} loss {metrics['train_loss']:.3f} val F1 {metrics['val_f1']:.3f}"
+        text = f"fold {fold} epoch {epoch} loss {metrics['train_loss']:.3f} val F1 {metrics['val_f1']:.3f}{self.beside}"
         self.display.update(self.task, description=text)
 
     def folds_ended(self, folds: list[FoldResult]) -> None:
         self.display.advance(self.task, len(folds))
         if self.enabled and not self.console.is_terminal:
             for fold in folds:
-                text = f"F1 {fold.metrics['f1']:.3f}" if fold.metrics else fold.status
+                text = f"F1 {fold.metrics['f1']:.3f}{self.beside}" if fold.metrics else fold.status
                 self.console.say(f"- fold {fold.fold}: {text}")
 
 

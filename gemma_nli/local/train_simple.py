@@ -88,7 +88,12 @@ def run_simple(
         config.output.run_name,
     ) as tracker:
         tracker.set_tags(tags or {})
-        tracker.set_facts({"gemma_nli.data_fingerprint": corpus.fingerprint, **hardware_tags(device)})
+        measured = {
+            "gemma_nli.eval_negative_ratio": str(config.data.eval_negative_ratio),
+            "gemma_nli.negatives": config.data.negatives,
+            "gemma_nli.measured": config.data.measured_at,
+        }
+        tracker.set_facts({"gemma_nli.data_fingerprint": corpus.fingerprint, **measured, **hardware_tags(device)})
         tracker.log_params(params_of(config, pairs))
         tracker.log_dataset(dataset_of(config, corpus, pairs))
         tracker.log_artifact(config_yaml(config).encode(), "config.yaml")

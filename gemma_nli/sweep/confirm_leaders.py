@@ -75,7 +75,7 @@ def run_rounds(
         folder.add_cells({key: cell.settings for key, cell in ready.cells.items()})
         if not ready.waiting:
             continue
-        progress = ProgressState(ready.spec.metric, ready.spec.mode, len(ready.cells))
+        progress = ProgressState(ready.spec.metric, ready.spec.mode, len(ready.cells), ready.spec.base.data.measured_at)
         for key, cell in ready.waiting.items():
             progress.add(key, cell.settings)
         try:

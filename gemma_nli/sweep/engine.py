@@ -66,7 +66,12 @@ class _Run:
 
     def __init__(self, ready: Prepared, folder: SweepFolder, watch: Callable[[ProgressState], None] | None) -> None:
         self.ready, self.folder, self.spec = ready, folder, ready.spec
-        self.progress = ProgressState(self.spec.metric, self.spec.mode, len(ready.cells) or self.spec.total_trials)
+        self.progress = ProgressState(
+            self.spec.metric,
+            self.spec.mode,
+            len(ready.cells) or self.spec.total_trials,
+            self.spec.base.data.measured_at,
+        )
         self.seconds = dict.fromkeys(("encode", "tune", "report", "finalize"), 0.0)
         self.encoded: list[EncodeReport] = []
         self.unregistered: str | None = None
@@ -229,6 +234,8 @@ class _Run:
             sweep_run_id=recorder.sweep_run_id,
             name=self.spec.name,
             experiment=self.spec.base.experiment,
+            metric=self.spec.metric,
+            measured_at=self.spec.base.data.measured_at,
             trials=outcome.counts,
             waiting=max(outcome.waiting, self.progress.total - sum(outcome.counts.values()) if interrupted else 0),
             confirming={**confirming.counts, "waiting": confirming.waiting} if self.rounds else None,

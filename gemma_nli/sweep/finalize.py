@@ -13,6 +13,7 @@ import pandas as pd
 import ray
 
 from gemma_nli.base.errors import TrackingError
+from gemma_nli.base.what_was_measured import REFIT
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
@@ -104,6 +105,8 @@ def finalize(
         "gemma_nli.metric_value": repr(record.metrics().get(ready.spec.metric)),
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
         "gemma_nli.negatives": record.config.data.negatives,
+        "gemma_nli.measured": record.config.data.measured_at,
+        "gemma_nli.refit": REFIT,
     }
     hypothesis = next(iter(ready.corpus.criteria.values()))
     example = pd.DataFrame({"premise": [EXAMPLE_PREMISE], "hypothesis": [hypothesis]})

@@ -136,7 +136,7 @@ def test_a_sweep_decided_by_auc_is_answered_by_auc(simulated: tuple[SweepSpec, E
     assert honest.raw == pytest.approx(by_hand)
     assert honest.low < honest.value < honest.high
     found = find_answer(evidence, draws, main_effects(evidence, draws), honest)
-    assert " AUC (95% interval " in found.first
+    assert " AUC at 1 matched negative per positive (95% interval " in found.first
 
 
 def test_an_interaction_is_found_where_one_was_put_and_not_elsewhere(

@@ -13,7 +13,7 @@ from gemma_nli.sweep.records.progress_state import ProgressState
 
 def lines_of(work, first_seconds=60.0) -> list[str]:
     out = io.StringIO()
-    state = ProgressState("cv_aggregate/mean_f1", "max", 3)
+    state = ProgressState("cv_aggregate/mean_f1", "max", 3, "at 1 matched negative per positive")
     with Progress(console=Console(file=out, width=80), first_seconds=first_seconds) as progress:
         progress.watch(state)
         work(state)
@@ -57,13 +57,16 @@ def test_a_quiet_phase_is_told_of_at_growing_intervals_with_the_best_so_far():
     reported = [line for line in lines_of(work, first_seconds=0.1) if "best" in line]
     assert 2 <= len(reported) <= 6  # at 0.1, 0.25, 0.48, 0.8 s: fewer than every 0.1 s
     assert "2 of 3 trials" in reported[0]
-    assert "best mean_f1 0.720 (pooling_strategy mean, learning_rate 0.001)" in reported[0]
+    assert (
+        "best mean_f1 0.720 at 1 matched negative per positive (pooling_strategy mean, learning_rate 0.001)"
+        in reported[0]
+    )
     assert "left" in reported[0]
 
 
 def test_nothing_is_printed_where_json_is_asked_for():
     out = io.StringIO()
-    state = ProgressState("cv_aggregate/mean_f1", "max", 3)
+    state = ProgressState("cv_aggregate/mean_f1", "max", 3, "at 1 matched negative per positive")
     with Progress(enabled=False, console=Console(file=out)) as progress:
         progress.watch(state)
         state.enter("tuning")

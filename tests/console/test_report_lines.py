@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gemma_nli.console.command_results import show_report
+from gemma_nli.console.command_results import show_cv, show_report
+from gemma_nli.training.results import CvResult
 
 BEATEN = "The TF-IDF baseline beats the best trial by 0.064 F1 (95% interval 0.031 to 0.098)."
 
@@ -38,4 +39,13 @@ def test_the_answer_ends_in_what_to_do(capsys: pytest.CaptureFixture[str]) -> No
         "Try next: dropout above 0.5.",
         "Not settled: whether dropout matters.",
         "warning: reason 0.",
+    ]
+
+
+def test_a_single_run_says_what_its_scores_were_measured_on(capsys: pytest.CaptureFixture[str]) -> None:
+    show_cv(CvResult([], {"cv_aggregate/mean_f1": 0.7}, {}), "at 3 pooled negatives per positive")
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in said[-2:]] == [
+        ["mean_f1", "0.7000"],
+        ["measured", "at", "3", "pooled", "negatives", "per", "positive"],
     ]

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from gemma_nli.console.command_results import show_result
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.tracking.read.frames import list_runs
 from gemma_nli.tracking.read.queries import best_trial
 from gemma_nli.trial import read_trial
 from tests.commands import run_command
 from tests.sweep.conftest import little_tree, spec_of
+
+AT = "at 1 matched negative per positive"
 
 
 def comparing(folder: Path, corpus: Path, encoder: Path) -> dict[str, Any]:
@@ -191,3 +195,53 @@ def test_a_report_is_written_where_mlflow_is_away(
     finally:
         stored.write_text(before)
     assert "set $MLFLOW_TRACKING_URI" in json.loads(capsys.readouterr().out)["unsent"]
+
+
+def test_mlflow_says_the_answer_what_to_do_and_what_the_scores_were_measured_on(
+    compared: tuple[dict[str, Any], SweepResult, Path],
+) -> None:
+    tree, result, _ = compared
+    client = MlflowClient(tree["base"]["mlflow"]["tracking_uri"])
+    assert result.report is not None
+    assert result.sweep_run_id is not None
+    assert result.best_run_id is not None
+    sweep, best = (client.get_run(run_id).data.tags for run_id in (result.sweep_run_id, result.best_run_id))
+    description = sweep["mlflow.note.content"].replace("\\", "")
+    for said in (*result.report["answer"], *result.report["conclusion"].values(), f"Scores {AT}."):
+        assert said in description
+    assert sweep["gemma_nli.measured"] == best["gemma_nli.measured"] == AT
+
+
+def test_a_registered_model_says_that_it_is_a_refit_which_nobody_has_measured(
+    compared: tuple[dict[str, Any], SweepResult, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, result, _ = compared
+    version = MlflowClient(tree["base"]["mlflow"]["tracking_uri"]).get_model_version_by_alias(
+        "gemma_nli_little", "candidate"
+    )
+    for said in (version.tags["gemma_nli.refit"], version.description):
+        assert "a refit on all pairs, which nobody has measured" in said
+    assert f"{version.tags['gemma_nli.metric_value']} {AT} is its trial's." in version.description
+    show_result(result, spec_of(tree))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "alias candidate: a refit on all pairs, which nobody has measured" in out
+
+
+def test_every_command_that_shows_f1_says_what_it_was_measured_on(
+    compared: tuple[dict[str, Any], SweepResult, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, result, _ = compared
+    store = ("--tracking-uri", tree["base"]["mlflow"]["tracking_uri"])
+    show_result(result, spec_of(tree))
+    assert f"comparing: 4 best of 4, {AT}" in " ".join(capsys.readouterr().out.split())
+    assert result.best_run_id is not None
+    other = next(r for r in list_runs("little", tracking_uri=store[1])["run_id"] if r != result.best_run_id)
+    for words in (
+        ("best", "--experiment", "little"),
+        ("runs", "--experiment", "little"),
+        ("experiments",),
+        ("models",),
+        ("compare", result.best_run_id, other),
+    ):
+        assert run_command(*words, *store) == 0
+        assert AT in " ".join(capsys.readouterr().out.split()), words

@@ -52,7 +52,7 @@ def test_the_end_is_told_with_the_result(hook):
     address, heard = hook
     assert Notifier(f"http://{address}/hook", "x").ended(result()) is None
     body = heard[0][1]
-    assert body["text"] == "Sweep x ended: 2 finished, 1 failed; best 0.7123."
+    assert body["text"] == "Sweep x ended: 2 finished, 1 failed; best mean_f1 0.7123."
     assert (body["event"], body["trials"]["failed"], body["best"]["key"]) == ("ended", 1, "k")
     assert Notifier(f"http://{address}/hook", "x").ended(result(interrupted=True)) is None
     assert heard[1][1]["event"] == "interrupted"

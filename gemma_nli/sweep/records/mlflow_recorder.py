@@ -12,7 +12,7 @@ from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.sweep.prepare import Prepared
-from gemma_nli.sweep.records.saved_report import honest_tags, kept_report
+from gemma_nli.sweep.records.saved_report import description_of, honest_tags, kept_report
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
 from gemma_nli.tracking.write.delivery import MlflowDelivery
@@ -178,6 +178,8 @@ class Recorder:
         if kept is not None:
             artifacts = {kept.html.name: kept.html, kept.markdown.name: kept.markdown}
             tags |= honest_tags(kept)
+            if "note" not in self.ready.spec.tags:  # the user's own description stays
+                tags["mlflow.note.content"] = description_of(kept, self.ready.spec.question)
         self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags, artifacts)
 
     def _sweep(self) -> SweepProjection:
@@ -188,6 +190,7 @@ class Recorder:
             "gemma_nli.fold_fingerprint": ready.pairs.fingerprint,
             "gemma_nli.eval_negative_ratio": str(ready.spec.base.data.eval_negative_ratio),
             "gemma_nli.negatives": ready.spec.base.data.negatives,
+            "gemma_nli.measured": ready.spec.base.data.measured_at,
             **user_tags(ready.spec.tags),
         }
         return SweepProjection(

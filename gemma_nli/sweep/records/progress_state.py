@@ -31,8 +31,8 @@ class CellStatus:
 class ProgressState:
     """Written by the driver's callback, read by the progress display; safe for both threads."""
 
-    def __init__(self, metric: str, mode: str, total: int) -> None:
-        self.metric, self.mode, self.total = metric, mode, total
+    def __init__(self, metric: str, mode: str, total: int, measured_at: str = "") -> None:
+        self.metric, self.mode, self.total, self.measured_at = metric, mode, total, measured_at
         self.cells: dict[str, CellStatus] = {}
         self.phase = "starting"
         self.texts: tuple[int, int] | None = None  # (encoded, to encode) where this process encodes

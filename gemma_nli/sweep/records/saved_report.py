@@ -57,3 +57,16 @@ def honest_tags(report: Reported | None, key: str | None = None) -> dict[str, st
         "gemma_nli.honest_candidates": str(honest["candidates"]),
         "gemma_nli.honest_trial_key": str(facts["winner"]),
     }
+
+
+def description_of(report: Reported, question: str) -> str:
+    """What MLflow's page of the sweep says, as markdown: the question, the answer, what to do, what was measured."""
+    from gemma_nli.analysis.report.markdown import esc
+
+    facts = report.facts
+    first, *others = map(esc, facts["answer"])
+    lines = [f"*{esc(question)}*"] if question else []
+    lines += [f"**{first}** {' '.join(others)}"]
+    steps = [f"- **{name.replace('_', ' ').capitalize()}:** {esc(said)}" for name, said in facts["conclusion"].items()]
+    lines += ["\n".join(steps), f"Scores {facts['measured_at']}. The whole report is among the artifacts: {HTML}."]
+    return "\n\n".join(lines)

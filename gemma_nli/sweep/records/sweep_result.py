@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from gemma_nli.base.metrics import MEAN_F1
 from gemma_nli.sweep.records.outcome import TrialOutcome
 
 
@@ -15,6 +16,7 @@ class SweepResult:
 
     `trials`: how many have ended, and how; `waiting`: those without an end; both together are the sweep's cells.
     `confirming`: the same for the leaders' repeats, None without any. `failures`: why trials failed.
+    `metric` decides; `measured_at` stands beside every score.
     `report`: where it is and what it says. `undelivered`: updates that MLflow does not have; `unregistered`: why the
     best trial is not a model version yet.
     """
@@ -39,6 +41,8 @@ class SweepResult:
     waiting: int = 0
     confirming: dict[str, int] | None = None
     failures: list[dict[str, Any]] = field(default_factory=list)
+    metric: str = MEAN_F1
+    measured_at: str = ""
     ranked: list[TrialOutcome] = field(default_factory=list)
 
     @property
@@ -65,6 +69,8 @@ class SweepResult:
             "sweep_run_id": self.sweep_run_id,
             "name": self.name,
             "experiment": self.experiment,
+            "metric": self.metric,
+            "measured_at": self.measured_at,
             "cells": self.cells,
             "trials": self.trials,
             "waiting": self.waiting,

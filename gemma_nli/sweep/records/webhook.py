@@ -65,7 +65,8 @@ class Notifier:
         counts = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count) or "no trials"
         text = f"Sweep {self.name} {event}: {counts}"
         if result.best is not None:
-            text += f"; best {result.best.objective:.4f}"
+            beside = f" {result.measured_at}" if result.measured_at else ""
+            text += f"; best {result.metric.rsplit('/', 1)[-1]} {result.best.objective:.4f}{beside}"
         facts = result.to_json()
         del facts["failures"]  # an error may quote a post if data.log_text allows it: counts are enough here
         return self._send({"text": f"{text}.", "event": event, **facts})

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -16,7 +13,9 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1
+from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.config import MlflowConfig
+from gemma_nli.tracking.read.run_filters import filter_of
 from gemma_nli.tracking.read.run_ids import get_run
 from gemma_nli.tracking.registry.registered_models import registered_versions
 from gemma_nli.tracking.store.mlflow_store import Store, connect_existing, deleted_experiment, resolve_store, talking
@@ -24,8 +23,6 @@ from gemma_nli.tracking.write.projection import KIND, STANDALONE, STATE, SWEEP_I
 
 PAGE = 200
 COUNTED = 1000  # runs beyond the limit of a list that are counted
-_UNITS = {"h": 3600, "d": 86400, "w": 604800, "m": 60}
-_NAMED = re.compile(r"\b(params?|metrics?|tags?|attributes?)\.([A-Za-z_][\w./:-]*)")
 
 
 def list_experiments(tracking_uri: str | None = None) -> pd.DataFrame:
@@ -40,18 +37,20 @@ def list_experiments(tracking_uri: str | None = None) -> pd.DataFrame:
         rows = []
         for experiment in pages(client.search_experiments, view_type=ViewType.ACTIVE_ONLY):
             own = list(pages(client.search_runs, experiment_ids=[experiment.experiment_id]))
-            scores = [run.data.metrics[MEAN_F1] for run in own if MEAN_F1 in run.data.metrics]
+            scored = [run for run in own if not math.isnan(run.data.metrics.get(MEAN_F1, math.nan))]
+            best = max(scored, key=lambda run: run.data.metrics[MEAN_F1], default=None)
             rows.append(
                 {
                     "experiment": experiment.name,
                     "runs": len(own),
-                    "best_f1": max((s for s in scores if not math.isnan(s)), default=math.nan),
+                    "best_f1": best.data.metrics[MEAN_F1] if best is not None else math.nan,
+                    "measured_at": measured_at_by_tags(best.data.tags) if best is not None else "",
                     "last_start": _when(max((run.info.start_time or 0 for run in own), default=0)),
                     "artifacts": experiment.artifact_location,
                     "id": experiment.experiment_id,
                 }
             )
-    columns = ["experiment", "runs", "best_f1", "last_start", "artifacts", "id"]
+    columns = ["experiment", "runs", "best_f1", "measured_at", "last_start", "artifacts", "id"]
     return pd.DataFrame(rows, columns=columns).sort_values("last_start", ascending=False, ignore_index=True)
 
 
@@ -74,14 +73,15 @@ def list_runs(
             programs.
         limit: most rows to show to give.
     Returns:
-        run_id, name, experiment, status, state, by, f1, auc, start, then every `params.*`, `metrics.*` and `tags.*`.
+        run_id, name, experiment, status, state, by, f1, auc, measured_at, start, then every `params.*`, `metrics.*` and
+        `tags.*`.
         `by` says what made the run: `sweep`, `train` (alone), `tracker`, or nothing for other programs'. In `attrs` is
         `matching`: how many runs match, counted up to COUNTED beyond the limit, and None beyond that.
     Raises:
         TrackingError: no such experiment, a filter that MLflow does not accept, or the store cannot be reached.
     """
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
-    query = " and ".join(part for part in (_kind(kind), _quote(where), _since(since)) if part)
+    query = filter_of(kind, where, since)
     with talking(store, f"search runs{f' where {where}' if where else ''}"):
         client = connect_existing(store)
         names = experiments_named(client, store, experiment)
@@ -95,7 +95,7 @@ def list_runs(
                     found.append(_run_row(run, names))
                 elif matching > limit + COUNTED:
                     break
-    first = ["run_id", "name", "experiment", "status", "state", "by", "f1", "auc", "start"]
+    first = ["run_id", "name", "experiment", "status", "state", "by", "f1", "auc", "measured_at", "start"]
     table = pd.DataFrame(found)
     table = table.reindex(columns=[*first, *(c for c in table.columns if c not in first)])
     table.attrs["matching"] = matching if limit is None or matching <= limit + COUNTED else None
@@ -103,7 +103,8 @@ def list_runs(
 
 
 def list_models(tracking_uri: str | None = None, name: str | None = None) -> pd.DataFrame:
-    """One row per registered version: name, version, aliases, stage, metric, value, sweep, torch, run_id, created.
+    """One row per registered version: name, version, aliases, stage, metric, value, measured_at, sweep, torch, run_id,
+    created.
 
     Raises:
         TrackingError: no model of that name (with the nearest), or the store cannot be reached.
@@ -114,7 +115,19 @@ def list_models(tracking_uri: str | None = None, name: str | None = None) -> pd.
         raise TrackingError(
             f"no registered model '{name}'{did_you_mean(name, known) or '; nothing is registered yet.'}"
         )
-    columns = ["name", "version", "aliases", "stage", "metric", "value", "sweep", "torch", "run_id", "created"]
+    columns = [
+        "name",
+        "version",
+        "aliases",
+        "stage",
+        "metric",
+        "value",
+        "measured_at",
+        "sweep",
+        "torch",
+        "run_id",
+        "created",
+    ]
     facts = [{**asdict(row), "created": _when(row.created_ms), "aliases": ", ".join(row.aliases)} for row in rows]
     return pd.DataFrame(facts, columns=columns)
 
@@ -145,8 +158,17 @@ def compare_runs(run_ids: Sequence[str], tracking_uri: str | None = None) -> Com
     if len(found) < 2:
         raise TrackingError(f"compare: name at least two runs; list them with: {store.line('runs')}")
     ids = [run.info.run_id for run in found]
-    about = [[r.info.run_name, r.info.status, r.data.tags.get(STATE, ""), _when(r.info.start_time)] for r in found]
-    table = pd.DataFrame(about, index=ids, columns=["name", "status", "state", "start"]).T
+    about = [
+        [
+            run.info.run_name,
+            run.info.status,
+            run.data.tags.get(STATE, ""),
+            _when(run.info.start_time),
+            measured_at_by_tags(run.data.tags),
+        ]
+        for run in found
+    ]
+    table = pd.DataFrame(about, index=ids, columns=["name", "status", "state", "start", "measured_at"]).T
     params = pd.DataFrame({run.info.run_id: run.data.params for run in found}, columns=ids).sort_index()
     params = params[params.apply(lambda row: len(set(map(str, row))) > 1, axis=1)] if len(params) else params
     metrics = pd.DataFrame({run.info.run_id: run.data.metrics for run in found}, columns=ids).sort_index()
@@ -210,6 +232,7 @@ def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
         "by": _maker(tags),
         "f1": metrics.get(MEAN_F1, metrics.get("test_f1", math.nan)),
         "auc": metrics.get(MEAN_AUC, metrics.get("test_auc", math.nan)),
+        "measured_at": measured_at_by_tags(tags),
         "start": _when(run.info.start_time),
     }
     row |= {f"params.{k}": v for k, v in run.data.params.items()}
@@ -224,37 +247,6 @@ def _maker(tags: Mapping[str, str]) -> str:
     if tags.get(KIND) == "trial":
         return "train" if tags.get(SWEEP_ID) == STANDALONE else "sweep"
     return {"single": "tracker", "sweep": "sweep"}.get(tags.get(KIND, ""), "")
-
-
-def _kind(kind: str | None) -> str:
-    if kind == "trial":
-        return f"tags.`{KIND}` != 'sweep'"  # of those that have the tag
-    return f"tags.`{KIND}` = '{kind}'" if kind else ""
-
-
-def _quote(where: str | None) -> str:
-    """Backticks around names with dots or slashes, which MLflow's parser needs; quoted text is left alone."""
-    if not where:
-        return ""
-    parts = re.split(r"('[^']*'|\"[^\"]*\"|`[^`]*`)", where)
-    return "".join(_NAMED.sub(r"\1.`\2`", part) if index % 2 == 0 else part for index, part in enumerate(parts))
-
-
-def _since(text: str | None) -> str:
-    if not text:
-        return ""
-    age = re.fullmatch(r"(\d+)\s*([mhdw])", text.strip())
-    if age:
-        start = time.time() - int(age[1]) * _UNITS[age[2]]
-    else:
-        try:
-            moment = datetime.fromisoformat(text.strip())
-        except ValueError:
-            raise TrackingError(
-                f"--since: invalid time '{text}'; write 2026-11-01, or an age such as 12h, 7d, 2w."
-            ) from None
-        start = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    return f"attributes.start_time >= {int(start * 1000)}"
 
 
 def _folds(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file
 from gemma_nli.analysis.inference.significance import Difference, paired_bootstrap
 from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.metrics import MacroMetric, metric_of
+from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.tracking.registry.register import SOURCE_RUN
 from gemma_nli.tracking.store.mlflow_store import Store, connect, talking
 from gemma_nli.tracking.write.artifacts.out_of_fold import OUT_OF_FOLD
@@ -155,8 +156,11 @@ def _compare(
     )
     if luck:
         said += f", less {luck:.4f} for the luck of its choice"
-    better = difference.value > 0 and difference.p_value < level
-    return better, f"{'better' if better else 'not shown to be better'}: {said}", difference
+    told_apart = difference.p_value < level
+    better = told_apart and difference.value > 0
+    worse = told_apart and difference.value < 0
+    verdict = "better" if better else "not shown to be better, but worse" if worse else "not shown to be better"
+    return better, f"{verdict}: {said} {measured_at_by_tags(new.tags)}".rstrip(), difference
 
 
 def _out_of_fold(client: MlflowClient, version: ModelVersion) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import TrackingError
+from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.tracking.registry.model_folder import save_model_folder
 from gemma_nli.tracking.store.mlflow_store import talking
 from gemma_nli.tracking.write.projection import FOLD_FINGERPRINT, TASK_TAG, TRIAL_KEY
@@ -25,6 +26,7 @@ from gemma_nli.tracking.write.tracker import MlflowTracker
 BUNDLE_DIGEST = "gemma_nli.bundle_digest"
 SOURCE_RUN = "gemma_nli.source_run_id"
 SWEEP_RUN = "gemma_nli.sweep_run_id"
+METRIC, VALUE, REFITTED = "gemma_nli.metric", "gemma_nli.metric_value", "gemma_nli.refit"
 ALIASED = "gemma_nli.aliased"  # the alias this version once got: given only once, so that moving it is up to the user
 TORCH = "gemma_nli.torch"  # `pt2`, or why mlflow.pytorch finds no module in the version
 PATIENCE_SECONDS = 120  # for a server to answer an upload of weights
@@ -95,7 +97,9 @@ def register_bundle(
             source, torch = _upload(client, source_run_id, bundle_folder, name, input_example, export_limit_gib)
             everything[TORCH] = torch
             _open_model(client, model_name)
-            client.create_model_version(model_name, source, source_run_id, tag_texts(everything))
+            client.create_model_version(
+                model_name, source, source_run_id, tag_texts(everything), description=_described(everything)
+            )
             matching = _whole(client, _versions(client, model_name, identity))
             for duplicate in matching[1:]:  # of a retried request
                 client.delete_model_version(model_name, duplicate.version)
@@ -153,6 +157,16 @@ def _upload(
         exported_as = save_model_folder(bundle, Path(folder) / name, example, limit_gib)
         client.log_artifacts(run_id, folder)
     return f"{client.get_run(run_id).info.artifact_uri}/{name}", exported_as
+
+
+def _described(tags: Mapping[str, str]) -> str:
+    """What MLflow's page of a version says: whose score it shows, and that its own was never measured."""
+    lines = []
+    if METRIC in tags and VALUE in tags:
+        lines.append(f"{tags[METRIC]} {tags[VALUE]} {measured_at_by_tags(tags)}".rstrip() + " is its trial's.")
+    if REFITTED in tags:
+        lines.append(f"This version is {tags[REFITTED]}.")
+    return " ".join(lines)
 
 
 def _open_model(client: MlflowClient, name: str) -> None:

@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import TrackingError, did_you_mean
+from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.config import DeviceConfig, MlflowConfig
 from gemma_nli.model.bundle import load_bundle
 from gemma_nli.model.scorer import PairScorer
@@ -43,6 +44,7 @@ class RegisteredVersion:
     created_ms: int
     torch: str  # `pt2`, or why mlflow.pytorch finds no module
     decisions: dict[str, str]  # role -> the last decision it was part of
+    measured_at: str  # `at 1 matched negative per positive`; empty where it is not said
 
 
 def registered_versions(tracking_uri: str | None = None, name: str | None = None) -> list[RegisteredVersion]:
@@ -87,6 +89,7 @@ def _row(client: MlflowClient, version: ModelVersion, aliases: dict[str, str]) -
         run_id=version.run_id or "",
         created_ms=int(version.creation_timestamp or 0),
         torch=tags.get(TORCH, ""),
+        measured_at=measured_at_by_tags(tags),
         decisions={k.removeprefix(PROMOTION): v for k, v in tags.items() if k.startswith(PROMOTION)},
     )
 

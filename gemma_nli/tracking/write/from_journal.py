@@ -43,6 +43,7 @@ def project_trial(
         "gemma_nli.data_fingerprint": corpus.fingerprint,
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
         "gemma_nli.negatives": record.config.data.negatives,
+        "gemma_nli.measured": record.config.data.measured_at,
         "gemma_nli.semantics": str(record.semantics),
         "gemma_nli.attempts": str(record.attempts),
         "gemma_nli.retries": str(max(0, record.attempts - 1)),
