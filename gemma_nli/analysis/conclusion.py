@@ -65,7 +65,7 @@ def _use(
         )
     if not learned:
         return f"none of these trials as they are: the best of them ({best}) did not learn in every fold."
-    said = f"the best trial ({best})"
+    said = f"the {'only' if len(evidence.complete) == 1 else 'best'} trial ({best})"
     if level:
         said += f", if any: it is not shown to beat {listed([baseline.name for baseline in level])}"
     equals = [contrast.other for contrast in answer.contrasts if not contrast.shown]

@@ -99,7 +99,7 @@ def main_effects(evidence: Evidence, draws: Draws) -> list[Effect]:
     effects = [
         _effect(key, groups[key], fit, family, draws, edge_of(evidence, key), importance) for key, fit in fitted.items()
     ]
-    return sorted(effects, key=lambda e: -e.importance.get("fANOVA", e.spread.value))
+    return sorted(effects, key=lambda e: (-e.importance.get("fANOVA", 0.0), not e.judged, -e.spread.value))
 
 
 @dataclass(frozen=True)

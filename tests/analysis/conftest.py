@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.simulated_sweep import simulate_sweep
+from benchmarks.simulated_sweep import Skill, simulate_sweep
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.from_journals import gather
 from gemma_nli.analysis.report.write import Report, write_report
@@ -52,6 +53,16 @@ def evidence_of(spec: SweepSpec, sweep_id: str) -> Evidence:
     storage = Path(spec.storage)
     cells = SweepFolder(storage / "sweeps" / sweep_id).cells()
     return gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id)
+
+
+def evidence_over(
+    folder: Path, corpus: Path, encoder: Path, space: Mapping[str, Any], skill: Skill, **changes: Any
+) -> Evidence:
+    """Of a simulated sweep over a space, with nothing named as compared."""
+    tree = tree_of(folder, corpus, encoder, question="How good is it?", space=dict(space), **changes)
+    del tree["compare"], tree["tune"]
+    spec = SweepSpec.from_mapping(tree, source="space.yaml")
+    return evidence_of(spec, simulate_sweep(spec, skill))
 
 
 @pytest.fixture(scope="session")

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gemma_nli.analysis.report.write import Report
+from benchmarks.pictures import CHROMIUM, DRIVER, open_page
+from gemma_nli.analysis.report.write import Report, write_report
+from tests.analysis.conftest import evidence_over
 
 pytestmark = pytest.mark.browser
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-unsafe-swiftshader",
-)
 Open = Callable[..., Any]
 
 
@@ -38,28 +28,13 @@ def browse(tmp_path: Path) -> Iterator[Open]:
     """Open a page in a fresh chromium of its own; each is closed at the test's end."""
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs chromium and chromedriver")
-    from selenium import webdriver
-    from selenium.webdriver.support.ui import WebDriverWait
-
     opened: list[Any] = []
 
-    def open_page(url: str, width: int = 1200, dark: bool = False) -> Any:
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*FLAGS, f"--user-data-dir={tmp_path / f'profile{len(opened)}'}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        opened.append(driver)
-        theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": theme})
-        shape = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
-        driver.get(url)
-        WebDriverWait(driver, 60).until(lambda d: d.execute_script("return document.documentElement.dataset.ready"))
-        return driver
+    def open_one(url: str, width: int = 1200, dark: bool = False) -> Any:
+        opened.append(open_page(url, tmp_path / f"profile{len(opened)}", width, dark))
+        return opened[-1]
 
-    yield open_page
+    yield open_one
     for driver in opened:
         driver.quit()
 
@@ -134,11 +109,87 @@ def test_the_theme_changes_the_page_and_its_figures(page: str, browse: Open) -> 
     assert errors_of(driver) == []
 
 
-def test_it_reads_on_a_phone(page: str, browse: Open) -> None:
-    """Nothing wider than the screen but what scrolls by itself; every figure is drawn."""
-    driver = browse(page, width=390)
+@pytest.fixture(scope="module")
+def pages(
+    page: str, analysis_corpus: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """By name: 18 trials of three settings, 12 drawn ones of six, and a single one."""
+    folder, found = tmp_path_factory.mktemp("pages"), {"compared": page}
+    drawn = {
+        "model.pooling_strategy": {"grid": ["mean", "cls", "max"]},
+        "training.learning_rate": {"loguniform": ["1e-4", "1e-2"]},
+        "training.weight_decay": {"loguniform": ["1e-4", "1e-1"]},
+        "training.warmup_ratio": {"uniform": [0.0, 0.2]},
+        "training.batch_size": {"choice": [8, 16, 32, 64]},
+        "model.dropout": {"uniform": [0.0, 0.5]},
+    }
+    single = {"model.pooling_strategy": {"grid": ["mean"]}}
+    random = {"search": {"algorithm": "random", "num_trials": 12}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA_NLI_HOME", str(folder / "home"))
+        for name, space, changes in (("drawn", drawn, random), ("single", single, {})):
+            corpus = (analysis_corpus, tiny_bert)
+            evidence = evidence_over(folder / name, *corpus, space, lambda _: 0.8, **changes)
+            found[name] = write_report(evidence, folder / f"report-{name}").html.as_uri()
+    return found
+
+
+HIDDEN = """
+const seen = e => e.getClientRects().length > 0;
+return [...document.querySelectorAll('figure, .panels, .plot, pre, nav, dl, .cards, header, .warnings')]
+  .filter(e => seen(e) && e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.tagName + '.' + e.className + '#' + e.id)
+  .concat([...document.querySelectorAll('.plot svg, .plot canvas')].filter(seen)
+    .filter(e => e.getBoundingClientRect().right > e.closest('figure').getBoundingClientRect().right + 1)
+    .map(e => 'drawing of ' + e.closest('.plot').id));
+"""
+"""What reaches past its own frame, so that a reader would have to find out that it scrolls, or never sees it."""
+
+UNANNOUNCED = """
+return [...document.querySelectorAll('.scroll')]
+  .filter(e => !e.closest('details:not([open])') && e.scrollWidth > e.clientWidth + 1)
+  .filter(e => !(e.nextElementSibling?.className === 'more' && /scroll/.test(e.nextElementSibling.innerText)))
+  .map(e => e.getAttribute('aria-label'));
+"""
+CUT = """
+return [...document.querySelectorAll('.scroll')]
+  .filter(e => !e.closest('details:not([open])') && e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.getAttribute('aria-label'));
+"""
+
+
+@pytest.mark.parametrize("name", ["compared", "drawn", "single"])
+def test_it_reads_on_a_phone(pages: dict[str, str], browse: Open, name: str) -> None:
+    """Nothing is wider than the screen, every figure is drawn whole, and a table that scrolls says so."""
+    driver = browse(pages[name], width=390)
     assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert driver.execute_script(HIDDEN) == []
+    assert driver.execute_script(UNANNOUNCED) == []
     drawn = driver.execute_script("return [...document.querySelectorAll('.plot')].map(p => !!p.querySelector('svg'))")
-    assert len(drawn) >= 9
+    assert len(drawn) >= (4 if name == "single" else 12)
     assert all(drawn)
+    driver.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
+    time.sleep(0.5)  # toggle events come later
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert driver.execute_script(UNANNOUNCED) == []
     assert errors_of(driver) == []
+
+
+@pytest.mark.parametrize("name", ["compared", "drawn", "single"])
+def test_a_desktop_shows_every_column(pages: dict[str, str], browse: Open, name: str) -> None:
+    driver = browse(pages[name], width=1280)
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 1280
+    assert driver.execute_script(CUT) == []
+    assert driver.execute_script(HIDDEN) == []
+    assert errors_of(driver) == []
+
+
+def test_parallel_axes_that_a_phone_has_no_room_for_are_named(pages: dict[str, str], browse: Open) -> None:
+    said = "return document.querySelector('#plot-parallel + .more').textContent"
+    axes = "return document.getElementById('plot-parallel').data[0].dimensions.map(each => each.label)"
+    phone = browse(pages["drawn"], width=390)
+    assert "of 6 settings: a wider screen shows all." in phone.execute_script(said)
+    assert phone.execute_script(axes)[-1] == "F1"
+    desktop = browse(pages["drawn"], width=1280)
+    assert desktop.execute_script(said) == ""
+    assert len(desktop.execute_script(axes)) == 7

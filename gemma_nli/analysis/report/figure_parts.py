@@ -16,14 +16,19 @@ WINNER = "#d9822b"
 
 @dataclass(frozen=True)
 class Figure:
-    """`alt`: what it shows, in words. `rows`: its numbers, the first row being the header."""
+    """`panels` stand side by side where there is room, else one below another.
+
+    `alt`: what it shows, in words. `rows`: its numbers, the first row being the header. `scored`: whether it shows
+    scores, beside which stands what they were measured on.
+    """
 
     name: str
     title: str
     alt: str
-    figure: go.Figure
+    panels: tuple[go.Figure, ...]
     rows: tuple[tuple[str, ...], ...] = ()
     note: str = ""
+    scored: bool = True
 
 
 def label(text: Any) -> str:
@@ -37,11 +42,16 @@ def color(index: int, alpha: float = 1.0) -> str:
     return f"rgba({red},{green},{blue},{alpha})"
 
 
-def lay_out(figure: go.Figure, height: int, x: str = "", y: str = "", legend: bool = False) -> go.Figure:
+def lay_out(
+    figure: go.Figure, height: int, x: str = "", y: str = "", legend: bool = False, title: str = ""
+) -> go.Figure:
     figure.update_layout(height=height, margin={"l": 8, "r": 12, "t": 28, "b": 8}, showlegend=legend)
     figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})
     if legend:
         figure.update_layout(margin={"t": 44})
+    if title:
+        figure.update_layout(title={"text": title, "x": 0.5, "y": 0.98, "yanchor": "top", "font": {"size": 14}})
+        figure.update_layout(margin={"t": 68 if legend else 32})
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     if x:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from gemma_nli.analysis.findings import Findings, LearningCurve
 from gemma_nli.analysis.report.figure_parts import COLORS, WINNER, Figure, color, label, lay_out
@@ -62,13 +61,13 @@ def answer_figure(findings: Findings) -> Figure | None:
         "Filled: what the best trial of this value is worth when the luck of being chosen is taken off. Open: its own "
         "score. Diamonds: baselines."
     )
-    return Figure("answer", "The compared values", alt, figure, tuple(rows), note)
+    return Figure("answer", "The compared values", alt, (figure,), tuple(rows), note)
 
 
 def budget_figure(findings: Findings) -> Figure | None:
-    """The expected best score of each compared value by number of trials."""
+    """The expected best score of each compared value by number of trials; of two trials it would be a mere line."""
     variants, score = findings.answer.variants[: len(COLORS)], findings.metric_name
-    if not variants or max(len(variant.places) for variant in variants) < 2:
+    if not variants or max(len(variant.places) for variant in variants) < 3:
         return None
     figure = go.Figure()
     rows: list[tuple[str, ...]] = [("value", "trials", f"expected best {score}", "10%", "90%")]
@@ -106,7 +105,7 @@ def budget_figure(findings: Findings) -> Figure | None:
         "A line that overtakes another only after many trials won by tuning. Bands cover 80% of random orders of the "
         "trials."
     )
-    return Figure("budget", "What tuning buys", alt, figure, tuple(rows), note)
+    return Figure("budget", "What tuning buys", alt, (figure,), tuple(rows), note)
 
 
 def curves_figure(findings: Findings) -> Figure | None:
@@ -114,11 +113,11 @@ def curves_figure(findings: Findings) -> Figure | None:
     curves = [curve for curve in findings.curves if curve.val_f1_KE.shape[1] > 1]
     if not curves:
         return None
-    figure = make_subplots(rows=1, cols=2, subplot_titles=["validation F1", "training loss"], horizontal_spacing=0.08)
+    panels = (go.Figure(), go.Figure())
     rows = [("trial", "epochs", "F1 at the first", "F1 at the last", "measured at epochs")]
     for index, curve in enumerate(curves):
-        for column, values in ((1, curve.val_f1_KE), (2, curve.train_loss_KE)):
-            _band(figure, curve, values, index, column)
+        for panel, values in zip(panels, (curve.val_f1_KE, curve.train_loss_KE), strict=True):
+            _band(panel, curve, values, index)
         f1 = curve.val_f1_KE.mean(0)
         chosen = ", ".join(map(str, curve.selected))
         rows.append((curve.name, str(curve.val_f1_KE.shape[1]), f"{f1[0]:.3f}", f"{f1[-1]:.3f}", chosen))
@@ -127,13 +126,14 @@ def curves_figure(findings: Findings) -> Figure | None:
         f"{c.val_f1_KE.shape[1]} epochs"
         for c in curves
     )
-    lay_out(figure, 360, "epoch", legend=True)
-    figure.update_layout(legend={"y": 1.14}, margin={"t": 64})
+    for panel, title in zip(panels, ("validation F1", "training loss"), strict=True):
+        lay_out(panel, 340, "epoch", legend=len(curves) > 1, title=title)
+        panel.update_xaxes(dtick=max(1, max(curve.val_f1_KE.shape[1] for curve in curves) // 6))
     note = "Lines: mean of the folds; bands: their lowest and highest. F1 here is at threshold 0.5."
-    return Figure("curves", "Learning curves", alt, figure, tuple(rows), note)
+    return Figure("curves", "Learning curves", alt, panels, tuple(rows), note)
 
 
-def _band(figure: go.Figure, curve: LearningCurve, values_KE: np.ndarray, index: int, column: int) -> None:
+def _band(figure: go.Figure, curve: LearningCurve, values_KE: np.ndarray, index: int) -> None:
     epochs = np.arange(1, values_KE.shape[1] + 1)
     low, high = values_KE.min(0).round(4), values_KE.max(0).round(4)
     figure.add_scatter(
@@ -145,27 +145,21 @@ def _band(figure: go.Figure, curve: LearningCurve, values_KE: np.ndarray, index:
         mode="lines",
         hoverinfo="skip",
         showlegend=False,
-        row=1,
-        col=column,
     )
     figure.add_scatter(
         x=epochs,
         y=values_KE.mean(0).round(4),
         name=label(curve.name),
-        legendgroup=str(index),
-        showlegend=column == 1,
         mode="lines",
         line={"color": color(index), "width": 2.5},
         hovertemplate="epoch %{x}: %{y:.3f}<extra>" + label(curve.name) + "</extra>",
-        row=1,
-        col=column,
     )
 
 
 def criteria_figure(findings: Findings) -> Figure | None:
-    """The winner's F1 by criterion with support."""
+    """The winner's F1 by criterion with support; of a single criterion the table says it."""
     items = [item for item in findings.mistakes.criteria if item.support][::-1]
-    if not items:
+    if len(items) < 2:
         return None
     names = [f"{label(item.name)} ({item.support})" for item in items]
     figure = go.Figure(
@@ -188,12 +182,16 @@ def criteria_figure(findings: Findings) -> Figure | None:
     figure.update_yaxes(type="category")
     lay_out(figure, 110 + 30 * len(items), "F1")
     alt = "F1 by criterion: " + "; ".join(f"{i.name} {i.f1:.3f} with {i.support} positive pairs" for i in items[::-1])
-    return Figure("criteria", "F1 by criterion (positive pairs)", alt, figure, note="The table below has all scores.")
+    return Figure(
+        "criteria", "F1 by criterion (positive pairs)", alt, (figure,), note="The table below has all scores."
+    )
 
 
 def calibration_figure(findings: Findings) -> Figure | None:
-    """Stated probability against the observed share of positives."""
+    """Stated probability against the observed share of positives; None where every pair gets the same probability."""
     calibration = findings.calibration
+    if len(calibration.bins) < 2:
+        return None
     figure = go.Figure()
     figure.add_scatter(
         x=[0, 1],
@@ -230,4 +228,4 @@ def calibration_figure(findings: Findings) -> Figure | None:
     alt += "temperature from the other folds."
     note = f"Expected calibration error {calibration.error:.3f}; with a temperature learned on the other folds "
     note += f"{calibration.scaled_error:.3f}. On the dotted line, stated probability equals the observed share."
-    return Figure("calibration", "Calibration", alt, figure, tuple(rows), note)
+    return Figure("calibration", "Calibration", alt, (figure,), tuple(rows), note)

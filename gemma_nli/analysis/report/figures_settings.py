@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
+from gemma_nli.analysis.answer import ROPE
 from gemma_nli.analysis.effects import Effect, edge_of
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.report.figure_parts import Figure, color, label, lay_out
@@ -16,21 +16,23 @@ from gemma_nli.analysis.wording import short
 from gemma_nli.spec.domain import Range
 
 MAX_POINTS = 2000
+ABOUT = {"fANOVA": "what changes the score over all trials", "PED-ANOVA": "what distinguishes the best tenth of them"}
+FEW = 5
+"""Fewer trials than these are read faster from the leaderboard than from a figure."""
 
 
 def effects_figure(findings: Findings) -> Figure | None:
-    """Marginal means of every setting's values."""
+    """Marginal means of every setting's values; None where each is one trial, which the compared values show."""
     effects, score = findings.effects[:9], findings.metric_name
-    if not effects:
+    if not effects or _trials_per_value(effects) < 2:
         return None
-    columns = min(3, len(effects))
-    lines = -(-len(effects) // columns)
-    figure = _panels(effects, lines, columns)
+    ends = [value for effect in effects for level in effect.levels for value in (level.low, level.high)]
+    panels = []
     rows: list[tuple[str, ...]] = [("setting", "value", "trials", "mean", "low", "high", "best")]
     for index, effect in enumerate(effects):
-        levels = effect.levels
+        levels, figure = effect.levels, go.Figure()
         figure.add_scatter(
-            x=[label(level.name) for level in levels],
+            x=[label(level.name).replace(" to ", "<br>to ") for level in levels],
             y=[level.mean for level in levels],
             error_y={
                 "type": "data",
@@ -43,20 +45,19 @@ def effects_figure(findings: Findings) -> Figure | None:
             marker={"size": 9, "color": color(index)},
             customdata=[len(level.places) for level in levels],
             hovertemplate="%{x}: %{y:.3f}, %{customdata} trials<extra></extra>",
-            row=index // columns + 1,
-            col=index % columns + 1,
         )
+        figure.update_xaxes(
+            type="category", **({"tickangle": 0} if any(" to " in level.name for level in levels) else {})
+        )
+        panels.append(_panel(figure, effect, score, ends))
         for level in levels:
             values = (level.mean, level.low, level.high, level.best)
             rows.append((effect.key, level.name, str(len(level.places)), *(f"{v:.3f}" for v in values)))
-    figure.update_xaxes(type="category")
     alt = f"Mean {score} over the trials of each value, with 95% intervals. " + "; ".join(
         f"{short(effect.key)}: {effect.spread.value:.3f} between best and worst value" for effect in effects
     )
-    lay_out(figure, 60 + 240 * lines)
-    figure.update_yaxes(title_text="")
     note = "Means over the trials of a value, adjusted for their other settings. Intervals: over resampled posts."
-    return Figure("effects", "What each setting did", alt, figure, tuple(rows), note)
+    return Figure("effects", "What each setting did", alt, tuple(panels), tuple(rows), note)
 
 
 def importance_figure(findings: Findings) -> Figure | None:
@@ -80,16 +81,16 @@ def importance_figure(findings: Findings) -> Figure | None:
     alt = "Importance of the settings: " + "; ".join(
         f"{short(e.key)} {e.importance.get(methods[0], 0):.0%}" for e in effects[::-1]
     )
-    lay_out(figure, 120 + 44 * len(effects), "share of importance", legend=True)
+    lay_out(figure, 120 + 44 * len(effects), "share of importance", legend=len(methods) > 1)
     figure.update_xaxes(tickformat=".0%")
     figure.update_layout(barmode="group")
-    note = "fANOVA: what changes the score over all trials. PED-ANOVA: what distinguishes the best tenth of the trials."
-    return Figure("importance", "Importance of the settings", alt, figure, tuple(rows), note)
+    note = " ".join(f"{method}: {ABOUT[method]}." for method in methods)
+    return Figure("importance", "Importance of the settings", alt, (figure,), tuple(rows), note, scored=False)
 
 
 def interaction_figure(findings: Findings) -> Figure | None:
-    """The cell means of the two settings that interact most."""
-    if not findings.interactions:
+    """The cell means of the two settings that interact most; None where that is too little to matter."""
+    if not findings.interactions or findings.interactions[0].size < ROPE:
         return None
     top = findings.interactions[0]
     first, second = top.names
@@ -114,13 +115,13 @@ def interaction_figure(findings: Findings) -> Figure | None:
     lay_out(figure, 130 + 44 * len(first), label(b), label(a))
     listed = "; ".join(f"{short(i.keys[0])} x {short(i.keys[1])} {i.size:.3f}" for i in findings.interactions[:5])
     note = f"Size of interactions, in {findings.metric_name}: {listed}."
-    return Figure("interaction", "The strongest interaction", alt, figure, tuple(rows), note)
+    return Figure("interaction", "The strongest interaction", alt, (figure,), tuple(rows), note)
 
 
 def parallel_figure(findings: Findings) -> Figure | None:
-    """Every complete trial as a line through its settings."""
+    """Every complete trial as a line through its settings; of one setting the scores by setting show the same."""
     evidence, keys = findings.evidence, [effect.key for effect in findings.effects][:10]
-    if not keys or len(evidence.complete) < 3:
+    if len(keys) < 2 or len(evidence.complete) < FEW:
         return None
     score_T = findings.draws.score_T
     dimensions: list[dict[str, Any]] = []
@@ -140,7 +141,7 @@ def parallel_figure(findings: Findings) -> Figure | None:
     alt = f"Parallel coordinates of {len(score_T)} trials over {', '.join(short(k) for k in keys)}; their "
     alt += f"{findings.metric_name} goes from {low:.3f} to {high:.3f}. The leaderboard has the same numbers."
     note = "Drag along an axis to keep only the trials there; drag an axis's name to move it."
-    return Figure("parallel", "All trials, side by side", alt, figure, note=note)
+    return Figure("parallel", "All trials, side by side", alt, (figure,), note=note)
 
 
 def _dimension(name: str, values: list[Any], domain: Any) -> dict[str, Any]:
@@ -162,21 +163,21 @@ def _dimension(name: str, values: list[Any], domain: Any) -> dict[str, Any]:
 
 
 def scatter_figure(findings: Findings) -> Figure | None:
-    """Score against each setting, one point per trial."""
-    evidence, effects = findings.evidence, findings.effects[:9]
-    if not effects or len(evidence.complete) < 3:
+    """Score against each setting, one point per trial; None of few trials, which the leaderboard shows as well."""
+    evidence, effects, score = findings.evidence, findings.effects[:9], findings.metric_name
+    if not effects or len(evidence.complete) < FEW:
         return None
-    score_T, columns = findings.draws.score_T, min(3, len(effects))
-    lines = -(-len(effects) // columns)
+    score_T = findings.draws.score_T
     places = np.argsort(-score_T)[:MAX_POINTS]
-    figure = _panels(effects, lines, columns)
+    ends = [float(score_T[places].min()), float(score_T[places].max())]
+    panels = []
     for index, effect in enumerate(effects):
         values = [evidence.complete[place].settings.get(effect.key) for place in places]
         numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
         domain = evidence.spec.space.domain(effect.key)
         many = numeric and isinstance(domain, Range)
         x = values if many else [label("does not apply" if v is None else v) for v in values]
-        where = {"row": index // columns + 1, "col": index % columns + 1}
+        figure = go.Figure()
         figure.add_scatter(
             x=x,
             y=score_T[places].round(4),
@@ -184,28 +185,28 @@ def scatter_figure(findings: Findings) -> Figure | None:
             marker={"size": 7, "color": color(index, 0.6)},
             customdata=[f"#{rank}" for rank in range(1, len(places) + 1)],
             hovertemplate="%{x}: %{y:.3f}, rank %{customdata}<extra></extra>",
-            **where,
         )
         if many and isinstance(domain, Range) and domain.log:
-            figure.update_xaxes(type="log", **where)
+            figure.update_xaxes(type="log")
         elif not many:
             order = [label(level.name) for level in effect.levels]
-            figure.update_xaxes(type="category", categoryorder="array", categoryarray=order, **where)
+            figure.update_xaxes(type="category", categoryorder="array", categoryarray=order)
+        panels.append(_panel(figure, effect, score, ends))
     alt = f"{findings.metric_name} of every trial against each of {', '.join(short(e.key) for e in effects)}; the "
     alt += "leaderboard has the same numbers."
-    lay_out(figure, 60 + 240 * lines)
     edges = [short(e.key) for e in effects if edge_of(evidence, e.key)]
     note = f"The best lies at the end of what was tried for {', '.join(edges)}." if edges else ""
-    return Figure("scatter", "Score by setting", alt, figure, note=note)
+    return Figure("scatter", "Score by setting", alt, tuple(panels), note=note)
 
 
-def _panels(effects: Sequence[Effect], lines: int, columns: int) -> go.Figure:
-    """One panel per setting, all on one scale."""
-    return make_subplots(
-        rows=lines,
-        cols=columns,
-        subplot_titles=[label(short(effect.key)) for effect in effects],
-        shared_yaxes="all",
-        vertical_spacing=0.28 / lines,
-        horizontal_spacing=0.04,
-    )
+def _panel(figure: go.Figure, effect: Effect, score: str, ends: Sequence[float]) -> go.Figure:
+    """One setting's panel; all panels are on one scale, that of `ends`."""
+    lay_out(figure, 280, y=score, title=label(short(effect.key)))
+    room = 0.08 * (max(ends) - min(ends)) or 0.01
+    figure.update_yaxes(range=[min(ends) - room, max(ends) + room])
+    return figure
+
+
+def _trials_per_value(effects: Sequence[Effect]) -> int:
+    """Of the value with the most."""
+    return max(len(level.places) for effect in effects for level in effect.levels)

@@ -7,6 +7,7 @@ import json
 import math
 from importlib import resources
 
+import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from gemma_nli.analysis.findings import Findings
@@ -21,8 +22,8 @@ POLICY = (
 )
 """No address may be requested; plotly's parallel coordinates compile their shaders' code."""
 
-WIDE = ("parallel", "effects", "scatter", "curves")
-"""Figures of several panels, which a phone scrolls sideways."""
+LONG = 40
+"""Rows; a longer table scrolls by itself."""
 
 
 def esc(text: object) -> str:
@@ -34,8 +35,8 @@ def page(findings: Findings, figures: dict[str, Figure]) -> str:
     parts = sections(findings)
     name = ", ".join(findings.evidence.names)
     links = "".join(f'<a href="#{part.name}">{esc(part.title)}</a>' for part in parts)
-    drawn = {key: _plain(figure) for key, figure in figures.items()}
-    body = "".join(_section(part, figures) for part in parts)
+    drawn = {place: _plain(panel) for figure in figures.values() for place, panel in _places(figure)}
+    body = "".join(_section(part, figures, findings.evidence.measured_at) for part in parts)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -65,11 +66,13 @@ def _top(findings: Findings) -> str:
     """The question, the answer, the winner's honest score, the warnings."""
     questions = "".join(f'<p class="question">{esc(q)}</p>' for q in findings.evidence.questions if q)
     honest, score = findings.honest, esc(findings.metric_name)
-    cards = [
-        (f"{honest.value:.3f}", f"honest {score} of the winner, {honest.low:.3f} to {honest.high:.3f}"),
-        (f"{honest.raw:.3f}", f"cross-validated {score}, the best of {honest.candidates} trials"),
-        (f"{findings.draws.score_T.mean():.3f}", f"{score} of the average trial"),
-    ]
+    between = f"{honest.low:.3f} to {honest.high:.3f}"
+    if honest.candidates == 1:
+        cards = [(f"{honest.value:.3f}", f"{score} of the only trial, {between}")]
+    else:
+        cards = [(f"{honest.value:.3f}", f"honest {score} of the winner, {between}")]
+        cards.append((f"{honest.raw:.3f}", f"cross-validated {score}, {findings.among}"))
+        cards.append((f"{findings.draws.score_T.mean():.3f}", f"{score} of the average trial"))
     if not math.isnan(findings.within.auc):
         cards.append((f"{findings.within.auc:.3f}", f"macro AUC of the winner: {findings.within.over}"))
     best = max(findings.baselines, key=lambda baseline: baseline.score)
@@ -82,47 +85,57 @@ def _top(findings: Findings) -> str:
     steps = "".join(f"<dt>{esc(head)}</dt><dd>{esc(text)}</dd>" for head, text in findings.conclusion.lines)
     return (
         f"{questions}<h1>{esc(findings.answer.first)}</h1><p class='sure'>{esc(findings.answer.second)}</p>"
-        f'<dl class="conclusion">{steps}</dl><div class="cards">{shown}</div>{warned}'
+        f'<dl class="conclusion">{steps}</dl><div class="cards">{shown}</div>'
+        f'<p class="at">Scores {esc(findings.evidence.measured_at)}.</p>{warned}'
     )
 
 
-def _section(part: Section, figures: dict[str, Figure]) -> str:
+def _section(part: Section, figures: dict[str, Figure], measured_at: str) -> str:
     content = []
     for item in part.items:
         if isinstance(item, str):
-            content.append(_figure(figures[item]) if item in figures else "")
+            content.append(_figure(figures[item], measured_at) if item in figures else "")
         elif isinstance(item, tuple):
             title, table = item
             heading = f"<h3>{esc(title)}</h3>" if title else ""
-            content.append(heading + _table(table, sortable=True))
+            content.append(heading + _table(table, title or part.title, measured_at))
         else:
             content.append(item.html(esc))
-    lead = f'<p class="lead">{esc(part.lead)}</p>' if part.lead else ""
+    said = " ".join(words for words in (part.lead, part.on_page) if words)
+    lead = f'<p class="lead">{esc(said)}</p>' if said else ""
     return f'<section id="{part.name}"><h2>{esc(part.title)}</h2>{lead}{"".join(content)}</section>'
 
 
-def _figure(figure: Figure) -> str:
+def _places(figure: Figure) -> list[tuple[str, go.Figure]]:
+    """Each panel with the name of the place where it is drawn."""
+    return [(figure.name if i == 0 else f"{figure.name}-{i + 1}", panel) for i, panel in enumerate(figure.panels)]
+
+
+def _figure(figure: Figure, measured_at: str) -> str:
     table = ""
     if figure.rows:
         head = "".join(f"<th>{esc(cell)}</th>" for cell in figure.rows[0])
         lines = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in figure.rows[1:])
         table = "<details><summary>The numbers</summary><div class='scroll'><table>"
         table += f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div></details>"
-    wide = " class='wide'" if figure.name in WIDE else ""
+    plots = "".join(
+        f'<div class="plot" id="plot-{place}" style="min-height:{int(panel.layout.height)}px"></div>'
+        for place, panel in _places(figure)
+    )
+    at = f' <span class="at">{esc(measured_at)}</span>' if figure.scored else ""
     return (
-        f"<figure><figcaption>{esc(figure.title)}</figcaption>"
-        f'<div{wide}><div class="plot" id="plot-{figure.name}" role="img" aria-label="{esc(figure.alt)}" '
-        f'style="min-height:{int(figure.figure.layout.height)}px"></div></div>'
+        f"<figure><figcaption>{esc(figure.title)}{at}</figcaption>"
+        f'<div class="panels" role="img" aria-label="{esc(figure.alt)}">{plots}</div>'
         + (f"<p>{esc(figure.note)}</p>" if figure.note else "")
         + f"{table}</figure>"
     )
 
 
-def _table(table: TableOf, sortable: bool = False) -> str:
+def _table(table: TableOf, title: str, measured_at: str) -> str:
     numeric = [all(row[i].number for row in table.rows) and bool(table.rows) for i in range(len(table.header))]
     kinds = [" class=n" if is_number else "" for is_number in numeric]
     head = "".join(
-        f'<th aria-sort="none" scope="col"{kind}><button type="button">{esc(name)}</button></th>'
+        f'<th aria-sort="none" scope="col"{kind}><button type="button">{_breakable(name)}</button></th>'
         for kind, name in zip(kinds, table.header, strict=True)
     )
     lines = []
@@ -134,18 +147,24 @@ def _table(table: TableOf, sortable: bool = False) -> str:
             for cell in row
         )
         lines.append(f"<tr{' class=tie' if place in table.marked else ''}>{cells}</tr>")
-    sorts = ' class="sortable"' if sortable else ""
+    at = f"<caption>{esc(title)}, {esc(measured_at)}</caption>" if table.scored else ""
     note = f'<p class="lead">{esc(table.note)}</p>' if table.note else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="table"><table{sorts}>'
+        f'<div class="scroll{" long" if len(table.rows) > LONG else ""}" tabindex="0" role="region" '
+        f'aria-label="{esc(title)}"><table class="sortable">{at}'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>{note}"
     )
 
 
-def _plain(figure: Figure) -> object:
-    """The figure as plotly.js reads it, without the Python library's own look."""
-    figure.figure.update_layout(template="none")
-    return json.loads(figure.figure.to_json())
+def _breakable(name: str) -> str:
+    """A setting's name may be broken after an underscore, so that its column is as wide as its values."""
+    return esc(name).replace("_", "_<wbr>")
+
+
+def _plain(panel: go.Figure) -> object:
+    """A panel as plotly.js reads it, without the Python library's own look."""
+    panel.update_layout(template="none")
+    return json.loads(panel.to_json())
 
 
 def _script_json(value: object) -> str:

@@ -25,6 +25,20 @@
   };
   const inks = () => ({ "labelfont.color": style("--ink"), "tickfont.color": style("--ink"), "rangefont.color": style("--soft") });
 
+  // Parallel axes need room: a narrow screen shows as many settings as fit, the most important first, and the score.
+  const AXIS = 84;
+  const fitting = (place, figure) => {
+    const axes = figure.data[0].dimensions, room = Math.max(2, Math.floor((place.clientWidth - 60) / AXIS));
+    const few = axes.length > room ? [...axes.slice(0, room - 1), axes[axes.length - 1]] : axes;
+    let said = place.parentNode.querySelector(".more");
+    if (!said) place.after(said = Object.assign(document.createElement("p"), { className: "more" }));
+    said.textContent = few === axes ? "" : `The first ${few.length - 1} of ${axes.length - 1} settings: a wider screen shows all.`;
+    return [Object.assign({}, figure.data[0], { dimensions: few })];
+  };
+  // A map's numbers are shown where its cells are wide enough for them; the table below has all.
+  const readable = (place, figure) => figure.data.map((trace) =>
+    trace.type === "heatmap" && (place.clientWidth - 150) / trace.x.length < 38 ? Object.assign({}, trace, { texttemplate: "" }) : trace);
+
   const drawAll = () => {
     for (const [name, figure] of Object.entries(figures)) {
       const place = document.getElementById("plot-" + name);
@@ -33,7 +47,8 @@
       for (const trace of figure.data) if (trace.type === "parcoords") for (const [path, value] of Object.entries(inks())) put(trace, path, value);
       figure.layout.font = Object.assign({ family: "system-ui, sans-serif", size: 13 }, figure.layout.font);
       figure.layout.hoverlabel = Object.assign({ align: "left" }, figure.layout.hoverlabel);
-      Plotly.newPlot(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
+      const data = figure.data[0].type === "parcoords" ? fitting(place, figure) : readable(place, figure);
+      Plotly.newPlot(place, data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
     }
   };
   const paint = () => {
@@ -71,5 +86,28 @@
       body.append(...rows.map(([, row]) => row));
     }));
   }
+  // Columns that do not fit are announced, not hidden.
+  const announce = () => {
+    for (const box of document.querySelectorAll(".scroll")) {
+      let said = box.nextElementSibling?.classList.contains("more") ? box.nextElementSibling : null;
+      const hidden = box.scrollWidth > box.clientWidth + 1;
+      if (hidden && !said) box.after(said = Object.assign(document.createElement("p"), { className: "more" }));
+      if (said) said.textContent = hidden ? "More columns: scroll sideways \u2192" : "";
+    }
+  };
+  announce();
+  document.addEventListener("toggle", announce, true);
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    announce();
+    if (width === innerWidth) return;
+    width = innerWidth;
+    for (const [name, figure] of Object.entries(figures)) {
+      if (figure.data[0].type !== "parcoords") continue;
+      const place = document.getElementById("plot-" + name);
+      for (const [path, value] of Object.entries(inks())) put(figure.data[0], path, value);
+      Plotly.react(place, fitting(place, figure), place.layout);
+    }
+  });
   root.dataset.ready = "yes";
 })();

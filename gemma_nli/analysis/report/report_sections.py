@@ -18,6 +18,7 @@ from gemma_nli.analysis.report.report_tables import (
     leaderboard_table,
     mistake_table,
     slice_table,
+    two_trials_table,
 )
 from gemma_nli.analysis.wording import points
 
@@ -52,12 +53,13 @@ class Code:
 
 @dataclass(frozen=True)
 class Section:
-    """`items` in order: a figure's name, (title, table), facts or code."""
+    """`items` in order: a figure's name, (title, table), facts or code. `on_page`: what only the page can do."""
 
     name: str
     title: str
     lead: str
     items: tuple[str | tuple[str, TableOf] | Facts | Code, ...]
+    on_page: str = ""
 
 
 def sections(findings: Findings) -> list[Section]:
@@ -88,10 +90,12 @@ def _compared(findings: Findings) -> Section | None:
     lead = (
         f"{how} Lead, tuned: the luck of being the best of its trials is taken off each, so a value wins nothing "
         "by having many; intervals and p hold for all pairs of values at once. Found in 80%: the true "
-        "difference that this corpus and design would find in 80% of cases. Over trainings: the corrected "
+        "difference that this corpus and design would find in 80% of cases. The best trials by other tests, each pair "
+        "by itself, so that intervals and p are not adjusted: over posts, the bootstrap; over trainings, the corrected "
         f"resampled t-test on folds; better, equal, worse: chances of a difference beyond {ROPE:g}, or within it."
     )
-    return Section("compared", "Compared", lead, ("answer", ("", contrast_table(findings)), "budget"))
+    others = ("The best trials by other tests", two_trials_table(findings))
+    return Section("compared", "Compared", lead, ("answer", ("", contrast_table(findings)), others, "budget"))
 
 
 def _baselines(findings: Findings) -> Section:
@@ -105,12 +109,17 @@ def _baselines(findings: Findings) -> Section:
 def _leaders(findings: Findings) -> Section:
     tied = sum(row.level_with_winner for row in findings.rows) - 1
     others = "the one other trial" if tied == 1 else f"the {tied} other trials"
-    shaded = f"Shaded: {others} not shown to be worse" if tied else "Every other trial is shown to be worse"
+    marked = f"Marked: {others} not shown to be worse" if tied else "Every other trial is shown to be worse"
     lead = (
-        f"Scores are means over folds. {shaded} than the winner (95% intervals that hold for all rows at once). "
-        f"The same trial won in {findings.honest.stability:.0%} of the resamples. Click a heading to sort."
+        f"Scores are means over folds. {marked} than the winner (95% intervals that hold for all rows at once). "
+        f"The same trial won in {findings.honest.stability:.0%} of the resamples."
     )
-    return Section("leaderboard", "Leaderboard", lead, (("", leaderboard_table(findings)),))
+    if len(findings.rows) == 1:
+        lead = "Scores are means over folds."
+    table = leaderboard_table(findings)
+    return Section(
+        "leaderboard", "Leaderboard", lead, (("", table),), "Marked rows are shaded; click a heading to sort."
+    )
 
 
 def _confirmed(findings: Findings) -> Section | None:
@@ -168,11 +177,12 @@ def _errors(findings: Findings) -> Section:
     ]
     items.append(("By criterion", criteria_table(findings)))
     items.append("calibration")
-    items += [(f"By {title}", slice_table(parts, title)) for title, parts in mistakes.slices.items()]
+    items += [(f"By {title}", slice_table(parts, title)) for title, parts in mistakes.slices.items() if len(parts) > 1]
     if mistakes.most_confident:
         items.append(("Most confident mistakes", mistake_table(findings)))
     lead = "Of the winner's out-of-fold predictions. F1 here is over all folds at once; intervals resample posts. "
-    lead += "AUC within a criterion is a mean over the folds that have both its classes."
+    lead += "AUC within a criterion is a mean over the folds that have both its classes. "
+    lead += f"Scores {findings.evidence.measured_at}."
     return Section("errors", "Errors of the winner", lead, tuple(items))
 
 

@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass, field
 
 from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.importance import LEAST
 from gemma_nli.analysis.mistakes import Slice, sliced_metrics
-from gemma_nli.analysis.wording import p_text, short
+from gemma_nli.analysis.wording import brief, p_text, short
 from gemma_nli.base.metrics import METRICS, RankedMetric, measured_by
 from gemma_nli.spec.domain import shown
 
@@ -26,10 +27,23 @@ class Words:
 
 @dataclass(frozen=True)
 class TableOf:
+    """`marked`: rows that stand out. `scored`: whether it holds scores, beside which is said at what they were
+    measured.
+    """
+
     header: tuple[str, ...]
     rows: tuple[tuple[Words, ...], ...]
     marked: frozenset[int] = field(default_factory=frozenset)
     note: str = ""
+    scored: bool = True
+
+    def without_empty_columns(self) -> TableOf:
+        """Columns in which no row says anything are left out; a table without rows is as it was."""
+        if not self.rows:
+            return self
+        kept = [i for i in range(len(self.header)) if any(row[i].text not in ("", "-") for row in self.rows)]
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return dataclasses.replace(self, header=tuple(self.header[i] for i in kept), rows=rows)
 
 
 def number(value: float, digits: int = 3) -> Words:
@@ -58,12 +72,12 @@ def leaderboard_table(findings: Findings) -> TableOf:
         for key in keys:
             value = row.settings.get(key)
             numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-            line.append(Words(shown(value), str(value) if numeric else shown(value), numeric))
+            line.append(Words(brief(value), str(value) if numeric else shown(value), numeric))
         line += [number(row.score), number(row.std)]
         line += [number({"f1": row.f1, "auc": row.auc, "macro_auc": row.macro_auc}[name]) for name in others]
         interval = "" if math.isnan(row.low) or row.rank == 1 else f"{row.low:.3f} to {row.high:.3f}"
         line += [
-            number(row.behind),
+            number(row.behind if len(findings.rows) > 1 else math.nan),
             word(interval),
             word(row.note if row.state == "finished" else f"{row.state} {row.note}"),
         ]
@@ -72,32 +86,40 @@ def leaderboard_table(findings: Findings) -> TableOf:
             marked.add(place)
     left = len(findings.rows) - len(lines)
     note = f"{left} more trials are in MLflow." if left > 0 else ""
-    return TableOf(tuple(header), tuple(lines), frozenset(marked), note)
+    return TableOf(tuple(header), tuple(lines), frozenset(marked), note).without_empty_columns()
 
 
 def contrast_table(findings: Findings) -> TableOf:
-    """The leader against each other value by every test."""
-    belief_header = ("better", "equal", "worse")
+    """The leader against each other value: what the answer is made of."""
     header = ("against", "lead, tuned", "95% interval", "p, adjusted", "found in 80%")
-    beside = ("same two trials", "over trainings", *belief_header, "accuracy (McNemar)", "AUC (DeLong)")
-    rows = []
-    for c in findings.answer.contrasts:
-        belief = c.belief
-        rows.append(
-            (
-                word(c.other),
-                number(c.tuned.value),
-                word(f"{c.tuned.low:.3f} to {c.tuned.high:.3f}"),
-                Words(p_text(c.tuned.p_value), f"{c.tuned.p_value:.6f}", True),
-                number(c.smallest),
-                word(f"{c.fixed.value:.3f} ({c.fixed.low:.3f} to {c.fixed.high:.3f})"),
-                word(f"{c.folds.value:.3f} ({c.folds.low:.3f} to {c.folds.high:.3f})"),
-                *(Words(f"{p:.0%}", f"{p:.6f}", True) for p in (belief.better, belief.equal, belief.worse)),
-                word(f"{c.accuracy.value:.3f}, p {p_text(c.accuracy.p_value)}"),
-                word(f"{c.auc.value:.3f}, p {p_text(c.auc.p_value)}"),
-            )
+    rows = [
+        (
+            word(c.other),
+            number(c.tuned.value),
+            word(f"{c.tuned.low:.3f} to {c.tuned.high:.3f}"),
+            Words(p_text(c.tuned.p_value), f"{c.tuned.p_value:.6f}", True),
+            number(c.smallest),
         )
-    return TableOf((*header, *beside), tuple(rows))
+        for c in findings.answer.contrasts
+    ]
+    return TableOf(header, tuple(rows))
+
+
+def two_trials_table(findings: Findings) -> TableOf:
+    """The best trials of the leader and of each other value, as they are, by every other test."""
+    header = ("against", "over posts", "over trainings", "better", "equal", "worse")
+    rows = [
+        (
+            word(c.other),
+            word(f"{c.fixed.value:.3f} ({c.fixed.low:.3f} to {c.fixed.high:.3f})"),
+            word(f"{c.folds.value:.3f} ({c.folds.low:.3f} to {c.folds.high:.3f})"),
+            *(Words(f"{p:.0%}", f"{p:.6f}", True) for p in (c.belief.better, c.belief.equal, c.belief.worse)),
+            word(f"{c.accuracy.value:.3f}, p {p_text(c.accuracy.p_value)}"),
+            word(f"{c.auc.value:.3f}, p {p_text(c.auc.p_value)}"),
+        )
+        for c in findings.answer.contrasts
+    ]
+    return TableOf((*header, "accuracy (McNemar)", "AUC (DeLong)"), tuple(rows))
 
 
 def baseline_table(findings: Findings) -> TableOf:
@@ -138,9 +160,8 @@ def effect_table(findings: Findings) -> TableOf:
         "p, adjusted",
         "found in 80%",
         "design",
-        "fANOVA",
-        "PED-ANOVA",
     )
+    methods = [name for name in LEAST if any(name in effect.importance for effect in findings.effects)]
     rows = []
     for effect in findings.effects:
         levels = sorted(effect.levels, key=lambda level: -level.mean)
@@ -154,10 +175,10 @@ def effect_table(findings: Findings) -> TableOf:
                 Words(p_text(effect.spread.p_value), f"{effect.spread.p_value:.6f}" if effect.judged else "", True),
                 number(effect.smallest),
                 word(effect.design),
-                *(number(effect.importance.get(name, math.nan), 2) for name in ("fANOVA", "PED-ANOVA")),
+                *(number(effect.importance.get(name, math.nan), 2) for name in methods),
             )
         )
-    return TableOf(header, tuple(rows))
+    return TableOf((*header, *methods), tuple(rows))
 
 
 def criteria_table(findings: Findings) -> TableOf:
@@ -182,14 +203,15 @@ def slice_table(items: tuple[Slice, ...], first: str) -> TableOf:
         )
         for item in items
     ]
-    return TableOf(header, tuple(rows))
+    return TableOf(header, tuple(rows)).without_empty_columns()
 
 
 def confusion_table(findings: Findings) -> TableOf:
     c = findings.mistakes.confusion
     header = ("the pair is", "called matched", "called not matched")
     matched = (word("matched"), count(c["true positives"]), count(c["false negatives"]))
-    return TableOf(header, (matched, (word("not matched"), count(c["false positives"]), count(c["true negatives"]))))
+    others = (word("not matched"), count(c["false positives"]), count(c["true negatives"]))
+    return TableOf(header, (matched, others), scored=False)
 
 
 def mistake_table(findings: Findings) -> TableOf:
@@ -206,7 +228,7 @@ def mistake_table(findings: Findings) -> TableOf:
         )
         for m in most_confident
     ]
-    return TableOf(header, tuple(rows))
+    return TableOf(header, tuple(rows), scored=False)
 
 
 def confirmation_table(findings: Findings) -> TableOf:
@@ -217,7 +239,7 @@ def confirmation_table(findings: Findings) -> TableOf:
     rows = [
         (
             count(rank),
-            *(word(shown(leader.settings.get(key))) for key in keys),
+            *(word(brief(leader.settings.get(key))) for key in keys),
             number(leader.swept),
             number(leader.mean),
             word(", ".join(f"{value:.3f}" for value in leader.repeat_R)),
