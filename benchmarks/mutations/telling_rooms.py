@@ -14,6 +14,8 @@ TRACKER, REGISTRY, HOUSEKEEPING, ARCHIVES = (
 )
 
 EDGES = "tests/analysis/test_edges.py"
+CONCLUSION = "tests/analysis/test_conclusion.py"
+PAGE = "tests/analysis/test_page.py"
 
 FAULTS = (
     Fault(
@@ -106,6 +108,34 @@ FAULTS = (
         "return means == sorted(means, reverse=True)",
         "return True",
         EDGES,
+    ),
+    Fault(
+        "warnings stand as they were found",
+        "analysis/cautions.py",
+        "return sorted(found, key=lambda caution: caution.weight)",
+        "return found",
+        CONCLUSION,
+    ),
+    Fault(
+        "trials that a baseline beats are recommended",
+        "analysis/conclusion.py",
+        "    if lost:\n",
+        "    if False:\n",
+        CONCLUSION,
+    ),
+    Fault(
+        "a table of scores does not say what they were measured on",
+        "analysis/report/html.py",
+        "{esc(title)}, {esc(measured_at)}</caption>",
+        "{esc(title)}</caption>",
+        PAGE,
+    ),
+    Fault(
+        "importance is drawn from few trials",
+        "analysis/importance.py",
+        "if len(scores_T) < LEAST[name]:",
+        "if len(scores_T) < 4:",
+        PAGE,
     ),
     Fault(
         "a table's cells are markup",

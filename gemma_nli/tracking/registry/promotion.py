@@ -156,9 +156,8 @@ def _compare(
     )
     if luck:
         said += f", less {luck:.4f} for the luck of its choice"
-    told_apart = difference.p_value < level
-    better = told_apart and difference.value > 0
-    worse = told_apart and difference.value < 0
+    better = difference.value > 0 and difference.p_value < level
+    worse = difference.value < 0 and difference.p_value < level
     verdict = "better" if better else "not shown to be better, but worse" if worse else "not shown to be better"
     return better, f"{verdict}: {said} {measured_at_by_tags(new.tags)}".rstrip(), difference
 
