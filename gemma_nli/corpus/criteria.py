@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gemma_nli.base.errors import did_you_mean
-from gemma_nli.corpus.file_problems import FileProblems, has_control_character, named
+from gemma_nli.corpus.file_problems import FileProblems, has_control_character, looks_like_an_id, named
 from gemma_nli.corpus.lined_tables import read_text
 
 FORM = 'expected a list of {"id": "...", "text": "..."}'
+FULL = "full"
+"""The name of a criterion's text where it has one only, and of the usual one where it has several."""
 
 
 def dsm5_criteria() -> dict[str, str]:
     """Nine DSM-5 symptoms of a depressive episode and SPECIAL_CASE, in our own words: id to text."""
+    return {name: usual_text(texts) for name, texts in dsm5_wordings().items()}
+
+
+def dsm5_wordings() -> dict[str, dict[str, str]]:
+    """The same: id to its texts `full`, `short` and `question`."""
     text = resources.files("gemma_nli.corpus").joinpath("dsm5_criteria.json").read_text(encoding="utf-8")
-    return {item["id"]: item["text"] for item in json.loads(text)}
+    return {item["id"]: item["texts"] for item in json.loads(text)}
 
 
-def read_criteria(path: Path, problems: FileProblems) -> dict[str, str]:
-    """Criteria of a criteria.json, in its order; what is wrong goes to `problems` with its line."""
+def usual_text(texts: Mapping[str, str]) -> str:
+    """Of a criterion's texts the one that stands for it: `full`, or the first where none is called so."""
+    return texts[FULL] if FULL in texts else next(iter(texts.values()))
+
+
+def several_texts(texts: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Those criteria that have other texts than `full` alone."""
+    return {name: dict(each) for name, each in texts.items() if set(each) != {FULL}}
+
+
+def read_criteria(path: Path, problems: FileProblems) -> dict[str, dict[str, str]]:
+    """Criteria of a criteria.json, in its order, each with its texts by name; what is wrong goes to `problems` with its
+    line.
+    """
     text = read_text(path, problems)
     if text is None:
         return {}
@@ -36,32 +56,45 @@ def read_criteria(path: Path, problems: FileProblems) -> dict[str, str]:
     if not isinstance(items, list) or not items:
         problems.add(1, f"{FORM}, got {'an empty list' if items == [] else type(items).__name__}.")
         return {}
-    criteria: dict[str, str] = {}
+    criteria: dict[str, dict[str, str]] = {}
     first_lines: dict[str, int] = {}
-    texts: set[str] = set()
+    taken: set[tuple[str, str]] = set()
     for line, item in zip(_item_lines(text), items, strict=True):
-        name, hypothesis = _check_item(line, item, problems)
-        if name is None or hypothesis is None:
+        checked = _check_item(line, item, problems)
+        if checked is None:
             continue
+        name, texts = checked
+        same = next((wording for wording in texts if (wording, texts[wording]) in taken), None)
         if name in first_lines:
             problems.add(line, f"duplicate criterion {named(name)}, first at line {first_lines[name]}.")
-        elif hypothesis in texts:
-            problems.add(line, f"criterion {named(name)} has the same text as another; criteria need different texts.")
+        elif same is not None:
+            which = "" if same == FULL else f" {named(same)}"
+            what = f"criterion {named(name)} has the same text{which} as another"
+            problems.add(line, f"{what}; criteria need different texts.")
         first_lines.setdefault(name, line)
-        texts.add(criteria.setdefault(name, hypothesis))
+        taken |= criteria.setdefault(name, texts).items()
     return criteria
 
 
-def _check_item(line: int, item: Any, problems: FileProblems) -> tuple[str | None, str | None]:
+def _check_item(line: int, item: Any, problems: FileProblems) -> tuple[str, dict[str, str]] | None:
     if not isinstance(item, dict):
         problems.add(line, f"{FORM}, got {type(item).__name__} in it.")
-        return None, None
-    for key in ("id", "text"):
-        value = item.get(key)
+        return None
+    if "text" in item and "texts" in item:
+        problems.add(line, "a criterion has both 'text' and 'texts'; write the text among 'texts', by the name 'full'.")
+        return None
+    held = "texts" if "texts" in item else "text"
+    for key in ("id", held):
         if key not in item:
             near = did_you_mean(key, [str(k) for k in item])
             problems.add(line, f"a criterion has no '{key}'{near if near.startswith('; did') else '.'}")
-        elif not isinstance(value, str):
+            return None
+    texts = _texts_of(line, item, problems)
+    if texts is None:
+        return None
+    keys = ["text"] if held == "text" else [f"texts.{wording}" for wording in texts]
+    for key, value in [("id", item["id"]), *zip(keys, texts.values(), strict=True)]:
+        if not isinstance(value, str):
             problems.add(line, f"a criterion's '{key}' must be text, got {type(value).__name__}.")
         elif not value.strip():
             problems.add(line, f"a criterion's '{key}' is empty.")
@@ -71,8 +104,26 @@ def _check_item(line: int, item: Any, problems: FileProblems) -> tuple[str | Non
             problems.add(line, "a criterion's 'id' contains a control character; it names pairs, metrics and columns.")
         else:
             continue
-        return None, None
-    return item["id"].strip(), item["text"].strip()
+        return None
+    return item["id"].strip(), {wording: text.strip() for wording, text in texts.items()}
+
+
+def _texts_of(line: int, item: dict[str, Any], problems: FileProblems) -> dict[str, Any] | None:
+    """A criterion's texts by name, whatever they are; None if problems were added."""
+    if "texts" not in item:
+        return {FULL: item["text"]}
+    texts = item["texts"]
+    if not isinstance(texts, dict) or not texts:
+        got = "an empty one" if texts == {} else type(texts).__name__
+        problems.add(line, f"a criterion's 'texts' must be a mapping of names to texts, got {got}.")
+        return None
+    odd = next((name for name in texts if not looks_like_an_id(name)), None)
+    if odd is not None:
+        problems.add(
+            line, f"a name in a criterion's 'texts' is {named(odd)}; use letters, digits and _, as in 'short'."
+        )
+        return None
+    return texts
 
 
 def _item_lines(text: str) -> list[int]:

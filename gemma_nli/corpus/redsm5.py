@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from gemma_nli.base import private_texts as redaction
 from gemma_nli.base.errors import CorpusError, did_you_mean
 from gemma_nli.config import expanded
 from gemma_nli.corpus.copies import groups_of_copies
-from gemma_nli.corpus.criteria import dsm5_criteria, read_criteria
+from gemma_nli.corpus.criteria import FULL, dsm5_wordings, read_criteria, several_texts, usual_text
 from gemma_nli.corpus.csv_files import csv_line
 from gemma_nli.corpus.file_problems import SHOWN_PLACES, FileProblems, has_control_character, looks_like_an_id, named
 from gemma_nli.corpus.lined_tables import Record, Table, read_table
@@ -49,13 +49,49 @@ class Corpus:
     criteria: dict[str, str]  # id to hypothesis, in file order
     annotations: tuple[Annotation, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)  # notes for the user; no post's text
+    wordings: dict[str, dict[str, str]] = field(default_factory=dict)  # id to its texts by name, if not `full` alone
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of posts, criteria and judgements; the order of the annotations does not matter."""
+        """SHA-256 (hex) of posts, criteria and judgements; the order of the annotations does not matter.
+
+        Of a criterion with several texts only the usual one counts: pairs are ids, the same in every wording.
+        """
         judged = sorted({(a.post_id, a.criterion_id, a.status) for a in self.annotations})
-        content = [list(self.posts.items()), list(self.criteria.items()), judged]
+        content = [list(self.posts.items()), list(self._usual_texts.items()), judged]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def in_words(self, wording: str) -> Corpus:
+        """The same posts and judgements, with the criteria's texts of that name.
+
+        Raises:
+            CorpusError: criteria that have no text of that name, with the names that they have.
+        """
+        texts = {name: self.wordings.get(name, {FULL: text}) for name, text in self.criteria.items()}
+        lacking = [name for name, each in texts.items() if wording not in each]
+        if lacking:
+            raise CorpusError(
+                f"data.wording is '{wording}', and no text of the criterion {named(lacking[0])}"
+                f"{f' (nor of {len(lacking) - 1} more)' if len(lacking) > 1 else ''} has that name: it has "
+                f"{', '.join(texts[lacking[0]])}; set data.wording to one that all have, or add it to {CRITERIA_FILE}."
+            )
+        criteria = {name: each[wording] for name, each in texts.items()}
+        if criteria == self.criteria:
+            return self
+        worded = replace(self, criteria=criteria)
+        worded.__dict__["fingerprint"] = self.fingerprint
+        return worded
+
+    def wording_fingerprint(self, wording: str) -> str:
+        """SHA-256 (hex) of the criteria's texts of that name; empty for the usual ones, which `fingerprint` counts."""
+        criteria = self.in_words(wording).criteria
+        if criteria == self._usual_texts:
+            return ""
+        return hashlib.sha256(json.dumps(list(criteria.items())).encode()).hexdigest()
+
+    @property
+    def _usual_texts(self) -> dict[str, str]:
+        return {name: usual_text(self.wordings.get(name, {FULL: text})) for name, text in self.criteria.items()}
 
     @cached_property
     def group_P(self) -> np.ndarray:
@@ -83,23 +119,25 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     of_posts, of_annotations, of_criteria = (
         FileProblems(name) for name in (POSTS_FILE, ANNOTATIONS_FILE, CRITERIA_FILE)
     )
-    criteria = dsm5_criteria()
+    texts = dsm5_wordings()
     if os.path.lexists(folder / CRITERIA_FILE):  # a dangling link is an error, not a reason for the defaults
-        criteria = read_criteria(folder / CRITERIA_FILE, of_criteria)
+        texts = read_criteria(folder / CRITERIA_FILE, of_criteria)
     post_table = read_table(folder / POSTS_FILE, POST_COLUMNS, of_posts)
     posts, known_posts = _check_posts(post_table, of_posts)
     table = read_table(folder / ANNOTATIONS_FILE, ANNOTATION_COLUMNS, of_annotations)
     reader = _AnnotationReader(
         # A file that could not be read completely cannot show that an id is unknown.
         posts=known_posts if post_table.whole else None,
-        criteria=list(criteria) if not of_criteria.count else None,
+        criteria=list(texts) if not of_criteria.count else None,
         own_criteria=os.path.lexists(folder / CRITERIA_FILE),
         problems=of_annotations,
     )
     judged = [(record.line, a) for record in table.records if (a := reader.read(record)) is not None]
     reader.report_foreign()
     _raise_if_any(folder, (of_posts, of_annotations, of_criteria))
-    corpus = Corpus(posts, criteria, tuple(annotation for _, annotation in judged), _contradictions(judged))
+    annotations = tuple(annotation for _, annotation in judged)
+    criteria = {name: usual_text(each) for name, each in texts.items()}
+    corpus = Corpus(posts, criteria, annotations, _contradictions(judged), several_texts(texts))
     if log_text:
         redaction.forget(str(folder))
     else:
@@ -231,7 +269,10 @@ def write_corpus(corpus: Corpus, folder: str | Path) -> None:
     ]
     _write_csv(folder / POSTS_FILE, POST_COLUMNS, [*corpus.posts.items()])
     _write_csv(folder / ANNOTATIONS_FILE, ANNOTATION_COLUMNS, rows)
-    items = [{"id": name, "text": text} for name, text in corpus.criteria.items()]
+    items = [
+        {"id": name, "texts": corpus.wordings[name]} if name in corpus.wordings else {"id": name, "text": text}
+        for name, text in corpus.criteria.items()
+    ]
     text = json.dumps(items, indent=1, ensure_ascii=False)
     (folder / CRITERIA_FILE).write_text(text + "\n", encoding="utf-8", newline="\n")
 

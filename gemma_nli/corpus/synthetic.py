@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.corpus.criteria import dsm5_criteria
+from gemma_nli.corpus.criteria import dsm5_criteria, dsm5_wordings, several_texts
 from gemma_nli.corpus.redsm5 import Annotation, Corpus, write_corpus
 
 NUM_POSTS = 240
@@ -50,7 +50,7 @@ here may be used to judge a person.
 - `redsm5_posts.csv`: `post_id`, `text`
 - `redsm5_annotations.csv`: `post_id`, `sentence_id`, `sentence_text`, `DSM5_symptom`, `status`, `explanation`;
   status 1: the sentence shows the symptom; status 0: it denies it or is about somebody else
-- `criteria.json`: `[{{"id", "text"}}]`
+- `criteria.json`: `[{{"id", "texts": {{"full", "short", "question"}}}}]`
 """
 
 
@@ -83,7 +83,7 @@ def synthetic_corpus(num_posts: int = NUM_POSTS, seed: int = SEED) -> Corpus:
                 annotations.append(
                     Annotation(post_id, where, sentence.text, sentence.symptom, status, WHY[sentence.kind])
                 )
-    return Corpus(posts, dsm5_criteria(), tuple(annotations))
+    return Corpus(posts, dsm5_criteria(), tuple(annotations), wordings=several_texts(dsm5_wordings()))
 
 
 def write_synthetic(folder: str | Path, num_posts: int = NUM_POSTS, seed: int = SEED) -> Corpus:

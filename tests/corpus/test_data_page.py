@@ -37,7 +37,7 @@ def write(folder: Path, posts: str, annotations: str, criteria: str | None = Non
 
 
 def test_each_form_of_each_file_is_shown():
-    assert (len(POSTS), len(ANNOTATIONS), len(CRITERIA)) == (2, 1, 1)
+    assert (len(POSTS), len(ANNOTATIONS), len(CRITERIA)) == (2, 1, 2)
     assert {name for name, _ in SHOWN} == {POSTS_FILE, ANNOTATIONS_FILE, CRITERIA_FILE, "pairs.csv", "posts.csv"}
     for column in (*POST_COLUMNS, *ANNOTATION_COLUMNS):
         assert f"`{column}`" in PAGE
@@ -70,6 +70,16 @@ def test_criteria_of_your_own_are_read_with_their_ids(tmp_path):
     rows = [f"p{n},,,{item['id']},1,\n" for n, item in zip(itertools.count(1), criteria, strict=False)]
     corpus = load_corpus(write(tmp_path, POSTS[0], ",".join(ANNOTATION_COLUMNS) + "\n" + "".join(rows), CRITERIA[0]))
     assert corpus.criteria == {item["id"]: item["text"] for item in criteria}
+
+
+def test_criteria_with_several_texts_are_read_in_each_wording(tmp_path):
+    criteria = json.loads(CRITERIA[1])
+    rows = [f"p{n},,,{item['id']},1,\n" for n, item in zip(itertools.count(1), criteria, strict=False)]
+    corpus = load_corpus(write(tmp_path, POSTS[0], ",".join(ANNOTATION_COLUMNS) + "\n" + "".join(rows), CRITERIA[1]))
+    for wording in ("full", "short", "question"):
+        worded = corpus.in_words(wording)
+        assert worded.criteria == {item["id"]: item["texts"][wording] for item in criteria}
+        assert worded.fingerprint == corpus.fingerprint
 
 
 @pytest.mark.parametrize(("name", "columns"), [("pairs.csv", ["premise", "hypothesis"]), ("posts.csv", ["premise"])])

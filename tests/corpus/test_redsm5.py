@@ -137,6 +137,13 @@ def test_a_damaged_file_is_refused_in_a_sentence(folder, posts, what):
         ('[{"id": "A\\u2028B", "text": "x"}]', "control character"),
         ('[{"id": "A", "text": "\\ud800"}]', "not valid Unicode"),
         ("[" * 100_000, "not valid JSON"),
+        ('[{"id": "A", "texts": {}}]', "'texts' must be a mapping of names to texts, got an empty one"),
+        ('[{"id": "A", "texts": ["x"]}]', "'texts' must be a mapping of names to texts, got list"),
+        ('[{"id": "A", "texts": {"full": " "}}]', "'texts.full' is empty"),
+        ('[{"id": "A", "texts": {"full": 3}}]', "'texts.full' must be text, got int"),
+        ('[{"id": "A", "texts": {"a long name": "x"}}]', "a name in a criterion's 'texts' is of 11 characters"),
+        ('[{"id": "A", "text": "x", "texts": {"full": "x"}}]', "has both 'text' and 'texts'"),
+        ('[{"id": "A", "texts": {"q": "x"}}, {"id": "B", "texts": {"q": "x"}}]', "has the same text 'q' as another"),
     ],
 )
 def test_a_malformed_criteria_file_is_refused_in_a_sentence(folder, criteria, what):
