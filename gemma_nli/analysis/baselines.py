@@ -118,6 +118,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
             "model.freeze_encoder": True,
             "model.lora": None,
             "model.unfreeze_last_n": None,
+            "model.template": "native",
         }
     )
     rows = evidence.pairs.rows_used(config.data.negative_ratio)

@@ -21,6 +21,8 @@ from gemma_nli.base.metrics.macro import within_criteria
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import ANNOTATED, SAMPLED, pair_texts
 from gemma_nli.model.encoder import load_tokenizer
+from gemma_nli.model.prompts import prompts_of
+from gemma_nli.model.text_frames import Frame, tokens_beside
 
 Floats = NDArray[np.float64]
 SHOWN_MISTAKES = 10
@@ -166,19 +168,23 @@ def _slices(evidence: Evidence, place: int, config: RunConfig) -> dict[str, tupl
 def truncated(evidence: Evidence, config: RunConfig) -> NDArray[np.bool_] | None:
     """(N,) whether the encoder saw only a part of the post; None where its tokenizer is not on this machine."""
     try:
-        tokenizer = load_tokenizer(config.model)
+        tokenizer, prompts = load_tokenizer(config.model), prompts_of(config.model)
     except EncoderError:
         return None
-    posts, criteria = list(evidence.corpus.posts.values()), list(evidence.corpus.criteria.values())
-    special = tokenizer.num_special_tokens_to_add(pair=config.model.pair_encoding == "joint")
-    of_post, of_criterion = (
-        np.array([len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]])
-        for texts in (posts, criteria)
-    )
-    tokens_N = of_post[evidence.post_N] + special
-    if config.model.pair_encoding == "joint":
-        tokens_N = tokens_N + of_criterion[evidence.pairs.criterion_N[evidence.rows_N]]
-    return np.asarray(tokens_N > config.model.max_length)
+    corpus = evidence.corpus.in_words(config.data.wording)
+    posts, criteria = list(corpus.posts.values()), list(corpus.criteria.values())
+    joint = config.model.pair_encoding == "joint"
+
+    def lengths(texts: list[str]) -> NDArray[np.int64]:
+        return np.array([len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]])
+
+    frame = prompts.pair if joint else prompts.premise
+    if isinstance(frame, Frame):
+        beside = np.array(tokens_beside(tokenizer, frame, criteria if joint else None))
+    else:
+        beside = tokenizer.num_special_tokens_to_add(pair=joint) + (lengths(criteria) if joint else np.zeros(1, int))
+    of_criterion = evidence.pairs.criterion_N[evidence.rows_N] if joint else 0
+    return np.asarray(lengths(posts)[evidence.post_N] + beside[of_criterion] > config.model.max_length)
 
 
 def _most_confident(evidence: Evidence, place: int, config: RunConfig) -> tuple[Mistake, ...]:
@@ -196,7 +202,7 @@ def _most_confident(evidence: Evidence, place: int, config: RunConfig) -> tuple[
     rows = evidence.rows_N[picked] if picked else np.zeros(0, dtype=np.int64)
     texts = [""] * len(picked)
     if config.data.log_text and picked:
-        premises, hypotheses = pair_texts(evidence.corpus, evidence.pairs, rows)
+        premises, hypotheses = pair_texts(evidence.corpus.in_words(config.data.wording), evidence.pairs, rows)
         texts = [f"{premise} / {hypothesis}" for premise, hypothesis in zip(premises, hypotheses, strict=True)]
     sources = ("positive", "annotated", "sampled")
     return tuple(

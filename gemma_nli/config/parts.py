@@ -18,6 +18,11 @@ class WhereRead:
     """Marks a setting that counts only where a chosen part reads it: `pooling_k: Annotated[int, WhereRead()]`."""
 
 
+class Later:
+    """Marks a setting that came after trials were stored, and whose default is what the code did before: at that
+    default it is no part of a trial's key, so that stored trials keep theirs."""
+
+
 class SettingsRead:
     """A section of settings as a part sees it: what counts for every trial, and what the part declares to read."""
 
@@ -81,6 +86,22 @@ def dormant_settings(config: RunConfig, fields: Mapping[str, Any]) -> set[str]:
             raise TypeError(f"{part.file}: '{part.name}' says that it reads {unknown}, and there is no such setting")
         read |= part.reads
     return {name for name, field in fields.items() if _is_marked(field)} - read
+
+
+def at_their_default(config: RunConfig, fields: Mapping[str, Any]) -> set[str]:
+    """Settings marked `Later` that have their default.
+
+    Args:
+        fields: every setting with its pydantic field.
+    """
+    later = {name: field for name, field in fields.items() if any(isinstance(mark, Later) for mark in field.metadata)}
+    return {name for name, field in later.items() if _value_of(config, name) == field.default}
+
+
+def _value_of(config: Any, setting: str) -> Any:
+    for part in setting.split("."):
+        config = getattr(config, part)
+    return config
 
 
 def readers(setting: str, field: Any, *more: Mapping[str, Part]) -> list[str]:

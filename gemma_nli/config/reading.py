@@ -17,6 +17,10 @@ MOST_BYTES = 4 * 2**20
 """Of a YAML file: ten seconds of reading, and four times a grid of 100,000 numbers."""
 
 
+_TEMPLATE = re.compile(r"""(?!\s*(["'[|>]|\{(?!premise\}|hypothesis\}|\{))).*\{(premise|hypothesis)\}""", re.DOTALL)
+"""A word that holds a template's place, and begins with no quotes or brackets of YAML but such a place."""
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice: plain YAML would silently keep the last one.
 
@@ -110,7 +114,8 @@ def read_yaml(path: Path) -> Any:
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """`key=value` words to a dotted mapping; values are YAML (`[1, 2]`, `true`, `null`, text).
 
-    A value without brackets or quotes is one word, blanks, `#` and `:` included; a tag's value stays as typed.
+    A value without brackets or quotes is one word, blanks, `#` and `:` included; a tag's value stays as typed, and a
+    template (`{premise} and {hypothesis}`) too.
 
     Raises:
         ConfigError: a word without `=`, an empty key, a value that is not YAML.
@@ -134,6 +139,8 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 def _value(text: str, key: str) -> Any:
     if key == "tags":
         return parse_yaml(f"tags: {text}", key)["tags"]
+    if _TEMPLATE.match(text):
+        return text
     word = text.strip()
     if not word or word[0] in "[{\"'|>&*!%@`" or "\n" in text or word.startswith(("- ", "? ")):
         return parse_yaml(text, key)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
-from gemma_nli.config.parts import dormant_settings
+from gemma_nli.config.parts import at_their_default, dormant_settings
 from gemma_nli.config.sections import (
     ADAPTER_RATE,
     ENCODER_RATE,
@@ -100,9 +100,10 @@ class RunConfig(Settings):
         Left out: where things are (data_dir, stores, names), how much is cached, and each setting
         that others deactivate (`model.head_hidden` without an mlp head), so that equal trials have equal keys.
         The corpus and the encoder's weights enter the key by fingerprint. What is dormant follows from the parts that
-        the configuration names: each says which settings it reads.
+        the configuration names: each says which settings it reads. A setting that came after trials were stored is left
+        out at its default.
         """
-        left_out = _PLACES | dormant_settings(self, _all_settings())
+        left_out = _PLACES | dormant_settings(self, _all_settings()) | at_their_default(self, _all_settings())
         sections = ("data", "model", "training", "device")
         return {k: v for k, v in self.flat().items() if k.split(".")[0] in sections and k not in left_out}
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.base.what_was_measured import measured_at
-from gemma_nli.config.parts import EPOCH_SELECTIONS, HEADS, LOSSES, POOLINGS, SCHEDULES, WhereRead
+from gemma_nli.config.parts import EPOCH_SELECTIONS, HEADS, LOSSES, POOLINGS, SCHEDULES, Later, WhereRead
+from gemma_nli.config.templates import NATIVE, PLACES, check_fit, read_template, refuse_mapping
 from gemma_nli.config.typed_values import as_wanted
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ class DataConfig(Settings):
     eval_negative_ratio: float | Literal["all"] = Field(
         default=1.0,
         description="evaluation negatives per positive, or `all` for the true prevalence; the same for every trial",
+    )
+    wording: Annotated[str, Later()] = Field(
+        default="full",
+        min_length=1,
+        description="which of a criterion's texts is used, by its name in criteria.json; a criterion of one text has "
+        "it as `full`",
     )
     log_text: bool = Field(default=False, description="whether post text may appear in artifacts (posts are private)")
 
@@ -97,6 +104,19 @@ class ModelConfig(Settings):
         description="native pooling: the same before a criterion; null is no prompt in a joint pair, since encode() "
         "prompts only a pair's first text",
     )
+    template: Annotated[str, Later()] = Field(
+        default=NATIVE,
+        description="joint pairs: one text with {premise} and {hypothesis} in either order; `chat:` before it makes it "
+        "the user's message in the encoder's chat template; `native` is the tokenizer's own pair",
+    )
+    premise_template: Annotated[str, Later()] = Field(
+        default=NATIVE,
+        description="separate texts: a text with {premise} for the post, also with `chat:`, or `prompt:NAME`, a prompt "
+        "of the encoder's sentence-transformers folder",
+    )
+    hypothesis_template: Annotated[str, Later()] = Field(
+        default=NATIVE, description="separate texts: the same with {hypothesis} for the criterion"
+    )
     head: Head = Field(default="linear", description="the classifier on the pooled vector")
     head_hidden: Annotated[int, WhereRead()] = Field(
         default=256, ge=1, le=65536, description="hidden units of the head"
@@ -113,6 +133,22 @@ class ModelConfig(Settings):
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         default="auto", description="attention kernel; auto takes the fastest one the encoder accepts"
     )
+
+    @field_validator(*PLACES, mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        return refuse_mapping(value)
+
+    @field_validator(*PLACES)
+    @classmethod
+    def _has_its_places(cls, value: str, info: ValidationInfo) -> str:
+        read_template(value, PLACES[info.field_name or ""])
+        return value
+
+    @model_validator(mode="after")
+    def _templates_fit(self) -> ModelConfig:
+        check_fit(self)
+        return self
 
     @property
     def trained(self) -> str:

@@ -131,8 +131,8 @@ def encode(
     waiting: tuple[list[int], Tensor, Encoded] | None = None  # read back only once the next batch has started
     for chunk_rows, tokens in chunks:
         lengths[chunk_rows] = tokens.lengths
-        posts = [request.premises[row] for row in chunk_rows]
-        for batch in _batches(encoder, tokens, posts, settings.batch_tokens, longest):
+        beginnings = [request.beginnings[row] for row in chunk_rows] if longest else []
+        for batch in _batches(encoder, tokens, beginnings, settings.batch_tokens, longest):
             rows = [chunk_rows[row] for row in batch.rows]
             pooled_BP = pool_all(poolers, batch, tokens.prompts)
             if waiting is not None:
@@ -190,13 +190,15 @@ def _forward(encoder: Encoder, tokens: Tokens, rows: list[int]) -> tuple[Tensor,
     return h_BTH, batch["attention_mask"].bool()
 
 
-def _batches(encoder: Encoder, tokens: Tokens, posts: list[str], batch_tokens: int, longest: int) -> Iterator[Encoded]:
-    """Plain batches; rows of up to `longest` tokens post by post, by `posts`, if that saves work."""
+def _batches(
+    encoder: Encoder, tokens: Tokens, beginnings: list[str], batch_tokens: int, longest: int
+) -> Iterator[Encoded]:
+    """Plain batches; rows of up to `longest` tokens together with those of their beginning, if that saves work."""
     rows = list(range(len(tokens)))
     if longest:
         groups: dict[str, list[int]] = {}
         for row in rows:
-            groups.setdefault(posts[row], []).append(row)
+            groups.setdefault(beginnings[row], []).append(row)
         rows = []
         for item in encode_by_prefix(encoder, tokens, list(groups.values()), batch_tokens, longest):
             if isinstance(item, list):
@@ -206,7 +208,7 @@ def _batches(encoder: Encoder, tokens: Tokens, posts: list[str], batch_tokens: i
     yield from encode_plainly(encoder, tokens, rows, batch_tokens)
 
 
-def _tokenised(request: FeatureRequest, encoder: Encoder, keep_posts: bool) -> Iterator[Chunk]:
+def _tokenised(request: FeatureRequest, encoder: Encoder, together: bool) -> Iterator[Chunk]:
     """Chunks of rows and their tokens, longest texts first, prepared in a thread while earlier ones are computed."""
 
     def tokenise(rows: list[int]) -> Tokens:
@@ -215,7 +217,7 @@ def _tokenised(request: FeatureRequest, encoder: Encoder, keep_posts: bool) -> I
 
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as thread:
         ahead: list[tuple[list[int], Future[Tokens]]] = []
-        for rows in _chunks(request, keep_posts):
+        for rows in _chunks(request, together):
             ahead.append((rows, thread.submit(tokenise, rows)))
             if len(ahead) > 2:
                 ready, future = ahead.pop(0)
@@ -224,18 +226,20 @@ def _tokenised(request: FeatureRequest, encoder: Encoder, keep_posts: bool) -> I
             yield ready, future.result()
 
 
-def _chunks(request: FeatureRequest, keep_posts: bool) -> Iterator[list[int]]:
-    """Rows by descending number of characters; with `keep_posts` no post is split."""
+def _chunks(request: FeatureRequest, together: bool) -> Iterator[list[int]]:
+    """Rows by descending number of characters; `together`: rows of one beginning in one chunk, if two can hold them."""
     premises, hypotheses = request.premises, request.hypotheses
-    if keep_posts:
-        rows = sorted(range(len(premises)), key=lambda row: (-len(premises[row]), premises[row]))
+    begin = request.beginnings if together else []
+    if together:
+        rows = sorted(range(len(premises)), key=lambda row: (-len(begin[row]), begin[row]))
     else:
         tails = [0] * len(premises) if hypotheses is None else [len(text) for text in hypotheses]
         rows = sorted(range(len(premises)), key=lambda row: -(len(premises[row]) + tails[row]))
     start = 0
     while start < len(rows):
         end = min(start + CHUNK_TEXTS, len(rows))
-        while keep_posts and end < len(rows) and premises[rows[end]] == premises[rows[end - 1]]:
+        last = min(start + 2 * CHUNK_TEXTS, len(rows)) if together else end
+        while end < last and begin[rows[end]] == begin[rows[end - 1]]:
             end += 1
         yield rows[start:end]
         start = end

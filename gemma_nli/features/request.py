@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from gemma_nli.config import DeviceConfig, ModelConfig
 from gemma_nli.model.encoder import EncoderIdentity, resolve_device, resolve_precision
 from gemma_nli.model.loading.sentence_modules import NATIVE, SentenceModules, is_native
 from gemma_nli.model.pooling import POOLERS, Pooler, build_pooler, uses_k
+from gemma_nli.model.prompts import Prompt
+from gemma_nli.model.text_frames import Frame
 
+T = TypeVar("T")
 DIGEST_BYTES = 32
-TEMPLATES = {"joint": "joint/1", "single": "single/1"}
+TEMPLATES = {"joint": "joint/1", "framed": "framed/1", "single": "single/1"}
 """How texts become one sequence; the number rises when Encoder.tokenize changes what it makes of the same texts."""
 
 _MIXED_PRECISION = {"float32": "none", "bfloat16": "bf16", "float16": "fp16"}
@@ -32,7 +35,7 @@ class FeatureRequest:
     Args:
         premises: posts; with `hypotheses` None each is encoded alone.
         hypotheses: criteria, one per premise: each pair is one sequence.
-        prompts: what precedes each premise, if anything does (native pooling).
+        prompts: what precedes each premise, or the frame it is set into, if anything does (templates, native pooling).
         views: pooled vectors, as `view_name` of model/pooling/ names them: `mean`, `first_k:4`.
         with_tokens: whether token states are wanted too (learned poolings).
         precision: the compute dtype, such as `float32`; resolved from `device` when empty.
@@ -46,7 +49,7 @@ class FeatureRequest:
     views: tuple[str, ...] = ("mean",)
     with_tokens: bool = False
     precision: str = field(default="")
-    prompts: tuple[str, ...] | None = None
+    prompts: tuple[Prompt, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "premises", tuple(self.premises))
@@ -65,7 +68,10 @@ class FeatureRequest:
 
     @property
     def template(self) -> str:
-        return TEMPLATES["single" if self.hypotheses is None else "joint"]
+        if self.hypotheses is None:
+            return TEMPLATES["single"]
+        framed = self.prompts is not None and any(isinstance(prompt, Frame) for prompt in self.prompts)
+        return TEMPLATES["framed" if framed else "joint"]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -85,12 +91,21 @@ class FeatureRequest:
 
     @cached_property
     def digests(self) -> list[bytes]:
-        """A text's (or pair's) content address, one per row; with a prompt before it a text has another."""
+        """A text's (or pair's) content address, one per row; behind a prompt or in a frame a text has another."""
         own = text_digests(self.premises, self.hypotheses)
         if self.prompts is None:
             return own
-        before = text_digests(self.prompts, None)
+        known = {prompt: _digest(prompt) for prompt in set(self.prompts)}
+        before = [known[prompt] for prompt in self.prompts]
         return [hashlib.sha256(prompt + text).digest() for prompt, text in zip(before, own, strict=True)]
+
+    @cached_property
+    def beginnings(self) -> list[str]:
+        """What each joint pair begins with up to the end of its first text: pairs of one beginning share its tokens."""
+        assert self.hypotheses is not None, "a text alone shares its beginning with no other"
+        prompts = self.prompts or ("",) * len(self)
+        rows = zip(prompts, self.premises, self.hypotheses, strict=True)
+        return [prompt.beginning(*texts) if isinstance(prompt, Frame) else texts[0] for prompt, *texts in rows]
 
     @cached_property
     def unique_rows(self) -> list[int]:
@@ -118,6 +133,29 @@ class FeatureRequest:
         prompts = None if self.prompts is None else tuple(self.prompts[row] for row in rows)
         premises = tuple(self.premises[row] for row in rows)
         return replace(self, premises=premises, hypotheses=hypotheses, prompts=prompts)
+
+    @classmethod
+    def merged(cls, requests: Sequence[FeatureRequest]) -> FeatureRequest:
+        """One request for what several of the same key ask for: each text once, and every view of any of them."""
+        first = requests[0]
+        assert all(request.key == first.key for request in requests), "only texts that are read the same way"
+        by_digest = {digest: (request, row) for request in requests for row, digest in enumerate(request.digests)}
+        rows = list(by_digest.values())
+
+        def taken(texts: Callable[[FeatureRequest], tuple[T, ...] | None]) -> tuple[T, ...] | None:
+            found = [(texts(request), row) for request, row in rows]
+            kept = tuple(each[row] for each, row in found if each is not None)
+            assert len(kept) in (0, len(rows)), "texts with prompts and without have digests of different kinds"
+            return kept or None
+
+        return replace(
+            first,
+            premises=tuple(request.premises[row] for request, row in rows),
+            hypotheses=taken(lambda request: request.hypotheses),
+            prompts=taken(lambda request: request.prompts),
+            views=tuple(sorted({view for request in requests for view in request.views})),
+            with_tokens=any(request.with_tokens for request in requests),
+        )
 
     def stored_views(self) -> tuple[str, ...]:
         """The views one forward pass gives: poolings without parameters, at each k asked for and our own.
@@ -159,6 +197,12 @@ def view_pooler(view: str, hidden_size: int, modules: SentenceModules | None = N
     if k is None:
         return build_pooler(name, hidden_size, modules=modules)
     return build_pooler(name, hidden_size, k)
+
+
+def _digest(prompt: Prompt) -> bytes:
+    if isinstance(prompt, Frame):
+        return prompt.digest
+    return text_digests([prompt], None)[0]
 
 
 def text_digests(premises: Sequence[str], hypotheses: Sequence[str] | None) -> list[bytes]:

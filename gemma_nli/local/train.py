@@ -32,6 +32,7 @@ from gemma_nli.training.criterion_only import scores_of_criterion_only
 from gemma_nli.training.learned import learning_warning
 from gemma_nli.training.listeners import IgnoreEvents, Listener
 from gemma_nli.training.results import CvResult, FoldResult
+from gemma_nli.training.trial_texts import check_texts
 from gemma_nli.trial import TrialJournal, TrialRecord, trial_key
 from gemma_nli.trial.hardware import environment_tags
 from gemma_nli.trial.trial_run import TrialRun
@@ -95,7 +96,9 @@ def run_here(
     pairs = build_pairs(corpus, config.data)
     encoder = identify_encoder(config.model).fingerprint
     resolve_device(config.device)  # a missing one is an error now, not a failed run
-    journal = TrialJournal(output or default_output(), trial_key(config, pairs.fingerprint, encoder))
+    check_texts(config, corpus)
+    key = trial_key(config, pairs.fingerprint, encoder, corpus.wording_fingerprint(config.data.wording))
+    journal = TrialJournal(output or default_output(), key)
     features = FeatureStore(_features_folder(config, output, storage), config.features)
     facts = {**environment_tags(), "gemma_nli.computed_by": "train"}
     run = TrialRun(journal, config, corpus, pairs, features, facts, wait_seconds=0)

@@ -35,6 +35,7 @@ from gemma_nli.training.frozen.head_inputs import load_inputs
 from gemma_nli.training.frozen.train_folds import train_folds
 from gemma_nli.training.metrics import fold_metrics, sigmoid
 from gemma_nli.training.results import DIVERGED, FoldResult
+from gemma_nli.training.trial_texts import check_texts
 from gemma_nli.trial.hardware import hardware_tags
 
 TEST_FOLD, VALIDATION_FOLD = 1, 2
@@ -126,6 +127,7 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     config = config.with_settings({"training.epoch_selection": "best", "data.num_folds": max(3, config.data.num_folds)})
     corpus = load_corpus(config.data.data_dir, config.data.log_text)
     pairs = build_pairs(corpus, config.data)
+    check_texts(config, corpus)
     split = split_of(pairs, config.data.negative_ratio)
     known, table = _without_test(corpus, pairs)
     on_each = on_epoch or (lambda _epoch, _metrics: None)
@@ -168,7 +170,7 @@ def _test(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows, fold:
     trained = {name.removeprefix("encoder."): v for name, v in fold.state.items() if name.startswith("encoder.")}
     if trained:
         load_trainable_state(classifier.encoder, trained)
-    premises, hypotheses = pair_texts(corpus, pairs, rows)
+    premises, hypotheses = pair_texts(corpus.in_words(config.data.wording), pairs, rows)
     precision = resolve_precision(config.device, encoder.device)
     mixed = encoder.dtype == torch.float32 and precision != torch.float32
     with torch.autocast(encoder.device.type, dtype=precision, enabled=mixed):
@@ -182,10 +184,11 @@ def _without_test(corpus: Corpus, pairs: PairTable) -> tuple[Corpus, PairTable]:
     keep_P[pairs.post_N[pairs.fold_N == TEST_FOLD]] = False
     kept = [name for name, keep in zip(pairs.post_ids, keep_P.tolist(), strict=True) if keep]
     known = set(kept)
-    smaller = Corpus(
+    smaller = dataclasses.replace(
+        corpus,
         posts={name: corpus.posts[name] for name in kept},
-        criteria=corpus.criteria,
         annotations=tuple(a for a in corpus.annotations if a.post_id in known),
+        notes=(),
     )
     rows = np.flatnonzero(keep_P[pairs.post_N])
     place_P = np.cumsum(keep_P) - 1

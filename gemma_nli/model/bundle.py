@@ -33,6 +33,7 @@ from gemma_nli.config import (
     build_stored_config,
     validation_lines,
 )
+from gemma_nli.config.templates import PLACES, quoted
 from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
@@ -46,7 +47,7 @@ from gemma_nli.model.loading.identity import (
     tokenizer_files,
     weight_files,
 )
-from gemma_nli.model.loading.sentence_modules import copy_modules, read_sentence_modules
+from gemma_nli.model.loading.sentence_modules import copy_modules, named_prompts, read_sentence_modules
 from gemma_nli.model.pooling import Pooler
 
 FORMAT = 1
@@ -136,6 +137,8 @@ def _portable(config: RunConfig, encoder: Encoder) -> RunConfig:
     """The settings without paths of this machine: they may not exist, or be secret, where the bundle is read."""
     data = config.data.model_dump() | {"data_dir": DataConfig().data_dir}
     model = config.model.model_dump() | {"name": Path(config.model.name).name or "encoder", "revision": None}
+    for setting, prompt in named_prompts(config.model, encoder.folder).items():  # of files that are left behind
+        model[setting] = quoted(prompt) + f"{{{PLACES[setting][0]}}}"
     if encoder.identity.revision is not None:
         model |= {"name": encoder.identity.name, "revision": encoder.identity.revision}
     tree = config.model_dump() | {"data": data, "model": model, "mlflow": MlflowConfig().model_dump()}

@@ -108,7 +108,7 @@ class PairClassifier(nn.Module):
                 tokens = self.encoder.tokenize(*prompts.pairs(premises, hypotheses))
                 return self._each(tokens, batch_tokens, self).numpy()
             sides = [[(prompts.premise, t) for t in premises], [(prompts.hypothesis, t) for t in hypotheses]]
-            texts = sorted({*sides[0], *sides[1]})
+            texts = list(dict.fromkeys([*sides[0], *sides[1]]))
             place = {text: row for row, text in enumerate(texts)}
             before = [prompt for prompt, _ in texts]
             tokens = self.encoder.tokenize([text for _, text in texts], None, before if any(before) else None)

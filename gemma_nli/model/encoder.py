@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +25,11 @@ from gemma_nli.model.loading.folder_files import one_line
 from gemma_nli.model.loading.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
 from gemma_nli.model.loading.network import check_finite, load_network
 from gemma_nli.model.loading.sentence_folder import left_aside
-from gemma_nli.model.loading.sentence_modules import SentenceModules, native_modules
+from gemma_nli.model.loading.sentence_modules import SentenceModules, named_prompts, native_modules
 from gemma_nli.model.probing.encoding_manner import FAILURES, SIDES, Manner, find_manner, unchanged
 from gemma_nli.model.probing.probe_notes import ProbeNotes
-from gemma_nli.model.prompts import Prompts, read_natively, text_length
+from gemma_nli.model.prompts import Prompt, Prompts, prompts_of, read_natively, text_length, tokenize_prompted
+from gemma_nli.model.text_frames import Frame
 from gemma_nli.model.tokens import PROMPT_TOKENS, Tokens, fill
 
 __all__ = [
@@ -125,22 +125,20 @@ class Encoder(nn.Module):
         self,
         premises: Sequence[str],
         hypotheses: Sequence[str] | None = None,
-        prompts: Sequence[str] | None = None,
+        prompts: Sequence[Prompt] | None = None,
     ) -> Tokens:
         """Ids of each text, or of each pair, at most `max_length` of them; a pair's post (premise) is cut first.
 
         If the criterion alone fills the sequence both are cut, the longer one first. A row has at least one token.
 
         Args:
-            prompts: what precedes each premise, as `self.prompts` gives it.
+            prompts: what precedes each premise, or the frame that its text or pair is set into, as `self.prompts`
+                gives it.
+        Raises:
+            EncoderError: a template and its criterion exceed `max_length`.
         """
         if prompts is not None:
-            whole = [prompt + text for prompt, text in zip(prompts, premises, strict=True)]
-            tokens = self.tokenize(whole, hypotheses)
-            if self.sentence_modules is None or not self.sentence_modules.leaves_prompt_out:
-                return tokens
-            sizes = {prompt: self.prompt_tokens(prompt) for prompt in set(prompts)}
-            return replace(tokens, prompts=[sizes[prompt] for prompt in prompts])
+            return tokenize_prompted(self, premises, hypotheses, prompts)
         if hypotheses is None:
             return self._tokens(list(premises), None, "longest_first")
         if len(premises) != len(hypotheses):
@@ -154,19 +152,14 @@ class Encoder(nn.Module):
         rows_by_way: dict[str, list[int]] = {"only_first": [], "longest_first": []}
         for row, hypothesis in enumerate(hypotheses):
             rows_by_way["longest_first" if hypothesis in long else "only_first"].append(row)
-        ids: list[list[int]] = [[] for _ in premises]
-        types: list[list[int]] | None = [[] for _ in premises] if self.manner.segments else None
-        for way, rows in rows_by_way.items():
-            part = self._tokens([premises[r] for r in rows], [hypotheses[r] for r in rows], way)
-            for place, row in enumerate(rows):
-                ids[row] = part.ids[place]
-                if types is not None and part.types is not None:
-                    types[row] = part.types[place]
-        return Tokens(ids, types)
+        return Tokens.merged(
+            (rows, self._tokens([premises[r] for r in rows], [hypotheses[r] for r in rows], way))
+            for way, rows in rows_by_way.items()
+        )
 
-    def prompt_tokens(self, prompt: str) -> int:
+    def prompt_tokens(self, prompt: Prompt) -> int:
         """Tokens that a prompt takes at the beginning of a text: its own, and the special ones before it."""
-        if not prompt:
+        if not prompt or isinstance(prompt, Frame):
             return 0
         (ids,) = self._tokens([prompt], None, "longest_first").ids
         return len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
@@ -178,7 +171,10 @@ class Encoder(nn.Module):
             first, second, truncation=truncation, max_length=self.max_length, padding=False,
             return_attention_mask=False, return_token_type_ids=self.manner.segments, verbose=False,
         )  # fmt: skip
-        ids, types = out["input_ids"], out["token_type_ids"] if self.manner.segments else None
+        return self.usable(out["input_ids"], out["token_type_ids"] if self.manner.segments else None)
+
+    def usable(self, ids: list[list[int]], types: list[list[int]] | None) -> Tokens:
+        """Every id within the embedding table, and at least one per row."""
         if len(self.tokenizer) > self.rows:
             ids = [row if not row or max(row) < self.rows else [self._known(i) for i in row] for row in ids]
         for row, row_ids in enumerate(ids):
@@ -283,14 +279,14 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     """
     folder = encoder_folder(model)
     modules = native_modules(model, folder)
-    identity = identify_folder(model.name, folder, modules)
+    identity = identify_folder(model.name, folder, modules, named_prompts(model, folder))
     torch_device = resolve_device(device)
     precision = resolve_precision(device, torch_device)
     own_weights_trained = not model.freeze_encoder and model.lora is None
     found = load_network(model, folder, torch.float32 if own_weights_trained else precision)
     network = found.module
     tokenizer = vocabulary.load_tokenizer(model.name, folder)
-    length, prompts = text_length(model, modules, tokenizer, network), Prompts.of(model, modules)
+    length, prompts = text_length(model, modules, tokenizer, network), prompts_of(model)
     network.to(torch_device)
     encoder = Encoder(network, tokenizer, length, identity, folder, found.part, modules, prompts).eval()
     encoder.notes = notes = _notes(encoder, model)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import PROMPT_TOKENS
+from gemma_nli.model.prompts import Prompt
 
 _EXAMPLES = (["a long night without sleep", "fine"], ["sleeps too little, nearly every day", "mood"])
 
@@ -58,7 +59,7 @@ class SeparateTensors(nn.Module):
         return logits
 
 
-def _left_out(classifier: PairClassifier, prompt: str) -> int:
+def _left_out(classifier: PairClassifier, prompt: Prompt) -> int:
     """Tokens of a prompt that the pooling leaves out: the ids that the program is given begin with them."""
     modules = classifier.encoder.sentence_modules
     return classifier.encoder.prompt_tokens(prompt) if modules is not None and modules.leaves_prompt_out else 0

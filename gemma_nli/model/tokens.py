@@ -5,7 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +28,19 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @classmethod
+    def merged(cls, parts: Iterable[tuple[Sequence[int], Tokens]]) -> Tokens:
+        """Parts that were tokenized apart, each with the rows of the whole that it holds; every row is in one part."""
+        found = [(row, part, place) for rows, part in parts for place, row in enumerate(rows)]
+        found.sort(key=lambda item: item[0])
+        types = [part.types[place] for _, part, place in found if part.types is not None]
+        prompts = [0 if part.prompts is None else part.prompts[place] for _, part, place in found]
+        return cls(
+            [part.ids[place] for _, part, place in found],
+            types if len(types) == len(found) and found else None,
+            prompts if any(part.prompts is not None for _, part, _ in found) else None,
+        )
 
     @cached_property
     def lengths(self) -> np.ndarray:

@@ -144,8 +144,8 @@ class SearchSpace:
             different.setdefault(cell.identity, cell)
         return list(different.values())
 
-    def probe(self, base: RunConfig) -> None:
-        """Check that the space's corners (or a sample, where they are many) are possible configurations.
+    def probe(self, base: RunConfig) -> list[Cell]:
+        """The space's corners (or a sample, where they are many), which must be possible configurations.
 
         Raises:
             SpecError: with the impossible ones found and their reasons.
@@ -154,7 +154,7 @@ class SearchSpace:
         if len(corners) > 4096:
             rng = np.random.default_rng(0)
             corners = [self._draw(rng) for _ in range(1024)]
-        self._possible(base, corners)
+        return self._possible(base, corners)
 
     def sample(self, base: RunConfig, rng: np.random.Generator, known: dict[Hashable, Cell] | None = None) -> Cell:
         """One seeded draw; grid values are drawn like choices, impossible configurations drawn again.

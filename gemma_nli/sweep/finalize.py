@@ -92,7 +92,7 @@ def finalize(
         ray.get(refit)
         bundle = fetch_folder(_target(ready, record))
     else:
-        plan = plan_refit(record, ready.corpus.criteria)
+        plan = plan_refit(record, ready.corpus)
         bundle = refit_bundle(plan, ready.corpus, ready.pairs, ready.storage, folder_of(_target(ready, record)))
     tags = {
         **(tags or {}),
@@ -108,7 +108,7 @@ def finalize(
         "gemma_nli.measured": record.config.data.measured_at,
         "gemma_nli.refit": REFIT,
     }
-    hypothesis = next(iter(ready.corpus.criteria.values()))
+    hypothesis = next(iter(_criteria(ready.corpus, record.config).values()))
     example = pd.DataFrame({"premise": [EXAMPLE_PREMISE], "hypothesis": [hypothesis]})
     registered = register_bundle(
         tracker=tracker,
@@ -153,7 +153,7 @@ def _begin(ready: Prepared, record: TrialRecord, resources: TrialResources | Non
         return None
     wanted = resources or TrialResources(1.0, 0.0, 1)
     task = _refit_there.options(num_cpus=wanted.cpu, num_gpus=wanted.gpu or 0, max_retries=2)
-    plan = plan_refit(record, ready.corpus.criteria)
+    plan = plan_refit(record, ready.corpus)
     begun: RefitTask = task.remote(plan, ready.corpus, ready.pairs, ready.storage, _target(ready, record))
     return begun
 
@@ -166,12 +166,17 @@ def _target(ready: Prepared, record: TrialRecord) -> Place:
     return ready.folder / f"bundle-{record.key}"
 
 
-def plan_refit(record: TrialRecord, criteria: dict[str, str]) -> Refit:
-    """The median of the epochs and the mean of the thresholds that the folds chose; `criteria` go into the bundle."""
+def _criteria(corpus: Corpus, config: RunConfig) -> dict[str, str]:
+    """Id to text, as the trial reads them."""
+    return corpus.in_words(config.data.wording).criteria
+
+
+def plan_refit(record: TrialRecord, corpus: Corpus) -> Refit:
+    """The median of the epochs and the mean of the thresholds that the folds chose; the criteria go into the bundle."""
     folds = list(record.folds.values())
     epochs = round(statistics.median(fold.selected_epoch for fold in folds))
     threshold = statistics.fmean(fold.threshold for fold in folds)
-    metadata: dict[str, Any] = {"criteria": dict(criteria)}
+    metadata: dict[str, Any] = {"criteria": dict(_criteria(corpus, record.config))}
     metadata |= {"trial_key": record.key, "epochs": epochs, "aggregates": _finite(record.aggregates)}
     return Refit(record.config, max(1, epochs), min(max(threshold, 0.0), 1.0), metadata)
 
@@ -193,7 +198,7 @@ def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place,
         stack = fit_head(config, pairs, rows, refit.epochs, inputs).cpu()
         encoder = load_encoder(config.model, config.device)
         classifier = PairClassifier(encoder, config.model, stack.pooler, stack.head).eval()
-    hypotheses = list(corpus.criteria.values())
+    hypotheses = list(_criteria(corpus, config).values())
     premises = [EXAMPLE_PREMISE] * len(hypotheses)
     logits = classifier.predict(premises, hypotheses)
     parts = classifier.encoder, classifier.pooler, classifier.head

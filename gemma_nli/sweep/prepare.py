@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gemma_nli.base.private_texts import without_posts
 from gemma_nli.config import RunConfig
+from gemma_nli.config.templates import PLACES
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
@@ -25,6 +26,7 @@ from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
 from gemma_nli.training.frozen.head_inputs import feature_request
+from gemma_nli.training.trial_texts import check_texts
 from gemma_nli.trial import TrialRecord, read_trial, read_trials, trial_key
 
 _PROBES = 64
@@ -78,7 +80,8 @@ class Prepared:
         return sum(self.is_done(key) or (key in records and records[key].state in ended) for key in self.trials)
 
     def key_of(self, config: RunConfig) -> str:
-        return trial_key(config, self.pairs.fingerprint, identify_encoder(config.model).fingerprint)
+        words = self.corpus.wording_fingerprint(config.data.wording)
+        return trial_key(config, self.pairs.fingerprint, identify_encoder(config.model).fingerprint, words)
 
     def take_up(self, noted: Mapping[str, Mapping[str, Any]]) -> None:
         """Of a study: what its folder notes and its present space holds are its trials from before."""
@@ -120,19 +123,34 @@ def prepare(spec: SweepSpec) -> Prepared:
     corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
     pairs = build_pairs(corpus, spec.base.data)
     cells = [] if spec.search.algorithm == "optuna" else spec.cells()
+    check_ways(spec, corpus, [cell.config for cell in cells])
     sweep_id = identify_sweep(spec, pairs)
     ready = Prepared(spec, corpus, pairs, sweep_id, storage / "sweeps" / sweep_id, {})
     for cell in cells:
         ready.cells.setdefault(ready.key_of(cell.config), cell)
     if spec.search.algorithm == "optuna":
         _check_study(spec, ready.folder)
-    configs = [cell.config for cell in cells] or _probe_configs(spec)
-    ways = {(c.model.name, c.model.revision, c.model.max_length, native_way(c.model)): c.model for c in configs}
-    for model in ways.values():
-        identify_encoder(model)
-        check_max_length(model)
     ready.records = read_trials(ready.storage, ready.cells)
     return ready
+
+
+def check_ways(spec: SweepSpec, corpus: Corpus, configs: list[RunConfig]) -> None:
+    """Every way in which some trial's encoder reads some texts; of a study's space, the ways of its corners.
+
+    Raises:
+        CorpusError, EncoderError: of the first that is impossible.
+    """
+    if not configs:
+        configs = [cell.config for cell in spec.space.probe(spec.base)] + _probe_configs(spec)
+    ways: dict[tuple[Any, ...], RunConfig] = {}
+    for config in configs:
+        model = config.model
+        texts = (config.data.wording, *(getattr(model, setting) for setting in PLACES))
+        ways.setdefault((model.name, model.revision, model.max_length, native_way(model), *texts), config)
+    for config in ways.values():
+        identify_encoder(config.model)
+        check_max_length(config.model)
+        check_texts(config, corpus)
 
 
 def _check_study(spec: SweepSpec, folder: Place) -> None:
@@ -206,7 +224,7 @@ def identify_sweep(spec: SweepSpec, pairs: PairTable) -> str:
 
 
 def feature_requests(ready: Prepared) -> list[FeatureRequest]:
-    """What the waiting cells need encoded: one request per way of encoding, over all their views and pairs.
+    """What the waiting cells need encoded: one request per way of encoding, over all their views, texts and templates.
 
     With Optuna, the ways are found by sampling the space; if there are too many, the trials encode for themselves.
     """
@@ -222,11 +240,17 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
             model.attention,
             model.attn_implementation,
             native_way(model),
+            config.data.wording,
+            *(getattr(model, setting) for setting in PLACES),
         )
         groups.setdefault((*way, config.device.device, config.device.mixed_precision), []).append(config)
-    if len(groups) > _MAX_REQUESTS and not ready.cells:
+    ways: dict[tuple[str, bool], list[FeatureRequest]] = {}
+    for group in groups.values():
+        request = _united(ready, group)
+        ways.setdefault((request.key, request.prompts is None), []).append(request)
+    if len(ways) > _MAX_REQUESTS and not ready.cells:
         return []
-    return [_united(ready, group) for group in groups.values()]
+    return [FeatureRequest.merged(requests) for requests in ways.values()]
 
 
 def configs_to_run(ready: Prepared) -> list[RunConfig]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.config import ModelConfig
+from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.model.prompts import prompts_of
+from gemma_nli.model.prompts import Prompt, check_templates, prompts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,23 +23,32 @@ class TrialTexts:
     Args:
         sides: (N,) per side, the text of each row of the PairTable: its pair, or its post and its criterion. It is -1
             where the row was not asked for.
-        prompts: what precedes each of `premises`, if anything does (native pooling).
+        prompts: what precedes each of `premises`, or the frame it is set into, if anything (templates, native pooling).
     """
 
     premises: tuple[str, ...]
     hypotheses: tuple[str, ...] | None
     sides: tuple[NDArray[np.int64], ...]
-    prompts: tuple[str, ...] | None = None
+    prompts: tuple[Prompt, ...] | None = None
 
     def sides_at(self, at_M: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The sides where text m stands in row `at_M[m]` of something else, as of a block of features."""
         return [np.append(at_M, -1)[side_N] for side_N in self.sides]
 
 
-def trial_texts(model: ModelConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> TrialTexts:
+def check_texts(config: RunConfig, corpus: Corpus) -> None:
+    """Whether the criteria have the wording that the settings ask for, and leave room for a post in its templates.
+
+    Raises:
+        CorpusError, EncoderError: with both values, before anything is encoded.
+    """
+    check_templates(config.model, list(corpus.in_words(config.data.wording).criteria.values()))
+
+
+def trial_texts(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> TrialTexts:
     """What a configuration needs encoded for these rows: pairs when joint, posts and criteria alone when separate."""
-    prompts = prompts_of(model)
-    if model.pair_encoding == "joint":
+    prompts, corpus = prompts_of(config.model), corpus.in_words(config.data.wording)
+    if config.model.pair_encoding == "joint":
         place_N = np.full(len(pairs), -1, dtype=np.int64)
         place_N[rows] = np.arange(len(rows))
         texts, partners, before = prompts.pairs(*pair_texts(corpus, pairs, rows))

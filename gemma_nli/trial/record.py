@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gemma_nli.config import SEMANTICS_VERSION, RunConfig
 from gemma_nli.training.results import FoldResult
@@ -15,9 +15,16 @@ State = Literal["running", "finished", "failed", "pruned"]
 UNKNOWN_ENCODER = "unknown"  # the fingerprint of an attempt that failed before its encoder could be read
 
 
-def trial_key(config: RunConfig, fold_fingerprint: str, encoder_fingerprint: str) -> str:
-    """32 hex digits: same key, same numbers. Hashes what decides them and nothing else."""
-    parts = [SEMANTICS_VERSION, config.canonical(), fold_fingerprint, encoder_fingerprint]
+def trial_key(config: RunConfig, fold_fingerprint: str, encoder_fingerprint: str, wording_fingerprint: str = "") -> str:
+    """32 hex digits: same key, same numbers. Hashes what decides them and nothing else.
+
+    Args:
+        wording_fingerprint: of the criteria's texts, where `data.wording` names others than the usual ones, which the
+            folds' fingerprint counts.
+    """
+    parts: list[Any] = [SEMANTICS_VERSION, config.canonical(), fold_fingerprint, encoder_fingerprint]
+    if wording_fingerprint:
+        parts.append(wording_fingerprint)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

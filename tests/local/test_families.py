@@ -60,7 +60,7 @@ def test_a_family_goes_all_the_way(
 
     corpus = load_corpus(config.data.data_dir)
     pairs = build_pairs(corpus, config.data)
-    plan = plan_refit(done.record, corpus.criteria)
+    plan = plan_refit(done.record, corpus)
     bundle = refit_bundle(plan, corpus, pairs, tmp_path / "run", tmp_path / "bundle")  # compares what it reloads
     scorer = PairScorer.from_bundle(bundle, CPU)
     together = scorer.score(PAIRS)["probability"].to_numpy()

@@ -60,7 +60,7 @@ def test_a_native_trial_is_trained_bundled_served_and_exported(
     done = run_here(config, tmp_path / "run")
     assert done.record.state == "finished"
     corpus = load_corpus(config.data.data_dir)
-    plan = plan_refit(done.record, corpus.criteria)
+    plan = plan_refit(done.record, corpus)
     pairs = build_pairs(corpus, config.data)
     bundle = refit_bundle(plan, corpus, pairs, tmp_path / "run", tmp_path / "bundle")  # compares what it reloads
     folder.rename(tmp_path / "elsewhere")

@@ -43,16 +43,16 @@ def record(setup, tmp_path_factory):
 
 
 def test_the_refit_takes_the_median_of_the_epochs_and_the_mean_of_the_thresholds(setup, record):
-    plan = plan_refit(record, setup.corpus.criteria)
+    plan = plan_refit(record, setup.corpus)
     assert plan.epochs == 2
     assert plan.threshold == pytest.approx(statistics.fmean([0.2, 0.9, 0.3]))
     assert plan.metadata["criteria"] == setup.corpus.criteria
     one = dataclasses.replace(record, folds={1: record.folds[1]})
-    assert plan_refit(one, setup.corpus.criteria).epochs == 1
+    assert plan_refit(one, setup.corpus).epochs == 1
 
 
 def test_the_bundle_is_fitted_on_all_pairs_and_served_at_the_plans_threshold(setup, record, tmp_path):
-    plan = plan_refit(record, setup.corpus.criteria)
+    plan = plan_refit(record, setup.corpus)
     bundle = load_bundle(refit_bundle(plan, setup.corpus, setup.pairs, tmp_path / "storage", tmp_path / "bundle"))
     assert bundle.threshold == pytest.approx(plan.threshold)
     assert bundle.metadata["epochs"] == 2
@@ -83,7 +83,7 @@ def test_a_bundle_that_does_not_load_to_what_was_fitted_is_never_registered(setu
             next(encoder.model.parameters()).mul_(3)
         write(folder, encoder, True)
 
-    plan = plan_refit(record, setup.corpus.criteria)
+    plan = plan_refit(record, setup.corpus)
     fit = setup.corpus, setup.pairs, tmp_path / "storage"
     monkeypatch.setattr(bundle_module, "_write_encoder", lacking)
     with pytest.raises(EncoderError, match=part.partition(".")[0]):

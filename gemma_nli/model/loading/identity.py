@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,7 +15,13 @@ from gemma_nli.base.errors import EncoderError, did_you_mean
 from gemma_nli.config import ModelConfig, expanded
 from gemma_nli.model.loading.folder_files import check_weights_choice, read_mapping, shard_names
 from gemma_nli.model.loading.sentence_folder import transformer_folder
-from gemma_nli.model.loading.sentence_modules import SentenceModules, is_native, native_modules, read_sentence_modules
+from gemma_nli.model.loading.sentence_modules import (
+    SentenceModules,
+    is_native,
+    named_prompts,
+    native_modules,
+    read_sentence_modules,
+)
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = re.compile(
@@ -54,18 +61,27 @@ class EncoderIdentity:
 def identify_encoder(model: ModelConfig) -> EncoderIdentity:
     """The identity of `model.name`, without loading weights: sha256 over configuration, weights and tokenizer files.
 
-    Under native pooling the folder's modules, their weights and its prompts are hashed, too.
+    Under native pooling the folder's modules, their weights and its prompts are hashed, too; else the prompts that a
+    template names.
 
     Raises:
         EncoderError: no such folder or cached model, or the folder is not a safetensors model; or native pooling is
             requested of a folder that says nothing about its vectors, or what cannot be applied.
     """
     folder = encoder_folder(model)
-    return identify_folder(model.name, folder, native_modules(model, folder))
+    return identify_folder(model.name, folder, native_modules(model, folder), named_prompts(model, folder))
 
 
-def identify_folder(name: str, folder: Path, modules: SentenceModules | None = None) -> EncoderIdentity:
+def identify_folder(
+    name: str, folder: Path, modules: SentenceModules | None = None, prompts: Mapping[str, str] | None = None
+) -> EncoderIdentity:
+    """
+    Args:
+        prompts: the folder's prompts that the settings' templates name, whose texts stand in no other file hashed.
+    """
     total = _files_hash(folder)
+    if prompts:
+        total.update(f"{json.dumps(dict(prompts), sort_keys=True)}\n".encode())
     if modules is not None:
         weights = [file_digest(step.weights) for step in modules.steps if step.weights is not None]
         total.update(f"{modules.described()}\0{weights}\n".encode())

@@ -21,6 +21,7 @@ from typing import Any
 
 from gemma_nli.base.errors import EncoderError, did_you_mean
 from gemma_nli.config import ModelConfig
+from gemma_nli.config.templates import PLACES, PROMPT, read_template
 from gemma_nli.model.loading.sentence_folder import (
     modules_of,
     optional_mapping,
@@ -105,9 +106,11 @@ def is_native(model: ModelConfig) -> bool:
     return model.pooling_strategy == NATIVE
 
 
-def native_way(model: ModelConfig) -> tuple[str | None, str | None] | None:
-    """What of native pooling decides how texts are read; None for another pooling. Equal ways share their encoding."""
-    return (model.premise_prompt, model.hypothesis_prompt) if is_native(model) else None
+def native_way(model: ModelConfig) -> tuple[str | None, ...] | None:
+    """Which of the folder's own words are read: its prompts, by native pooling or by a template's `prompt:NAME`; None
+    for none. Equal ways share their encoder's fingerprint."""
+    named = tuple(str(text) for text in (getattr(model, setting) for setting in PLACES) if text.startswith(PROMPT))
+    return (model.premise_prompt, model.hypothesis_prompt, *named) if is_native(model) else named or None
 
 
 def native_modules(model: ModelConfig, transformer: Path) -> SentenceModules | None:
@@ -213,6 +216,29 @@ def _model_settings(root: Path) -> tuple[dict[str, str], str | None, int | None]
     if truncate is not None and (type(truncate) is not int or truncate < 1):
         refuse(root, f"truncate_dim is {str(truncate)[:40]}")
     return texts, default, truncate
+
+
+def named_prompt(transformer: Path, name: str, setting: str) -> str:
+    """The text of a prompt of the folder around a transformer, whatever its other modules are.
+
+    Raises:
+        EncoderError: no prompt of that name, or no folder of sentence-transformers.
+    """
+    root = sentence_root(transformer)
+    if root is None:
+        raise EncoderError(
+            f"{setting}: prompt:{name} names a prompt of a sentence-transformers folder, and {transformer} is none (no "
+            "modules.json names it); write the prompt's text itself."
+        )
+    return SentenceModules(root, (), prompts=_model_settings(root)[0]).prompt(name, setting)
+
+
+def named_prompts(model: ModelConfig, transformer: Path) -> dict[str, str]:
+    """The prompts that the settings' templates name, by setting; none under native pooling, which has them all."""
+    if is_native(model):
+        return {}
+    named = {setting: read_template(getattr(model, setting), places) for setting, places in PLACES.items()}
+    return {s: named_prompt(transformer, name, f"model.{s}") for s, name in named.items() if isinstance(name, str)}
 
 
 def copy_modules(modules: SentenceModules, transformer: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from gemma_nli.base.errors import SweepError
 from gemma_nli.config import RunConfig
+from gemma_nli.config.templates import NATIVE
 from gemma_nli.features import FeatureRequest, FeatureStore
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster.autoscaling import wait_for_nodes
@@ -200,7 +201,9 @@ def _rate(config: RunConfig, requests: Sequence[FeatureRequest], rates: dict[str
 def _template(config: RunConfig) -> str:
     from gemma_nli.features.request import TEMPLATES
 
-    return TEMPLATES["joint" if config.model.pair_encoding == "joint" else "single"]
+    if config.model.pair_encoding != "joint":
+        return TEMPLATES["single"]
+    return TEMPLATES["joint" if config.model.template == NATIVE else "framed"]
 
 
 def _span(seconds: Sequence[float], slots: int) -> float:

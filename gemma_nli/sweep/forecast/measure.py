@@ -12,7 +12,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,8 @@ def _some_posts(config: RunConfig, corpus: Corpus, share: float) -> tuple[Corpus
     while True:
         kept = set(names[: math.ceil(share * len(names))])
         posts = {name: text for name, text in corpus.posts.items() if name in kept}
-        some = Corpus(posts, corpus.criteria, tuple(a for a in corpus.annotations if a.post_id in kept))
+        judged = tuple(a for a in corpus.annotations if a.post_id in kept)
+        some = replace(corpus, posts=posts, annotations=judged, notes=())
         try:
             return some, build_pairs(some, config.data)
         except CorpusError:

@@ -18,6 +18,7 @@ from torch import Tensor
 from gemma_nli.base.errors import TrainingError
 from gemma_nli.base.random_streams import FIRST_WEIGHTS
 from gemma_nli.config import RunConfig
+from gemma_nli.config.templates import PLACES
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
@@ -29,7 +30,7 @@ from gemma_nli.training.fold import Rows
 
 log = logging.getLogger(__name__)
 _OF_THE_ENCODER = {"name", "revision", "max_length", "unfreeze_last_n", "lora", "attention", "attn_implementation"}
-_OF_THE_ENCODER |= {"premise_prompt", "hypothesis_prompt"}
+_OF_THE_ENCODER |= {"premise_prompt", "hypothesis_prompt", *PLACES}
 
 
 @dataclass
@@ -61,9 +62,9 @@ class SharedEncoder:
         return classifier
 
     def tokens_of(self, config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
-        key = (pairs.corpus_fingerprint, config.model.pair_encoding, rows.tobytes())
+        key = (pairs.corpus_fingerprint, config.data.wording, config.model.pair_encoding, rows.tobytes())
         if self.tokens is None or self.tokens_key != key:
-            self.tokens, self.tokens_key = tokenize_pairs(self.encoder, config.model, corpus, pairs, rows), key
+            self.tokens, self.tokens_key = tokenize_pairs(self.encoder, config, corpus, pairs, rows), key
         return self.tokens
 
 

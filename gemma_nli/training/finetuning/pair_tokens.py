@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gemma_nli.config import ModelConfig
+from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.model.classifier import PairClassifier
@@ -64,7 +64,7 @@ def _on_cpu(logits: Tensor) -> NDArray[np.float32]:
     return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
 
-def tokenize_pairs(encoder: Encoder, model: ModelConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
+def tokenize_pairs(encoder: Encoder, config: RunConfig, corpus: Corpus, pairs: PairTable, rows: Rows) -> PairTokens:
     """Tokens of these rows; others must not be requested later (their place is -1)."""
-    texts = trial_texts(model, corpus, pairs, rows)
+    texts = trial_texts(config, corpus, pairs, rows)
     return PairTokens(encoder.tokenize(texts.premises, texts.hypotheses, texts.prompts), texts.sides)

@@ -123,7 +123,7 @@ def _flat_states(block: FeatureBlock, device: torch.device) -> Tensor | None:
 
 def feature_request(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> FeatureRequest:
     """What a configuration needs encoded for these rows: pairs when joint, posts and criteria alone when separate."""
-    return _request(config, trial_texts(config.model, corpus, pairs, rows))
+    return _request(config, trial_texts(config, corpus, pairs, rows))
 
 
 def _request(config: RunConfig, texts: TrialTexts) -> FeatureRequest:
@@ -145,7 +145,7 @@ def load_inputs(
     config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64], features: FeatureSource
 ) -> HeadInputs:
     """The inputs of these rows, encoded now if the source does not have them yet."""
-    texts = trial_texts(config.model, corpus, pairs, rows)
+    texts = trial_texts(config, corpus, pairs, rows)
     request = _request(config, texts)
     block = features.load(request)
     device = resolve_device(config.device)

@@ -27,7 +27,8 @@ def pairs_file(config: RunConfig, corpus: Corpus, pairs: PairTable, shared: Path
         rows = pairs.rows_used(ratio)
         frame = pairs.frame(rows)
         if with_text:
-            frame["premise"], frame["hypothesis"] = pair_texts(corpus, pairs, rows)
+            frame["premise"], frame["hypothesis"] = pair_texts(corpus.in_words(config.data.wording), pairs, rows)
         return frame.to_csv(index=False).encode()
 
-    return write_shared(shared, f"nli_pairs_{ratio:g}{'_text' if with_text else ''}.csv", table)
+    texts = f"_{config.data.wording}_text" if with_text else ""
+    return write_shared(shared, f"nli_pairs_{ratio:g}{texts}.csv", table)
