@@ -14,6 +14,7 @@ from gemma_nli.analysis.effects import Effect
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import HonestScore
 from gemma_nli.analysis.mistakes import Mistakes
+from gemma_nli.analysis.phrasings import Phrasings
 from gemma_nli.analysis.wording import listed, points
 from gemma_nli.base.metrics import measured_by, metric_of
 from gemma_nli.corpus.corpus_notes import corpus_notes, unmatched_criteria
@@ -49,12 +50,14 @@ def cautions(
     effects: Sequence[Effect],
     mistakes: Mistakes,
     confirmation: Confirmation | None,
+    phrasings: Phrasings | None = None,
 ) -> list[Caution]:
     """All of them, the heaviest first; those of one weight in the order in which they are found."""
     score = measured_by(overall.metric).label
     found = [
         *_of_the_best_trial(evidence, overall, baselines, confirmation, score),
         *_of_the_trials(evidence, answer),
+        *_of_the_phrasing(phrasings),
         *_of_settings(answer, effects, score),
         *_of_the_encoders(evidence),
         *_of_the_corpus(evidence, mistakes),
@@ -133,6 +136,12 @@ def _of_the_trials(evidence: Evidence, answer: Answer) -> Iterator[Caution]:
         fates = Counter(trial.fate for trial in lost)
         counts = ", ".join(f"{fates[fate]} {fate}" for fate in sorted(fates))
         yield Caution(Weight.WEAKENS, f"Not every trial could be compared: {counts}.")
+
+
+def _of_the_phrasing(phrasings: Phrasings | None) -> Iterator[Caution]:
+    if phrasings is not None and phrasings.outcome != "holds":
+        weight = Weight.WEAKENS if phrasings.outcome == "depends" else Weight.LEAVES_OPEN
+        yield Caution(weight, phrasings.sentence)
 
 
 def _of_settings(answer: Answer, effects: Sequence[Effect], score: str) -> Iterator[Caution]:

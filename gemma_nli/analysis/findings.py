@@ -24,6 +24,7 @@ from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import Draws, HonestScore, honest_score
 from gemma_nli.analysis.leaderboard import Row, leaderboard
 from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
+from gemma_nli.analysis.phrasings import Phrasings, in_other_words
 from gemma_nli.analysis.within import WithinCriteria, within_criteria_of
 from gemma_nli.base.metrics import measured_by
 from gemma_nli.trial import TrialRecord, without_credentials
@@ -57,6 +58,7 @@ class Findings:
     curves: tuple[LearningCurve, ...]
     mistakes: Mistakes
     within: WithinCriteria
+    phrasings: Phrasings | None
     calibration: Calibration
     confirmation: Confirmation | None
     cautions: tuple[Caution, ...]
@@ -102,7 +104,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     record = evidence.record(evidence.complete[evidence.winner].key)
     mistakes = find_mistakes(evidence, evidence.winner, record.config)
     confirmation = confirm(evidence)
-    rows = leaderboard(evidence, draws)
+    rows, phrasings = leaderboard(evidence, draws), in_other_words(evidence, draws)
     return Findings(
         evidence=evidence,
         draws=draws,
@@ -116,9 +118,10 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         curves=_learning_curves(evidence, answer, record),
         mistakes=mistakes,
         within=within_criteria_of(evidence, evidence.winner),
+        phrasings=phrasings,
         calibration=calibrate(evidence.probability_TN[evidence.winner], evidence.label_N, evidence.fold_N),
         confirmation=confirmation,
-        cautions=tuple(cautions(evidence, answer, overall, baselines, effects, mistakes, confirmation)),
+        cautions=tuple(cautions(evidence, answer, overall, baselines, effects, mistakes, confirmation, phrasings)),
         reproduce=_provenance(evidence, record),
         commands=_commands(evidence),
         config_yaml=yaml.safe_dump(
@@ -200,6 +203,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "measured_at": findings.evidence.measured_at,
         "answer": [findings.answer.first, findings.answer.second],
         "within_criteria": findings.within.sentence,
+        **({"phrasings": findings.phrasings.sentence} if findings.phrasings is not None else {}),
         "conclusion": dataclasses.asdict(findings.conclusion),
         "honest": {
             "metric": honest.metric,

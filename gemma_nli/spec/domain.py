@@ -307,4 +307,5 @@ def _hashable(value: Any) -> Hashable:
 
 def shown(value: Any) -> str:
     text = json.dumps(value, default=str) if isinstance(value, (list, dict, bool, type(None))) else str(value)
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)  # a template's line breaks
     return text if len(text) <= 80 else text[:77] + "..."

@@ -17,6 +17,7 @@ from gemma_nli.analysis.report.report_tables import (
     effect_table,
     leaderboard_table,
     mistake_table,
+    phrasing_table,
     slice_table,
     two_trials_table,
 )
@@ -69,6 +70,7 @@ def sections(findings: Findings) -> list[Section]:
         _baselines(findings),
         _leaders(findings),
         _confirmed(findings),
+        _phrased(findings),
         _settings(findings),
         _training(findings),
         _errors(findings),
@@ -134,6 +136,18 @@ def _confirmed(findings: Findings) -> Section | None:
             "(corrected resampled t)."
         )
     return Section("confirmed", "Confirmed", lead, (("", confirmation_table(findings)),))
+
+
+def _phrased(findings: Findings) -> Section | None:
+    found = findings.phrasings
+    if found is None:
+        return None
+    lead = (
+        f"{found.sentence} Below: the winner's other settings ({found.kept}) in each wording and template, and their "
+        "lead over the best of the others there. Intervals over posts hold for all phrasings and rivals at once. Where "
+        "it won (shaded) the lead is partly luck; the other phrasings did not choose it."
+    )
+    return Section("phrasings", "In other words", lead, (("", phrasing_table(found)),))
 
 
 def _settings(findings: Findings) -> Section | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.importance import LEAST
 from gemma_nli.analysis.mistakes import Slice, sliced_metrics
+from gemma_nli.analysis.phrasings import Phrasings
 from gemma_nli.analysis.wording import brief, p_text, short
 from gemma_nli.base.metrics import METRICS, RankedMetric, measured_by
 from gemma_nli.spec.domain import shown
@@ -56,6 +57,22 @@ def count(value: int) -> Words:
 
 def word(text: object) -> Words:
     return Words(str(text))
+
+
+def phrasing_table(found: Phrasings) -> TableOf:
+    """The winner's other settings in each phrasing, the one that won marked."""
+    header = ("phrasing", found.score, "rivals", "lead", "95% at once")
+    rows = tuple(
+        (
+            word(each.name),
+            number(each.score),
+            count(each.rivals),
+            number(each.lead.value),
+            word(f"{each.lead.low:.3f} to {each.lead.high:.3f}"),
+        )
+        for each in found.phrasings
+    )
+    return TableOf(header, rows, frozenset(row for row, each in enumerate(found.phrasings) if each.won))
 
 
 def leaderboard_table(findings: Findings) -> TableOf:
