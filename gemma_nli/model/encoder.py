@@ -88,6 +88,12 @@ class Encoder(nn.Module):
         return self.manner.width
 
     @property
+    def segments(self) -> bool:
+        """Whether texts have segment ids; under native pooling only where the tokenizer gives them unasked."""
+        unasked = self.sentence_modules is None or "token_type_ids" in self.tokenizer.model_input_names
+        return self.manner.segments and unasked
+
+    @property
     def device(self) -> torch.device:
         device: torch.device = next(self.model.parameters()).device
         return device
@@ -166,12 +172,12 @@ class Encoder(nn.Module):
 
     def _tokens(self, first: list[str], second: list[str] | None, truncation: str) -> Tokens:
         if not first:
-            return Tokens([], [] if self.manner.segments else None)
+            return Tokens([], [] if self.segments else None)
         out = self.tokenizer(
             first, second, truncation=truncation, max_length=self.max_length, padding=False,
-            return_attention_mask=False, return_token_type_ids=self.manner.segments, verbose=False,
+            return_attention_mask=False, return_token_type_ids=self.segments, verbose=False,
         )  # fmt: skip
-        return self.usable(out["input_ids"], out["token_type_ids"] if self.manner.segments else None)
+        return self.usable(out["input_ids"], out["token_type_ids"] if self.segments else None)
 
     def usable(self, ids: list[list[int]], types: list[list[int]] | None) -> Tokens:
         """Every id within the embedding table, and at least one per row."""

@@ -132,7 +132,7 @@ def tokenize_prompted(
     if framed:
         texts, partners = ([each[row] for row in framed] if each else None for each in (premises, hypotheses))
         assert texts is not None
-        segments = encoder.manner.segments
+        segments = encoder.segments
         found = tokenize_framed(encoder.tokenizer, encoder.max_length, frames, texts, partners, segments)
         parts.append((framed, encoder.usable(*found)))
     if other:

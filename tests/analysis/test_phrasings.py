@@ -80,7 +80,7 @@ def test_a_winner_of_one_phrase_is_said_to_depend_on_it_and_the_report_warns(
     assert len(beaten) in (2, 4)
     assert found.sentence in findings.warnings
     assert facts_of(findings)["phrasings"] == found.sentence
-    page = markdown(findings)
+    page = markdown(findings, {})
     assert "## In other words" in page
     assert "\\nStatement" in page, "a template's line break is no line break of the page"
 

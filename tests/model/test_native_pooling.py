@@ -172,6 +172,20 @@ def test_a_joint_pair_has_one_prompt_as_there_and_a_second_one_where_it_is_named
     assert named.pairs(["a"], ["b"]) == (["a"], [f"{PROMPTS['query']}b"], (PROMPTS["clustering"],))
 
 
+@pytest.mark.parametrize("names", [["input_ids", "attention_mask"], ["input_ids", "token_type_ids", "attention_mask"]])
+def test_a_berts_joint_pair_has_segments_where_encode_gives_it_any(make: Make, names: list[str]) -> None:
+    folder = make("mean")
+    before = identify_encoder(native(folder)).fingerprint
+    change(folder / "tokenizer_config.json", model_input_names=names)
+    pairs = [(post, criterion) for post in POSTS for criterion in CRITERIA]
+    encoder = load_encoder(native(folder), CPU)
+    tokens = encoder.tokenize(*encoder.prompts.pairs(*map(list, zip(*pairs, strict=True))))
+    assert (tokens.types is not None) == ("token_type_ids" in names)
+    found = PairClassifier(encoder, native(folder)).vectors(encoder.collate(tokens)).detach()
+    assert_same(found, vectors(folder, pairs))  # type: ignore[arg-type]
+    assert encoder.identity.fingerprint != before, "the tokenizer's file is another"
+
+
 def test_the_identity_holds_modules_weights_and_prompts_and_only_under_native_pooling(
     make: Make, tiny_bert: Path
 ) -> None:

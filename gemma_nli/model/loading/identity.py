@@ -85,11 +85,27 @@ def identify_folder(
     if modules is not None:
         weights = [file_digest(step.weights) for step in modules.steps if step.weights is not None]
         total.update(f"{modules.described()}\0{weights}\n".encode())
+        if _reads_pairs_as_one_segment(folder):
+            total.update(b"pairs as one segment\n")
     if not _encoded_as_ever(folder):
         total.update(b"encoded as transformers does it alone\n")
     root = next((place for place in (folder, folder.parent) if place.parent.name == "snapshots"), None)
     commit = None if root is None else root.name
     return EncoderIdentity(name=name, revision=commit, fingerprint=total.hexdigest())
+
+
+def _reads_pairs_as_one_segment(folder: Path) -> bool:
+    """Whether encode() gives this BERT no segment ids, its tokenizer being of no kind that makes them unasked; versions
+    before gave it some."""
+    settings = read_mapping(folder / "config.json")
+    if settings.get("type_vocab_size", 0) in (0, 1):
+        return False
+    path = folder / "tokenizer_config.json"
+    tokenizer = read_mapping(path) if path.is_file() else {}
+    names, kind = tokenizer.get("model_input_names"), tokenizer.get("tokenizer_class")
+    if isinstance(names, list):
+        return "token_type_ids" not in names
+    return kind in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def is_of_an_earlier_encoding(folder: Path, fingerprint: str) -> bool:
