@@ -100,7 +100,8 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     answer = find_answer(evidence, draws, effects, overall)
     lost = lost_to(baselines, f"{measured_by(draws.metric).label} {evidence.measured_at}")
     if lost:
-        answer = dataclasses.replace(answer, first=f"{lost[0]} {answer.first}")
+        once = answer.first.replace(f" {evidence.measured_at}", "", 1)  # it stands in the sentence before
+        answer = dataclasses.replace(answer, first=f"{lost[0]} {once}")
     record = evidence.record(evidence.complete[evidence.winner].key)
     mistakes = find_mistakes(evidence, evidence.winner, record.config)
     confirmation = confirm(evidence)

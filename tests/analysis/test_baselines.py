@@ -59,6 +59,7 @@ def test_a_winner_that_words_beat_is_headlined(simulated: tuple[SweepSpec, Evide
     assert findings.baselines[2].f1 > 0.9
     assert findings.baselines[2].outcome == "loses"
     assert findings.answer.first.startswith("The TF-IDF baseline beats the best trial by 0.")
+    assert findings.answer.first.count("at 1 matched negative per positive") == 1
     assert "always positive" not in "".join(findings.warnings)
 
 
