@@ -49,13 +49,35 @@ RARE = {posts: Corpus(posts, 9, 0.03) for posts in (30, 300, 1000)}
 
 @dataclass(frozen=True)
 class Simulated:
-    """One data set: (N,) posts, folds, labels; (T, N) latent scores and decisions."""
+    """One data set: (N,) posts, folds, labels; (T, N) latent scores and decisions.
 
+    `kept_TN`: the latent scores without what another training draws anew; `way_N`: 1 where a pair is matched, else -1.
+    """
+
+    corpus: Corpus
     post_N: NDArray[np.int64]
     fold_N: NDArray[np.int64]
     label_N: NDArray[np.int8]
     latent_TN: NDArray[np.float32]
-    decision_TN: NDArray[np.bool_]
+    kept_TN: NDArray[np.float32]
+    way_N: NDArray[np.float64]
+
+    @property
+    def decision_TN(self) -> NDArray[np.bool_]:
+        return self.latent_TN > self.corpus.threshold
+
+    def trained_again(
+        self,
+        rng: np.random.Generator,
+        trial: int,
+        fold_N: NDArray[np.int64],
+        luck_RK: NDArray[np.float64],
+        fresh: float,
+    ) -> NDArray[np.float32]:
+        """(R, N) latent scores of other trainings of a trial, on these folds and with this luck in F1."""
+        own_RN = np.sqrt(OWN * fresh) * rng.standard_normal((len(luck_RK), len(fold_N)), dtype=np.float32)
+        latent_RN = self.kept_TN[trial] + own_RN + luck_RK[:, fold_N] / F1_PER_SKILL * self.way_N
+        return latent_RN.astype(np.float32)
 
     def draws(self, metric: str = "f1", repetitions: int = 500, seed: int = 0) -> Draws:
         values_TN: NDArray[Any] = METRICS[metric].takes(self.decision_TN, self.latent_TN)
@@ -65,7 +87,12 @@ class Simulated:
 
 
 def simulate(
-    rng: np.random.Generator, corpus: Corpus, skill_T: ArrayLike, arm_T: ArrayLike, seed_sd: float = 0.0
+    rng: np.random.Generator,
+    corpus: Corpus,
+    skill_T: ArrayLike,
+    arm_T: ArrayLike,
+    seed_sd: float = 0.0,
+    fresh: float = 0.0,
 ) -> Simulated:
     """Draw posts, labels and every trial's scores.
 
@@ -73,6 +100,7 @@ def simulate(
         skill_T: (T,) of each trial; `SKILL` gives an F1 of about .71 on balanced pairs.
         arm_T: (T,) the compared value that each trial has.
         seed_sd: standard deviation of a trial's F1 in a fold over training seeds.
+        fresh: the share of a trial's own variance per pair that another training draws anew.
     """
     skills_T, arms_T = np.asarray(skill_T, dtype=np.float64), np.asarray(arm_T)
     post_N = np.repeat(np.arange(corpus.posts), corpus.pairs_per_post)
@@ -84,10 +112,13 @@ def simulate(
         if not label_N[at].any():
             label_N[at[0]] = truth_N[at[0]] = True
     luck_TK = rng.normal(0, seed_sd / F1_PER_SKILL, (len(skills_T), FOLDS)) if seed_sd else np.zeros((1, FOLDS))
-    skill_TN = skills_T[:, None] + luck_TK[:, fold_N]
     common_N = np.sqrt(POST) * rng.normal(size=corpus.posts)[post_N] + np.sqrt(SHARED) * rng.normal(size=len(post_N))
     of_arm_AN = np.sqrt(ARM) * rng.standard_normal((int(arms_T.max()) + 1, len(post_N)), dtype=np.float32)
-    latent_TN = np.sqrt(OWN) * rng.standard_normal((len(skills_T), len(post_N)), dtype=np.float32)
-    latent_TN += of_arm_AN[arms_T] + common_N + skill_TN * np.where(truth_N, 1.0, -1.0)
-    latent_TN = latent_TN.astype(np.float32)
-    return Simulated(post_N, fold_N, label_N.astype(np.int8), latent_TN, latent_TN > corpus.threshold)
+    own_TN = np.sqrt(OWN) * rng.standard_normal((len(skills_T), len(post_N)), dtype=np.float32)
+    way_N = np.where(truth_N, 1.0, -1.0)
+    kept_TN = np.sqrt(1 - fresh) * own_TN + of_arm_AN[arms_T] + common_N + skills_T[:, None] * way_N
+    latent_TN = kept_TN + luck_TK[:, fold_N] * way_N
+    if fresh:
+        latent_TN += np.sqrt(OWN * fresh) * rng.standard_normal(own_TN.shape, dtype=np.float32)
+    latents = latent_TN.astype(np.float32), kept_TN.astype(np.float32)
+    return Simulated(corpus, post_N, fold_N, label_N.astype(np.int8), *latents, way_N)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gemma_nli.corpus.pairs import build_pairs
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.prepare import identify_sweep
@@ -32,31 +33,75 @@ def simulate_sweep(spec: SweepSpec, skill: Skill, epochs: int = 4, seed: int = 0
     storage, sweep_id = Path(spec.storage), identify_sweep(spec, pairs)
     rng = np.random.default_rng(seed)
     hard_N = rng.normal(size=len(pairs))  # some pairs are hard for every trial
-    cells: dict[str, dict[str, Any]] = {}
-    for cell in spec.cells():
-        encoder = f"simulated {cell.config.model.name}"
-        key = trial_key(cell.config, pairs.fingerprint, encoder)
-        cells[key] = cell.settings
-        folds = []
-        for fold in range(1, pairs.num_folds + 1):
-            plan = plan_fold(cell.config, pairs, fold)
-            logits = [
-                _logits(pairs.label_N[rows], hard_N[rows], skill(cell.settings), epochs, rng)
-                for rows in (plan.evaluation, plan.selection)
-            ]
-            history = {"train_loss": list(np.linspace(0.7, 0.3, epochs))}
-            history |= {name: v.tolist() for name, v in curves(logits[0], pairs.label_N[plan.evaluation]).items()}
-            inner = logits[1] if plan.choice.inner else None
-            folds.append(measure(pairs, plan, history, logits[0], inner, epochs, "finished"))
-        journal = TrialJournal(storage, key)
-        journal.start(cell.config, pairs.fingerprint, encoder, pairs.num_folds)
-        journal.add_folds(folds)
-        journal.finish(summarize(folds, pairs))
+    cells = {
+        _write(storage, cell.config, pairs, hard_N, skill(cell.settings), epochs, rng): cell.settings
+        for cell in spec.cells()
+    }
     folder = SweepFolder(storage / "sweeps" / sweep_id)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.begin(sweep_id, spec.name, spec.to_yaml(), storage)
     folder.add_cells(cells)
     return sweep_id
+
+
+def simulate_confirmation(
+    spec: SweepSpec,
+    sweep_id: str,
+    leaders: Iterable[Mapping[str, Any]],
+    skill: Skill,
+    seeds: int = 3,
+    fold_drawings: int = 2,
+    luck: float = 0.0,
+    seed: int = 1,
+) -> None:
+    """Write the confirming trials of the cells with these settings.
+
+    Args:
+        luck: standard deviation of a training's skill over training seeds.
+    """
+    corpus, rng = load_corpus(spec.base.data.data_dir), np.random.default_rng(seed)
+    hard_N = rng.normal(size=len(build_pairs(corpus, spec.base.data)))
+    cells: dict[str, dict[str, Any]] = {}
+    for drawing in range(1, fold_drawings + 1):
+        fold_seed = spec.base.data.fold_seed + 1000 * drawing
+        pairs = build_pairs(corpus, spec.base.with_settings({"data.fold_seed": fold_seed}).data)
+        for settings in leaders:
+            own = spec.space.configure(spec.base, settings)
+            for number in range(seeds):
+                fresh = {"data.fold_seed": fold_seed, "training.seed": own.training.seed + drawing + 50 * number}
+                able = skill(settings) + luck * rng.normal()
+                key = _write(Path(spec.storage), own.with_settings(fresh), pairs, hard_N, able, 4, rng)
+                cells[key] = {**settings, **fresh}
+    SweepFolder(Path(spec.storage) / "sweeps" / sweep_id).add_cells(cells)
+
+
+def _write(
+    storage: Path,
+    config: RunConfig,
+    pairs: PairTable,
+    hard_N: np.ndarray,
+    skill: float,
+    epochs: int,
+    rng: np.random.Generator,
+) -> str:
+    """A finished trial's journal; its key."""
+    encoder = f"simulated {config.model.name}"
+    key = trial_key(config, pairs.fingerprint, encoder)
+    folds = []
+    for fold in range(1, pairs.num_folds + 1):
+        plan = plan_fold(config, pairs, fold)
+        logits = [
+            _logits(pairs.label_N[rows], hard_N[rows], skill, epochs, rng) for rows in (plan.evaluation, plan.selection)
+        ]
+        history = {"train_loss": list(np.linspace(0.7, 0.3, epochs))}
+        history |= {name: v.tolist() for name, v in curves(logits[0], pairs.label_N[plan.evaluation]).items()}
+        inner = logits[1] if plan.choice.inner else None
+        folds.append(measure(pairs, plan, history, logits[0], inner, epochs, "finished"))
+    journal = TrialJournal(storage, key)
+    journal.start(config, pairs.fingerprint, encoder, pairs.num_folds)
+    journal.add_folds(folds)
+    journal.finish(summarize(folds, pairs))
+    return key
 
 
 def _logits(label_R: np.ndarray, hard_R: np.ndarray, skill: float, epochs: int, rng: np.random.Generator) -> np.ndarray:

@@ -163,8 +163,8 @@ FAULTS = (
     Fault(
         "a confirming trial has its leader's training seed",
         "sweep/confirm_leaders.py",
-        "(own.training.seed + repeat) % 2**32",
-        "own.training.seed",
+        "(first + MOST * number) % 2**32",
+        "leader.config.training.seed",
         "tests/sweep/test_confirm_leaders.py",
     ),
     Fault(

@@ -30,7 +30,7 @@ FAULTS = (
         "analysis/from_journals.py",
         "if record.fold_fingerprint != pairs.fingerprint:",
         "if False:",
-        f"{EVIDENCE} {NUMBERS}",
+        "tests/analysis/test_confirmation.py",
     ),
     Fault(
         "of equal trials the one that came first wins",
@@ -103,11 +103,25 @@ FAULTS = (
         f"{REPORT} {EVIDENCE}",
     ),
     Fault(
-        "leaders that changed places kept their order",
+        "a claim counts trainings where a value has none",
         "analysis/confirmation.py",
-        "return means == sorted(means, reverse=True)",
-        "return True",
-        EDGES,
+        "len(self.values) > 1 and not self.missing and self.luck.counted",
+        "len(self.values) > 1 and self.luck.counted",
+        "tests/analysis/test_confirmation.py",
+    ),
+    Fault(
+        "the luck of seeds is in no error",
+        "analysis/inference/training_variance.py",
+        "np.sqrt(self.posts(contrast_A) + self.luck(contrast_A))",
+        "np.sqrt(self.posts(contrast_A))",
+        "tests/analysis/test_confirmation.py",
+    ),
+    Fault(
+        "what the posts owe to the choice stays in the confirmed score",
+        "analysis/confirmation.py",
+        "values[arm] -= _carried(",
+        "values[arm] -= 0.0 * _carried(",
+        "tests/analysis/test_confirmation.py",
     ),
     Fault(
         "warnings stand as they were found",

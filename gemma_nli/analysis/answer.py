@@ -4,13 +4,14 @@ is.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from gemma_nli.analysis.effects import Effect, grouped
+from gemma_nli.analysis.compared_values import compared_values
+from gemma_nli.analysis.confirmation import Confirmation
+from gemma_nli.analysis.effects import Effect
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.best_of_trials import LEVEL
 from gemma_nli.analysis.inference.honest_score import (
@@ -28,7 +29,7 @@ from gemma_nli.analysis.inference.significance import (
     delong,
     mcnemar,
 )
-from gemma_nli.analysis.wording import evidence_text, listed, p_text, points, power_text, short
+from gemma_nli.analysis.wording import evidence_text, listed, p_text, points, power_text
 from gemma_nli.base.metrics import measured_by
 
 ROPE = 0.01
@@ -50,7 +51,9 @@ class Variant:
 class Contrast:
     """The leading arm against another, each at its best.
 
-    `tuned` counts in that the best was chosen, and its interval and p-value hold for all pairs of values at once; the
+    `tuned` counts in that the best was chosen, and its interval and p-value hold for all pairs of values at once; where
+    the values are confirmed it is of their confirming trainings, whose seeds and folds it counts in, and `over_posts`
+    is what the sweep's one training per trial says. The
     others compare the two chosen trials as they are: `fixed` over posts, `folds` and `belief` over trainings,
     `accuracy` by McNemar, `auc` by DeLong.
 
@@ -61,6 +64,7 @@ class Contrast:
     leader: str
     other: str
     tuned: Difference
+    over_posts: Difference
     shown: bool
     smallest: float
     fixed: Difference
@@ -85,85 +89,70 @@ class Answer:
     verdict: Literal["shown", "partly", "open", "alone"]
     first: str
     second: str
+    trainings: int
 
 
-def find_answer(evidence: Evidence, draws: Draws, effects: list[Effect], overall: HonestScore) -> Answer:
+def find_answer(
+    evidence: Evidence,
+    draws: Draws,
+    effects: list[Effect],
+    overall: HonestScore,
+    confirmation: Confirmation | None = None,
+) -> Answer:
     """What the sweep says about its compared settings; without any, about the setting with the largest effect.
 
-    Values are ranked by their honest scores, the first is contrasted with each other one, and the p-values of these
-    contrasts are adjusted for all pairs of values.
+    Values are ranked by their honest scores, or by their confirmed ones where every value has one; the first is
+    contrasted with each other one, and the p-values of these contrasts are adjusted for all pairs of values.
     """
-    keys, chosen_by, groups = _groups(evidence, effects)
-    setting = " and ".join(short(key) for key in keys)
+    again = confirmation if confirmation is not None and confirmation.decides else None
+    compared = compared_values(evidence, lambda: effects)
+    setting, chosen_by, groups = compared.setting, compared.chosen_by, compared.groups
     score = measured_by(draws.metric).label
     honest_sentence = _honest_sentence(evidence, overall, f"{score} {evidence.measured_at}")
     if len(groups) < 2:
         trials = len(evidence.complete)
         only = "is the only trial" if trials == 1 else f"is the best of {trials} trials"
         first = f"Nothing was compared: {evidence_text(evidence, evidence.winner)} {only}."
-        return Answer(setting, (), "none", (), (), "alone", first, honest_sentence[0].upper() + honest_sentence[1:])
-    variants = tuple(
-        sorted((_variant(name, places, draws) for name, places in groups), key=lambda variant: -variant.honest.value)
-    )
+        second, count = (
+            honest_sentence[0].upper() + honest_sentence[1:],
+            confirmation.luck.trainings if confirmation else 0,
+        )
+        return Answer(setting, (), "none", (), (), "alone", first, second, count)
+    found = [_variant(evidence, name, places, draws) for name, places in groups]
+    variants = tuple(sorted(found, key=lambda v: -v.honest.value if again is None else again.place(v.name)))
     # a setting that was asked about is tuned alike at each value; one that is found is also compared with the others
     may_claim = chosen_by == "compare" or effects[0].matters
-    contrasts = _contrasts(evidence, draws, variants, may_claim)
+    contrasts = _contrasts(evidence, draws, variants, may_claim, again)
     losers = [contrast for contrast in contrasts if contrast.shown]
     verdict: Literal["shown", "partly", "open"] = (
         "shown" if len(losers) == len(contrasts) else "partly" if losers else "open"
     )
-    first = _first_sentence(setting, variants, contrasts, verdict, f"{score} {evidence.measured_at}")
+    first = _first_sentence(setting, variants, contrasts, verdict, f"{score} {evidence.measured_at}", again)
     return Answer(
         setting,
-        keys,
+        compared.keys,
         chosen_by,
         variants,
         contrasts,
         verdict,
         first,
-        _evidence_sentence(evidence, variants, contrasts, verdict, score) + honest_sentence,
+        _evidence_sentence(evidence, variants, contrasts, verdict, score, again) + honest_sentence,
+        trainings=again.luck.trainings if again is not None else 0,
     )
 
 
-def _groups(
-    evidence: Evidence, effects: list[Effect]
-) -> tuple[tuple[str, ...], Literal["compare", "only", "largest"], list[tuple[str, list[int]]]]:
-    if evidence.compared:
-        return tuple(evidence.compared), "compare", _combinations(evidence)
-    if not effects:
-        return (), "only", []
-    key = effects[0].key
-    return (key,), "only" if len(evidence.varied) == 1 else "largest", grouped(evidence, key)
-
-
-def compared_groups(evidence: Evidence) -> list[list[int]]:
-    """The trials of each compared value; empty where the sweep names none."""
-    return [places for _, places in _combinations(evidence)] if evidence.compared else []
-
-
-def _combinations(evidence: Evidence) -> list[tuple[str, list[int]]]:
-    """Every combination of compared values that has a finished trial."""
-    by_key = [grouped(evidence, key) for key in evidence.compared]
-    found = []
-    for combination in itertools.product(*by_key):
-        places = sorted(set.intersection(*(set(places) for _, places in combination)))
-        if places:
-            found.append((" with ".join(name for name, _ in combination), places))
-    return found
-
-
-def _variant(name: str, places: list[int], draws: Draws) -> Variant:
-    best = max(places, key=lambda place: draws.score_T[place])
+def _variant(evidence: Evidence, name: str, places: list[int], draws: Draws) -> Variant:
     curve = expected_best(draws.score_T[places])
-    return Variant(name, tuple(places), best, honest_score(draws, places), curve)
+    return Variant(name, tuple(places), evidence.best_of(places), honest_score(draws, places), curve)
 
 
 def _contrasts(
-    evidence: Evidence, draws: Draws, variants: tuple[Variant, ...], may_claim: bool
+    evidence: Evidence, draws: Draws, variants: tuple[Variant, ...], may_claim: bool, again: Confirmation | None
 ) -> tuple[Contrast, ...]:
     """`may_claim`: False where the trials do not tell the setting's effect from that of the others."""
     leader, others = variants[0], variants[1:]
-    pairs = draws.pairs_of_tuned([variant.places for variant in variants])
+    over_posts = draws.pairs_of_tuned([variant.places for variant in variants])
+    pairs = over_posts if again is None else again.luck  # in the order of the variants, both
     fold_TK, share = evidence.fold_scores(draws.metric), 1 / (evidence.pairs.num_folds - 1)
     label_N, group_N = evidence.label_N, evidence.group_N
     found = []
@@ -178,6 +167,7 @@ def _contrasts(
                 leader=leader.name,
                 other=other.name,
                 tuned=tuned,
+                over_posts=over_posts.difference(0, place),
                 shown=may_claim and tuned.p_value < 1 - LEVEL and tuned.value > 0,
                 smallest=pairs.smallest_found(0, place),
                 fixed=draws.difference(leader.best, other.best),
@@ -191,11 +181,19 @@ def _contrasts(
 
 
 def _first_sentence(
-    setting: str, variants: tuple[Variant, ...], contrasts: tuple[Contrast, ...], verdict: str, score: str
+    setting: str,
+    variants: tuple[Variant, ...],
+    contrasts: tuple[Contrast, ...],
+    verdict: str,
+    score: str,
+    again: Confirmation | None,
 ) -> str:
     leader, sizes = variants[0], sorted({len(variant.places) for variant in variants})
     budget = f"{sizes[0]} trials" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} trials"
     budget = "" if sizes[-1] == 1 else f", each tuned over {budget}"
+    budget += (
+        ", one training per trial" if again is None else f", posts and {again.luck.trainings} trainings counted in"
+    )
     nearest = contrasts[0]
     if len(contrasts) == 1 and nearest.shown:
         return f"{leader.name} beats {nearest.other} ({setting}) by {points(nearest.tuned, score)}{budget}."
@@ -218,7 +216,12 @@ def _first_sentence(
 
 
 def _evidence_sentence(
-    evidence: Evidence, variants: tuple[Variant, ...], contrasts: tuple[Contrast, ...], verdict: str, score: str
+    evidence: Evidence,
+    variants: tuple[Variant, ...],
+    contrasts: tuple[Contrast, ...],
+    verdict: str,
+    score: str,
+    again: Confirmation | None,
 ) -> str:
     nearest = contrasts[0] if verdict != "partly" else next(c for c in contrasts if not c.shown)
     belief, most = nearest.belief, {}
@@ -229,20 +232,27 @@ def _evidence_sentence(
     }
     chance = max(most, key=lambda name: most[name])
     adjusted = "adjusted p" if len(contrasts) > 1 else "p"
-    lines = [] if nearest.shown else [power_text(nearest.smallest, len(np.unique(evidence.group_N)), score)]
+    posts, trainings = len(np.unique(evidence.group_N)), again.luck.trainings if again is not None else 0
+    lines = [] if nearest.shown else [power_text(nearest.smallest, posts, score, trainings)]
     leader = variants[0]
     if evidence.winner not in leader.places:
         holder = next(variant.name for variant in variants if evidence.winner in variant.places)
+        luck = "the luck of the choice" if again is None else "the luck of the choice and of its training"
         lines.append(
             f"The single best trial, which is the one registered, has {holder}: its lead over the best trial of "
-            f"{leader.name} is within the luck of the choice."
+            f"{leader.name} is within {luck}."
         )
-    if not evidence.confirmations:
-        lines.append("One training per trial: other training seeds are not counted in.")
-    sure = (
-        f"How sure: over posts, {adjusted} {p_text(nearest.tuned.p_value)}; over trainings, the chance "
-        f"{chance} {ROPE:g} {score} is {most[chance]:.0%}. "
-    )
+    if again is None:
+        lines.append("Other training seeds are not counted in: finalize.confirm trains each value's best again.")
+        sure = (
+            f"How sure: over posts, {adjusted} {p_text(nearest.tuned.p_value)}; over trainings, the chance "
+            f"{chance} {ROPE:g} {score} is {most[chance]:.0%}. "
+        )
+    else:
+        sure = (
+            f"How sure: over posts and trainings, {adjusted} {p_text(nearest.tuned.p_value)} "
+            f"({again.seeds} seeds on each of {again.drawings} fold drawings per value). "
+        )
     return " ".join([*lines, sure])
 
 

@@ -107,8 +107,8 @@ def _steps(
         )
     if not answer.variants:
         yield "a sweep that names what it compares under compare: and what it tunes under tune:"
-    if not evidence.confirmations:
-        yield "finalize.confirm, which trains the leaders again with other seeds and folds"
+    if not answer.trainings:
+        yield "finalize.confirm, which trains the best of each value again with other seeds and folds"
 
 
 def _unsettled(evidence: Evidence, answer: Answer, effects: Sequence[Effect]) -> Iterator[str]:
@@ -118,5 +118,5 @@ def _unsettled(evidence: Evidence, answer: Answer, effects: Sequence[Effect]) ->
     unknown = [short(effect.key) for effect in effects if effect.key not in answer.keys and not effect.matters]
     if unknown:
         yield f"whether {listed(unknown)} matter{'' if len(unknown) > 1 else 's'}"
-    if not evidence.confirmations:
+    if not answer.trainings:
         yield "what other training seeds would give"

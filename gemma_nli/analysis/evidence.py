@@ -6,6 +6,7 @@ Letters: T trials with all folds, N evaluation pairs (fold by fold), K folds.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -72,7 +73,7 @@ class Evidence:
     threshold_TK: Floats
     varied: list[str]
     compared: list[str] = field(default_factory=list)
-    confirmations: list[tuple[dict[str, Any], TrialRecord]] = field(default_factory=list)
+    confirmations: list[TrialRecord] = field(default_factory=list)
     sweep_ids: list[str] = field(default_factory=list)
     semantics: int = SEMANTICS_VERSION
 
@@ -161,6 +162,10 @@ class Evidence:
 
     @cached_property
     def winner(self) -> int:
-        """The row of the best trial; ties go to the first by key, as on the board."""
+        """The row of the best trial."""
+        return self.best_of(range(len(self.complete)))
+
+    def best_of(self, places: Iterable[int]) -> int:
+        """The best of these rows; ties go to the first by key, as on the board."""
         scores_T = self.scores()
-        return min(range(len(scores_T)), key=lambda t: (-scores_T[t], self.complete[t].key))
+        return min(places, key=lambda t: (-scores_T[t], self.complete[t].key))

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gemma_nli.analysis.answer import Answer, compared_groups, find_answer
+from gemma_nli.analysis.answer import Answer, find_answer
 from gemma_nli.analysis.baselines import BaselineFinding, measure_baselines
 from gemma_nli.analysis.calibration import Calibration, calibrate
 from gemma_nli.analysis.cautions import Caution, cautions, lost_to
+from gemma_nli.analysis.compared_values import compared_groups, compared_values
 from gemma_nli.analysis.conclusion import Conclusion, conclude
 from gemma_nli.analysis.confirmation import Confirmation, confirm
 from gemma_nli.analysis.effects import Effect, Interaction, interactions, main_effects
@@ -97,14 +98,14 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     overall = honest_score(draws, groups=compared_groups(evidence))
     effects = main_effects(evidence, draws)
     baselines = _baselines(evidence, draws, overall, encode)
-    answer = find_answer(evidence, draws, effects, overall)
+    confirmation = confirm(evidence, draws, compared_values(evidence, lambda: effects))
+    answer = find_answer(evidence, draws, effects, overall, confirmation)
     lost = lost_to(baselines, f"{measured_by(draws.metric).label} {evidence.measured_at}")
     if lost:
         once = answer.first.replace(f" {evidence.measured_at}", "", 1)  # it stands in the sentence before
         answer = dataclasses.replace(answer, first=f"{lost[0]} {once}")
     record = evidence.record(evidence.complete[evidence.winner].key)
     mistakes = find_mistakes(evidence, evidence.winner, record.config)
-    confirmation = confirm(evidence)
     rows, phrasings = leaderboard(evidence, draws), in_other_words(evidence, draws)
     return Findings(
         evidence=evidence,
@@ -215,6 +216,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
             "level": honest.level,
             "candidates": honest.candidates,
         },
+        "confirmed": findings.confirmation.facts() if findings.confirmation is not None else None,
         "baselines": {baseline.name: baseline.score for baseline in findings.baselines},
         "warnings": list(findings.warnings),
     }

@@ -39,15 +39,14 @@ def gather(
     probabilities: list[NDArray[np.float32]] = []
     thresholds: list[list[float]] = []
     trials: list[Trial] = []
-    confirmations: list[tuple[dict[str, Any], TrialRecord]] = []
+    confirmations: list[TrialRecord] = []
     semantics = SEMANTICS_VERSION
     for key, settings in cells.items():
         record = read_trial(storage, key)
         if record is None:
             continue
         if record.fold_fingerprint != pairs.fingerprint:
-            again = _asked(record, spec, settings)
-            confirmations.append(({**again.flat(), **settings}, dataclasses.replace(record, config=again)))
+            confirmations.append(dataclasses.replace(record, config=_asked(record, spec, settings)))
             continue
         semantics = record.semantics
         whole = _whole(record, pairs, rows_N) if record.state == "finished" else None

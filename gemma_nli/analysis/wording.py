@@ -25,11 +25,14 @@ def p_text(p: float) -> str:
     return "-" if np.isnan(p) else f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
-def power_text(smallest: float, posts: int, score: str) -> str:
-    """What this design could have found; its error falls with the square root of the number of posts."""
+def power_text(smallest: float, posts: int, score: str, trainings: int = 0) -> str:
+    """What this design could have found; its error falls with the square root of the number of posts, and with that of
+    trainings where they are counted.
+    """
+    more = f" and {4 * trainings} trainings per value (here {trainings})" if trainings else ""
     return (
         f"Found in 80% of cases would be a true difference of {smallest:.3f} {score}; half of that takes about "
-        f"{rounded(4 * posts):,} posts (here {posts:,})."
+        f"{rounded(4 * posts):,} posts (here {posts:,}){more}."
     )
 
 

@@ -93,6 +93,10 @@ RACED_FUTURE = Stream("search.seed", _RACED, "PCG64")
 BOOTSTRAP = Stream("seed", _ANALYSIS, "PCG64", (Word(name="fold's index"),))
 TRIALS_LUCK = Stream("seed", _ANALYSIS, "PCG64", (Word(plus=1), Word(plus=1)))
 """How trials of the same settings would have come out (analysis/inference/adjusted_means.py)."""
+DRAWN_ACROSS_FOLDS = Stream("seed", _ANALYSIS, "PCG64", (Word(plus=1), Word(plus=2)))
+"""Posts drawn alike for trainings on several drawings of the folds (analysis/inference/bootstrap.py)."""
+TRAININGS_LUCK = Stream("seed", _ANALYSIS, "PCG64", (Word(plus=1), Word(plus=3)))
+"""How other training seeds would have come out (analysis/inference/training_variance.py)."""
 
 STREAMS: dict[str, Stream] = {name: value for name, value in list(globals().items()) if isinstance(value, Stream)}
 

@@ -150,6 +150,13 @@ def show_plan(plan: dict[str, Any]) -> None:
     table.add("cells", f"{plan['cells']} ({todo}, {plan['failed_before']} failed before)")
     if plan["earlier"]:
         table.add("earlier", plan["earlier"])
+    if again := plan["confirm"]:
+        most = "" if again["exact"] else "up to "
+        table.add(
+            "confirmed",
+            f"{most}{again['trainings']} trainings ({again['done']} done): the best of {most}{again['values']} values, "
+            f"{again['seeds']} seeds on each of {again['fold_drawings']} fold drawings",
+        )
     table.add("texts", f"{plan['texts']['to_encode']} to encode, {plan['texts']['reused']} reused")
     pairs = plan["evaluation_pairs"].values()
     table.add("evaluation", f"{sum(pairs)} pairs in {len(pairs)} folds, the same for every trial")
@@ -183,7 +190,7 @@ def show_forecast(forecast: Forecast, price: float | None) -> None:
     """Time, GPU-hours and cost, measured on this machine."""
     console = Terminal()
     table = Sheet()
-    parts = ("start", "encode", "tune", "refit")
+    parts = ("start", "encode", "tune", *(["confirm"] if forecast.confirm else []), "refit")
     split = ", ".join(f"{name} {duration(getattr(forecast, name))}" for name in parts)
     table.add("time", f"about {duration(forecast.total)} ({split})")
     table.add("a trial", f"{forecast.trial:.1f} s on average, {forecast.trials} to run")

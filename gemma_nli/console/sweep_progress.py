@@ -26,7 +26,7 @@ _PHASES = {
     "waiting": "waiting for a node that can hold a trial",
     "encoding": "encoding each text once",
     "tuning": "running trials",
-    "confirming": "running the leaders again on new folds and seeds",
+    "confirming": "training the best of each compared value again",
     "reporting": "writing the report",
     "finalizing": "fitting the best trial on all pairs and registering it",
     "recording": "bringing MLflow up to date",

@@ -31,6 +31,7 @@ from gemma_nli.spec.sweep_sections import (
     Slug,
     Tags,
     known_metric,
+    stored_confirm,
 )
 from gemma_nli.storage import Prefix, address_forms, parse_address, place_of
 
@@ -202,4 +203,6 @@ def load_stored_sweep(path: str | Path, overrides: Iterable[str] = (), to_run: b
                 "measure anew, run its sweep file."
             )
         tree["base"] = completed(tree["base"])
+        if isinstance(finalize := tree.get("finalize"), dict) and finalize.get("confirm"):
+            tree["finalize"] = {**finalize, "confirm": stored_confirm(finalize["confirm"])}
     return SweepSpec.from_mapping(tree, source, overrides)

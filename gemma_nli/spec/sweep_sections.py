@@ -158,9 +158,47 @@ class Resources(Settings):
         return self
 
 
+MOST = 50
+"""Seeds or drawings of a confirmation."""
+
+
 class ConfirmSettings(Settings):
-    top: int = Field(default=3, ge=1, le=50, description="leaders that run again")
-    repeats: int = Field(default=4, ge=1, le=50, description="new fold drawings and training seeds for each of them")
+    """The best trial of each compared value is trained again: `seeds` times on each of `fold_drawings` drawings."""
+
+    seeds: int = Field(default=3, ge=1, le=MOST, description="new training seeds on each new drawing of the folds")
+    fold_drawings: int = Field(default=2, ge=1, le=MOST, description="new drawings of the folds and their negatives")
+
+    @property
+    def trainings(self) -> int:
+        """Per compared value."""
+        return self.seeds * self.fold_drawings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_leaders(cls, value: Any) -> Any:
+        earlier = sorted({"top", "repeats"} & value.keys()) if isinstance(value, dict) else []
+        if earlier:
+            raise ValueError(
+                f"{' and '.join(earlier)} ran the best few trials again, perhaps all of one compared value; now the "
+                "best trial of each compared value is trained again: write {seeds: 3, fold_drawings: 2}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _several(self) -> ConfirmSettings:
+        if self.trainings < 2:
+            raise ValueError(
+                "seeds 1 and fold_drawings 1 are one training, which cannot show how far trainings differ; raise one "
+                "of them"
+            )
+        return self
+
+
+def stored_confirm(tree: Any) -> Any:
+    """`finalize.confirm` as an earlier version stored it, `{top, repeats}`: each repeat had a drawing and a seed."""
+    if not isinstance(tree, dict) or "repeats" not in tree:
+        return tree
+    return {"seeds": 1, "fold_drawings": max(2, int(tree["repeats"]))}
 
 
 class ReportSettings(Settings):
@@ -172,7 +210,8 @@ class FinalizeSettings(Settings):
     model_name: Slug | None = Field(default=None, description="by default gemma_nli_{output.experiment_name}")
     alias: str = Field(default="candidate", pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$", description="of the new version")
     confirm: ConfirmSettings | None = Field(
-        default=None, description="run the leaders again on new folds and seeds, to see whether their order holds"
+        default=None,
+        description="train the best trial of each compared value again, so that the answer counts seeds and folds too",
     )
     export_limit_gib: float = Field(
         default=4.0,

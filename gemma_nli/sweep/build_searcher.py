@@ -20,6 +20,7 @@ from gemma_nli.sweep.ray.searchers import CellSearcher, StudySearcher
 from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.tracking.read.queries import finished_runs
+from gemma_nli.training.frozen.seeds_together import without_seed
 from gemma_nli.trial import TrialRecord, read_trial
 
 
@@ -38,7 +39,7 @@ def build_searcher(
         notes: gains a line if finished trials go into a new study: the space changed, or the study was lost.
     """
     if ready.cells or ready.spec.search.algorithm != "optuna":
-        return CellSearcher([{"key": key, "settings": cell.settings} for key, cell in ready.waiting.items()])
+        return CellSearcher(_given(ready))
     known = _Known(ready, folder, progress, trial_changed)
     study, note = _open_studies(ready, known, folder.owner())
     if note:
@@ -51,6 +52,16 @@ def build_searcher(
         return {"key": key, "settings": proposal.settings}
 
     return StudySearcher(study, ready.pairs.num_folds, config_of, stopped)
+
+
+def _given(ready: Prepared) -> list[dict[str, Any]]:
+    """The waiting cells as Ray is given them; `beside` are those that train in the computation of another."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for key, cell in ready.waiting.items():
+        together = ready.seeds_together and cell.config.model.freeze_encoder
+        group = json.dumps(without_seed(cell.config), sort_keys=True) if together else key
+        groups.setdefault(group, []).append({"key": key, "settings": cell.settings})
+    return [{**first, "beside": others} if others else first for first, *others in groups.values()]
 
 
 def _open_studies(ready: Prepared, known: _Known, owner: str) -> tuple[SweepStudy | StudyPerVariant, str | None]:

@@ -17,7 +17,7 @@ from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster.autoscaling import wait_for_nodes
 from gemma_nli.sweep.cluster.ray_session import check_ray, ray_session
 from gemma_nli.sweep.cluster.trial_resources import TrialResources, decide_resources
-from gemma_nli.sweep.confirm_leaders import confirmed, confirming_rounds, run_rounds
+from gemma_nli.sweep.confirm_leaders import confirmed, confirming_rounds, leaders_of, run_rounds
 from gemma_nli.sweep.earlier_spaces import take_up_earlier
 from gemma_nli.sweep.finalize import Finalized, finalize, start_refit
 from gemma_nli.sweep.interrupts import Interrupts
@@ -124,7 +124,7 @@ class _Run:
         """
         known = self._show_known()
         done = bool(self.ready.cells) and not self.ready.waiting
-        again = [each for each in self._confirming_rounds() if each.waiting] if done else []
+        again = [each for each in self._confirming_rounds() if each.waiting] if done else []  # its journals are final
         if done and not again:
             self._recording(recorder, opened, known)
             return self._finalize(recorder)
@@ -177,12 +177,13 @@ class _Run:
         self.outcome = outcome_of(self.ready)
 
     def _confirming_rounds(self) -> list[Prepared]:
-        self.rounds = confirming_rounds(self.ready, self.outcome.ranked)
+        if self.spec.finalize.confirm is not None:
+            self.rounds = confirming_rounds(self.ready, leaders_of(self.ready))
         return self.rounds
 
     def _confirm(self, recorder: Recorder, resources: TrialResources) -> None:
-        """The leaders again, each repeat on its own folds; not on the board, as they are not candidates."""
-        rounds = self._confirming_rounds()
+        """The leaders again, each drawing on its own folds; not on the board, as they are not candidates."""
+        rounds = self.rounds or self._confirming_rounds()
         if not rounds:
             return
         self.progress.enter("confirming")

@@ -40,6 +40,7 @@ class Prepared:
     `cells` are the configurations of a grid or a random draw, empty with Optuna; `proposed` those that its study
     has proposed, in this run of the command and before. `records` are the trials' journals before anything runs;
     `left_out` counts the finished trials of earlier forms of the sweep that a study's present space does not hold.
+    `seeds_together`: cells of a frozen encoder that differ in their training seed alone train in one computation.
     """
 
     spec: SweepSpec
@@ -51,6 +52,7 @@ class Prepared:
     records: dict[str, TrialRecord] = field(default_factory=dict)
     proposed: dict[str, Cell] = field(default_factory=dict)
     left_out: int = 0
+    seeds_together: bool = False
 
     @property
     def trials(self) -> dict[str, Cell]:

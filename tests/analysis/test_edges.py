@@ -1,4 +1,4 @@
-"""Edges of the analysis: a probability of exactly 1, leaders that change places, a fold without a prediction."""
+"""Edges of the analysis: a probability of exactly 1, a fold without a prediction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from gemma_nli.analysis.calibration import reliability
-from gemma_nli.analysis.confirmation import Confirmation
 from gemma_nli.analysis.from_journals import _whole
 from gemma_nli.training.results import FINISHED
 
@@ -17,12 +16,6 @@ from gemma_nli.training.results import FINISHED
 def test_a_probability_of_1_stands_in_the_last_bin_with_those_just_below_it() -> None:
     together = reliability(np.array([1.0, 1.0 - 1e-9]), np.array([1, 0]))
     assert len(together) == 1
-
-
-@pytest.mark.parametrize(("means", "held"), [((0.8, 0.7, 0.6), True), ((0.7, 0.8), False), ((0.8, 0.6, 0.7), False)])
-def test_the_order_held_where_fresh_folds_rank_the_leaders_as_the_sweep_did(means: Any, held: bool) -> None:
-    leaders: Any = tuple(SimpleNamespace(mean=mean) for mean in means)
-    assert Confirmation(leaders, 4, None).order_held is held
 
 
 @pytest.mark.parametrize(("status", "whole"), [(FINISHED, True), ("diverged", False)])

@@ -6,15 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
 from gemma_nli.console.command_results import show_result
+from gemma_nli.corpus.pairs import build_pairs
+from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.features import FeatureStore
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
 from gemma_nli.tracking.read.frames import list_runs
 from gemma_nli.tracking.read.queries import best_trial
+from gemma_nli.training.cross_validation import cross_validate
 from gemma_nli.trial import read_trial
 from tests.commands import run_command
 from tests.sweep.conftest import little_tree, spec_of
@@ -33,7 +38,7 @@ def comparing(folder: Path, corpus: Path, encoder: Path) -> dict[str, Any]:
         "tune": {"training.learning_rate": {"loguniform": [1e-4, 1e-2]}},
         "search": {"algorithm": "optuna", "num_trials": 2},
         "report": {"enabled": True},
-        "finalize": {"confirm": {"top": 2, "repeats": 2}},
+        "finalize": {"confirm": {"seeds": 2, "fold_drawings": 2}},
     }
 
 
@@ -60,23 +65,64 @@ def test_each_compared_value_is_tuned_with_the_same_budget(compared: tuple[dict[
     assert sorted(swept) == ["cls", "cls", "mean", "mean"]
 
 
-def test_the_leaders_are_confirmed_on_fresh_folds_as_trials_of_the_sweep(
+def test_the_best_of_each_compared_value_is_trained_again_as_trials_of_the_sweep(
     compared: tuple[dict[str, Any], SweepResult, Path],
 ) -> None:
     tree, result, _ = compared
     again = {key: s for key, s in _cells(tree, result).items() if "data.fold_seed" in s}
-    assert len(again) == 4
-    records = [read_trial(Path(tree["storage"]), key) for key in again]
-    assert all(record is not None and record.state == "finished" for record in records)
-    drawings = {record.fold_fingerprint for record in records if record is not None}
-    assert len(drawings) == 2
-    seeds = {(s["data.fold_seed"], s["training.seed"]) for s in again.values()}
-    assert seeds == {(1042, 43), (2042, 44)}
-    text = Path(result.report["markdown"]).read_text() if result.report else ""
-    assert "The leaders again on 2 fresh fold drawings" in text
-    for record in records:
-        assert record is not None
-        assert f"{record.aggregates['cv_aggregate/mean_f1']:.3f}" in text.split("## Confirmed")[1].split("## ")[0]
+    assert len(again) == 8
+    assert result.confirming == {"finished": 8, "pruned": 0, "failed": 0, "waiting": 0}
+    records = [record for key in again if (record := read_trial(Path(tree["storage"]), key)) is not None]
+    assert [record.state for record in records] == ["finished"] * 8
+    assert len({record.fold_fingerprint for record in records}) == 2
+    drawn = {(s["model.pooling_strategy"], s["data.fold_seed"], s["training.seed"]) for s in again.values()}
+    assert drawn == {
+        (pooling, 42 + 1000 * drawing, 42 + drawing + 50 * number)
+        for pooling in ("cls", "mean")
+        for drawing in (1, 2)
+        for number in (0, 1)
+    }
+    leaders = {trial.settings["model.pooling_strategy"]: trial.settings for trial in reversed(result.ranked)}
+    for settings in again.values():
+        assert leaders[settings["model.pooling_strategy"]].items() <= settings.items()
+    assert result.report is not None
+    assert result.report["confirmed"]["values"].keys() == {"cls", "mean"}
+    assert "4 trainings counted in" in result.report["answer"][0]
+    for name, value in result.report["confirmed"]["values"].items():
+        own = [r for r in records if r.config.model.pooling_strategy == name]
+        scores = [record.aggregates["cv_aggregate/mean_f1"] for record in own]
+        text = Path(result.report["markdown"]).read_text().split("## Confirmed")[1].split("## ")[0]
+        assert f"{min(scores):.3f} | {max(scores):.3f}" in text
+        assert value["confirmed"] <= sum(scores) / 4 + 1e-9
+
+
+def test_each_confirming_run_names_the_trial_that_it_trains_again(
+    compared: tuple[dict[str, Any], SweepResult, Path],
+) -> None:
+    tree, result, _ = compared
+    client = MlflowClient(tree["base"]["mlflow"]["tracking_uri"])
+    experiment = client.get_experiment_by_name("little")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.`gemma_nli.kind` = 'trial'")
+    again = [run for run in runs if "gemma_nli.confirms" in run.data.tags]
+    assert len(again) == 8
+    keys = {trial.settings["model.pooling_strategy"]: trial.key for trial in reversed(result.ranked)}
+    for run in again:
+        assert run.data.tags["gemma_nli.confirms"] == keys[run.data.params["model.pooling_strategy"]]
+
+
+def test_seeds_that_trained_together_have_the_numbers_of_each_alone(
+    compared: tuple[dict[str, Any], SweepResult, Path],
+) -> None:
+    tree, result, _ = compared
+    key = next(key for key, settings in _cells(tree, result).items() if settings.get("training.seed") == 42 + 51)
+    record = read_trial(Path(tree["storage"]), key)
+    assert record is not None
+    corpus = load_corpus(record.config.data.data_dir)
+    pairs = build_pairs(corpus, record.config.data)
+    alone = cross_validate(record.config, corpus, pairs, FeatureStore(Path(tree["storage"]) / "features"))
+    for fold in alone.folds:
+        np.testing.assert_allclose(record.folds[fold.fold].probabilities, fold.probabilities, atol=1e-5)
 
 
 def test_the_best_is_no_confirming_trial_and_tells_its_honest_score(
@@ -115,7 +161,7 @@ def test_running_it_again_runs_nothing_and_keeps_the_report(
     before = Path(result.report["html"]).stat().st_mtime_ns
     again = run_sweep(spec_of(tree))
     assert again.ran == 0
-    assert len(_cells(tree, again)) == 8
+    assert len(_cells(tree, again)) == 4 + 8
     assert again.report == result.report
     assert Path(result.report["html"]).stat().st_mtime_ns == before
     assert json.dumps(again.to_json())

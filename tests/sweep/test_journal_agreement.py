@@ -31,7 +31,7 @@ ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "grid, confirmed": (
         {
             "space": {"training.learning_rate": {"grid": ["1e-3", "1e-2", "3e-3"]}},
-            "finalize": {"export_limit_gib": 0, "confirm": {"top": 2, "repeats": 1}},
+            "finalize": {"export_limit_gib": 0, "confirm": {"seeds": 2, "fold_drawings": 1}},
         },
         {"space": {"training.learning_rate": {"grid": ["1e-3", "1e-2", "3e-3", "3e-2"]}}},
     ),

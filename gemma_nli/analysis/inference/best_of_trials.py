@@ -35,12 +35,13 @@ LEVEL = 0.95
 @dataclass(frozen=True)
 class Worth:
     """`value`, and (S,) how far another sample of posts would move it; `own`: which share of the variance of the
-    rivals' scores is merit, from 0 to 1.
+    rivals' scores is merit, from 0 to 1; `rivals`: the trials that may have been chosen in its place, and itself.
     """
 
     value: float
     noise_S: Floats
     own: float
+    rivals: NDArray[np.int64]
 
 
 def worth_of_best(score_T: Floats, noise_ST: Floats, best: int | None = None) -> Worth:
@@ -52,7 +53,7 @@ def worth_of_best(score_T: Floats, noise_ST: Floats, best: int | None = None) ->
     chosen = int(score_T.argmax()) if best is None else best
     rivals = _rivals(score_T, noise_ST, chosen)
     if len(rivals) == 1:
-        return Worth(float(score_T[chosen]), noise_ST[:, chosen], 1.0)
+        return Worth(float(score_T[chosen]), noise_ST[:, chosen], 1.0, rivals)
     score_R, noise_SR = score_T[rivals], noise_ST[:, rivals]
     mean, spread = float(score_R.mean()), float(score_R.var(ddof=1))
     noise = float(noise_SR.var(axis=1, ddof=1).mean())
@@ -60,7 +61,23 @@ def worth_of_best(score_T: Floats, noise_ST: Floats, best: int | None = None) ->
     merit_R = mean + np.sqrt(own) * (score_R - mean)
     luckiest_S = (merit_R + noise_SR).argmax(axis=1)
     luck = float(noise_SR[np.arange(len(noise_SR)), luckiest_S].mean())
-    return Worth(float(score_T[chosen]) - max(luck, 0.0), noise_ST[:, chosen], own)
+    return Worth(float(score_T[chosen]) - max(luck, 0.0), noise_ST[:, chosen], own, rivals)
+
+
+def carried_luck(luck: float, moved_SR: Floats, chosen: int, again_S: Floats) -> float:
+    """What new trainings of the best trial owe to the posts that favoured it when it was chosen.
+
+    The posts are the same ones, so a part of the luck of the choice is in the new trainings too: as much as draws of
+    posts that favour the trial over its rivals favour its new trainings.
+
+    Args:
+        luck: of the choice: its score less its worth.
+        moved_SR: how far each draw moves the scores of the rivals; `chosen` is the best one's column.
+        again_S: how far the same draws move the mean of the new trainings.
+    """
+    ahead_S = moved_SR[:, chosen] - moved_SR.mean(1)
+    square = float(ahead_S @ ahead_S)
+    return luck * float(np.clip(ahead_S @ again_S / square, 0.0, 1.0)) if square > 0 else 0.0
 
 
 def _rivals(score_T: Floats, noise_ST: Floats, chosen: int) -> NDArray[np.int64]:

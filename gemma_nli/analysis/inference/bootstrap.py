@@ -21,7 +21,7 @@ from gemma_nli.analysis.inference.observed import ScoredPairs
 from gemma_nli.base.metrics import CountedMetric, Counts, Metric, RankedMetric, measured_by
 from gemma_nli.base.metrics.macro import running_mean
 from gemma_nli.base.metrics.table import by_score
-from gemma_nli.base.random_streams import BOOTSTRAP
+from gemma_nli.base.random_streams import BOOTSTRAP, DRAWN_ACROSS_FOLDS
 
 Floats = NDArray[np.float64]
 _CHUNK_CELLS = 4_000_000  # (draw, pair) cells held at a time
@@ -37,6 +37,22 @@ class _Fold:
     labels_R: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class DrawnPosts:
+    """How often each of G posts is drawn, (S, G): the same draws for evaluation pairs in different folds."""
+
+    name_G: NDArray[Any]
+    weight_SG: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, posts: NDArray[Any], repetitions: int, seed: int = 0) -> DrawnPosts:
+        """Draws of all the posts named, with no regard to folds."""
+        name_G = np.unique(posts)
+        rng = DRAWN_ACROSS_FOLDS.generator(seed)
+        drawn_SG = rng.multinomial(len(name_G), np.full(len(name_G), 1 / len(name_G)), size=repetitions)
+        return cls(name_G, drawn_SG.astype(np.float32))
+
+
 class PostBootstrap:
     """Draws of posts, made once and used for every score that is compared: the draws are paired."""
 
@@ -48,6 +64,7 @@ class PostBootstrap:
         seed: int = 0,
         folds: ArrayLike | None = None,
         criteria: ArrayLike | None = None,
+        drawn: DrawnPosts | None = None,
     ) -> None:
         """
         Args:
@@ -55,6 +72,7 @@ class PostBootstrap:
             labels: (N,) 0 or 1.
             folds: (N,) the fold of each pair; None: all pairs are one.
             criteria: (N,) the criterion of each pair, which macro metrics need.
+            drawn: draws made already, of these posts among others; else posts are drawn within folds.
         Raises:
             ValueError: no pairs, lengths that differ, labels other than 0 and 1, or a post in two folds.
         """
@@ -66,10 +84,11 @@ class PostBootstrap:
             raise ValueError("labels must be 0 or 1")
         if repetitions < 1:
             raise ValueError(f"repetitions must be at least 1, got {repetitions}")
-        _, post_N = np.unique(post_ids, return_inverse=True)
+        name_P, post_N = np.unique(post_ids, return_inverse=True)
         self.labels_N = labels_N.astype(bool)
         self.scored = ScoredPairs(labels_N.astype(np.int8), fold_N, None if criteria is None else np.asarray(criteria))
-        self.repetitions = repetitions
+        self.repetitions = repetitions if drawn is None else len(drawn.weight_SG)
+        self.strata = len(np.unique(fold_N)) if drawn is None else 1
         self.folds: list[_Fold] = []
         self._of_post = np.full(post_N.max() + 1, -1)
         for index, fold in enumerate(np.unique(fold_N)):
@@ -78,9 +97,13 @@ class PostBootstrap:
             if (self._of_post[names] >= 0).any():
                 raise ValueError("a post stands in two folds; posts must be kept whole")
             self._of_post[names] = index
-            rng = BOOTSTRAP.generator(seed, index)
-            drawn_SP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repetitions)
-            self.folds.append(_Fold(rows_R, post_R, drawn_SP.astype(np.float32), self.labels_N[rows_R]))
+            if drawn is None:
+                rng = BOOTSTRAP.generator(seed, index)
+                drawn_SP = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=repetitions)
+                weights_SP = drawn_SP.astype(np.float32)
+            else:
+                weights_SP = drawn.weight_SG[:, np.searchsorted(drawn.name_G, name_P[names])]
+            self.folds.append(_Fold(rows_R, post_R, weights_SP, self.labels_N[rows_R]))
 
     def observed(self, values_N: NDArray[Any], metric: str) -> float:
         """The score as it is: of decisions (N,) for a metric that counts them, of scores (N,) for one of ranks."""
@@ -96,9 +119,15 @@ class PostBootstrap:
         5.3 (expanded percentiles).
         """
         posts = len(self._of_post)
-        freedom = max(posts - len(self.folds), 1)
+        freedom = max(posts - self.strata, 1)
         wider = np.sqrt(posts / freedom) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
         return np.asarray(center + (draws_S - center) * wider)
+
+    def noise(self, drawn: Floats) -> Floats:
+        """(S, ...) how far each draw moves a score from its mean over draws; 0 where a draw has no score."""
+        real = ~np.isnan(drawn)
+        mean = np.where(real, drawn, 0.0).sum(0) / np.maximum(real.sum(0), 1)
+        return self.widened(np.where(real, drawn - mean, 0.0), 0.0)
 
     def draws(self, values_N: NDArray[Any], metric: str) -> Floats:
         """(S,) the score in each draw."""
@@ -112,6 +141,13 @@ class PostBootstrap:
         else:
             scores = (self._within(cells, values_NT, measured.part) for cells in self._criteria())
         return running_mean(scores, (self.repetitions, values_NT.shape[1]))
+
+    def by_fold(self, values_NT: NDArray[Any], metric: str) -> Floats:
+        """(S, T, K) the scores of each fold in each draw, NaN without both classes; K is 1 for a mean over criteria."""
+        measured = measured_by(metric)
+        if not isinstance(measured, Metric):
+            return self.many(values_NT, metric)[:, :, None]
+        return np.stack([_drawn_scores(fold, values_NT, measured) for fold in self.folds], axis=2)
 
     def _criteria(self) -> Iterator[list[_Fold]]:
         """Of each criterion with enough support its pairs in each fold, and how often their posts were drawn."""

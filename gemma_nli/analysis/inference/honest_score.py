@@ -77,12 +77,7 @@ class Draws:
     @cached_property
     def noise_ST(self) -> Floats:
         """How far each draw moves a score from its mean over draws; 0 where a draw has no score."""
-        return self._noise(self.inside_ST)
-
-    def _noise(self, drawn_ST: Floats) -> Floats:
-        real_ST = ~np.isnan(drawn_ST)
-        mean_T = np.where(real_ST, drawn_ST, 0.0).sum(0) / np.maximum(real_ST.sum(0), 1)
-        return self.bootstrap.widened(np.where(real_ST, drawn_ST - mean_T, 0.0), 0.0)
+        return self.bootstrap.noise(self.inside_ST)
 
     def winners(self, places: Sequence[int] | None = None) -> NDArray[np.int64]:
         """(S,) which of `places` (all trials) is best on the posts drawn; ties go to the first."""
@@ -116,7 +111,7 @@ class Draws:
             values_N: its decisions, or scores where the metric takes them.
             score: its score as it is.
         """
-        other_S = self._noise(self.bootstrap.draws(values_N, self.metric)[:, None])[:, 0]
+        other_S = self.bootstrap.noise(self.bootstrap.draws(values_N, self.metric))
         value = worth.value - score
         return difference_of_draws(value + worth.noise_S - other_S, worth.value, score, level, METHOD)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from gemma_nli.analysis.answer import ROPE
 from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.report.confirmation_tables import confirmed_table, variance_table
 from gemma_nli.analysis.report.report_tables import (
     TableOf,
     baseline_table,
-    confirmation_table,
     confusion_table,
     contrast_table,
     criteria_table,
@@ -21,7 +21,6 @@ from gemma_nli.analysis.report.report_tables import (
     slice_table,
     two_trials_table,
 )
-from gemma_nli.analysis.wording import points
 
 
 @dataclass(frozen=True)
@@ -128,14 +127,17 @@ def _confirmed(findings: Findings) -> Section | None:
     confirmation = findings.confirmation
     if confirmation is None:
         return None
-    held = "held" if confirmation.order_held else "did not hold"
-    lead = f"The leaders again on {confirmation.repeats} fresh fold drawings and training seeds: their order {held}."
-    if confirmation.first_ahead is not None:
-        lead += (
-            f" The first leads the second by {points(confirmation.first_ahead, findings.metric_name)} there "
-            "(corrected resampled t)."
-        )
-    return Section("confirmed", "Confirmed", lead, (("", confirmation_table(findings)),))
+    several = len(confirmation.values) > 1
+    what = f"The best trial of each value of {findings.answer.setting}" if several else "The best trial"
+    lead = (
+        f"{what}, trained again: {confirmation.seeds} seeds on each of {confirmation.drawings} fresh drawings of the "
+        "folds. Confirmed: the mean of these trainings, less what the same posts still owe to the choice of the trial; "
+        "its interval counts other posts, seeds and folds. Variance: standard deviations of the score by each source, "
+        "by the method of moments; posts by the bootstrap, seeds of one training, folds beyond both. A pair's own "
+        "noise counts once, with the posts."
+    )
+    tables = (("", confirmed_table(confirmation)), ("Variance", variance_table(confirmation)))
+    return Section("confirmed", "Confirmed", lead, tables)
 
 
 def _phrased(findings: Findings) -> Section | None:

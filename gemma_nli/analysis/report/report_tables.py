@@ -246,21 +246,3 @@ def mistake_table(findings: Findings) -> TableOf:
         for m in most_confident
     ]
     return TableOf(header, tuple(rows), scored=False)
-
-
-def confirmation_table(findings: Findings) -> TableOf:
-    """The leaders on fresh folds and seeds."""
-    assert findings.confirmation is not None
-    keys = findings.evidence.varied
-    header = ("leader", *(short(key) for key in keys), "in the sweep", "again, mean", "again, each")
-    rows = [
-        (
-            count(rank),
-            *(word(brief(leader.settings.get(key))) for key in keys),
-            number(leader.swept),
-            number(leader.mean),
-            word(", ".join(f"{value:.3f}" for value in leader.repeat_R)),
-        )
-        for rank, leader in enumerate(findings.confirmation.leaders, start=1)
-    ]
-    return TableOf(header, tuple(rows))

@@ -22,6 +22,7 @@ from gemma_nli.sweep.cluster.autoscaling import wait_for_nodes
 from gemma_nli.sweep.cluster.ray_session import cluster_size, node_cpus, ray_failed, ray_session
 from gemma_nli.sweep.cluster.trial_resources import TrialResources, decide_resources
 from gemma_nli.sweep.earlier_spaces import take_up_earlier
+from gemma_nli.sweep.forecast.confirm_cost import confirm_cost
 from gemma_nli.sweep.forecast.measure import EncodeCost, TrialCost, cost_class, probe_encoding, probe_trial
 from gemma_nli.sweep.forecast.rehearsal import rehearse
 from gemma_nli.sweep.prepare import Prepared, configs_to_run, feature_requests, prepare
@@ -44,11 +45,12 @@ class Forecast:
     cpu_hours: float
     gpus: float
     trials: int
+    confirm: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> float:
-        return self.start + self.encode + self.tune + self.refit
+        return self.start + self.encode + self.tune + self.confirm + self.refit
 
     def cost(self, price: float) -> float:
         """The price per GPU-hour (per machine-hour without GPUs) times all GPUs that are held while the sweep runs."""
@@ -56,7 +58,8 @@ class Forecast:
 
     def to_json(self, price: float | None = None) -> dict[str, Any]:
         seconds = {
-            name: round(getattr(self, name), 1) for name in ("total", "start", "encode", "tune", "refit", "trial")
+            name: round(getattr(self, name), 1)
+            for name in ("total", "start", "encode", "tune", "confirm", "refit", "trial")
         }
         times = {"seconds": seconds, "gpu_hours": round(self.gpu_hours, 4), "cpu_hours": round(self.cpu_hours, 4)}
         cost = {} if price is None else {"price": price, "cost": round(self.cost(price), 2)}
@@ -75,7 +78,7 @@ def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None)
     ready = prepare(spec)
     configs = _configs(ready)
     if not configs:
-        return Forecast(time.monotonic() - began, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, ["nothing left to run"])
+        return Forecast(time.monotonic() - began, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, notes=["nothing left to run"])
     prepared = time.monotonic() - began
     report("starting Ray")
     with ray_session():
@@ -98,11 +101,13 @@ def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None)
     refit = statistics.fmean(seconds) / (ready.pairs.num_folds - 1) if _refits(spec) else 0.0
     if spec.scheduler.kind != "none":
         notes.append(f"scheduler {spec.scheduler.kind} stops some trials early: the time is an upper bound")
-    work = sum(seconds) + refit
+    again = confirm_cost(ready, configs, costs, encoding)
+    work = sum(seconds) + again.work + refit
     return Forecast(
         start=max(started, prepared) + fixed,
         encode=encoding,
         tune=_span(seconds, resources.concurrent),
+        confirm=again.encode + sum(_span(each, resources.concurrent) for each in again.trials),
         refit=refit,
         trial=statistics.fmean(seconds),
         gpu_hours=(work * resources.gpu + encoding * (gpus and max(1.0, gpus))) / 3600,

@@ -12,6 +12,7 @@ from gemma_nli.model.gguf_conversion import quantization_notes
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.cluster.trial_resources import Node, choose, most_memory
 from gemma_nli.sweep.earlier_spaces import how_many_fit, take_up_earlier
+from gemma_nli.sweep.forecast.confirm_cost import plan_confirmation
 from gemma_nli.sweep.forecast.gpu_memory import GIB, estimate_memory
 from gemma_nli.sweep.prepare import configs_to_run, feature_requests, prepare
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
@@ -48,6 +49,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
         "done": done,
         "to_run": max(0, total - done),
         "earlier": how_many_fit(ready),
+        "confirm": plan_confirmation(ready, done >= total),
         "failed_before": sum(record.state == "failed" for record in ready.records.values()),
         "evaluation_pairs": {
             fold: len(ready.pairs.evaluation_rows(fold)) for fold in range(1, ready.pairs.num_folds + 1)

@@ -76,11 +76,11 @@ class SweepCallback(MLflowLoggerCallback):
         """Open no connection here: the stock callback's setup talks to the server, and fails with it."""
 
     def log_trial_start(self, trial: Trial) -> None:
-        key = trial.config["key"]
-        self.live.progress.add(key, trial.config["settings"])
-        self.live.progress.update(key, "running")
-        if self.live.report_running:
-            self.live.trial_changed(key)
+        for cell in (trial.config, *trial.config.get("beside", ())):
+            self.live.progress.add(cell["key"], cell["settings"])
+            self.live.progress.update(cell["key"], "running")
+            if self.live.report_running:
+                self.live.trial_changed(cell["key"])
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         if not result.get("done"):
@@ -95,6 +95,11 @@ class SweepCallback(MLflowLoggerCallback):
             self.live.notes.append(f"trial {trial.config['key'][:8]} could not record its end: {error}")
             self.live.progress.update(trial.config["key"], "failed")
         self.live.trial_changed(trial.config["key"])
+        for cell in trial.config.get("beside", ()):
+            record = TrialJournal(self.live.storage, cell["key"]).read()
+            state = record.state if record is not None and record.state != "running" else "waiting"
+            self.live.progress.update(cell["key"], state, record.aggregates if record is not None else None)
+            self.live.trial_changed(cell["key"])
 
     def _ended(self, trial: Trial, failed: bool) -> None:
         key, last = trial.config["key"], trial.last_result or {}

@@ -136,7 +136,7 @@ def _write(evidence: Evidence, folder: Path, encode: bool, note: bool) -> Report
 def _digest(evidence: Evidence) -> str:
     """Which trials in which state, described how, by which version."""
     states = sorted((trial.key, trial.state, trial.folds_done) for trial in evidence.trials)
-    again = sorted((record.key, record.state) for _, record in evidence.confirmations)
+    again = sorted((record.key, record.state) for record in evidence.confirmations)
     about = [__version__, evidence.names, evidence.questions, evidence.compared, evidence.varied, evidence.spec.metric]
     return hashlib.sha256(json.dumps([states, again, about]).encode()).hexdigest()
 

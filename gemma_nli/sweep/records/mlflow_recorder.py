@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gemma_nli.analysis.confirmation import FRESH
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.corpus.pairs import PairTable, build_pairs
-from gemma_nli.sweep.prepare import Prepared
+from gemma_nli.sweep.prepare import Prepared, is_confirming
 from gemma_nli.sweep.records.saved_report import description_of, honest_tags, kept_report
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
@@ -85,7 +87,18 @@ class Recorder:
             return None
         pairs, shared = self._pairs_of(record)
         ready = self.ready
-        return project_trial(record, ready.corpus, pairs, shared, ready.sweep_id, ready.spec.tags)
+        shown = project_trial(record, ready.corpus, pairs, shared, ready.sweep_id, ready.spec.tags)
+        if pairs is ready.pairs:
+            return shown
+        confirms = {"gemma_nli.confirms": self._leader_of(record) or "a trial that is no longer the sweep's"}
+        return dataclasses.replace(shown, tags={**shown.tags, **confirms})
+
+    def _leader_of(self, record: TrialRecord) -> str | None:
+        """The trial that a confirming one trains again."""
+        noted = self.folder.cells()
+        own = {name: value for name, value in noted.get(record.key, {}).items() if name not in FRESH}
+        trials = {key: settings for key, settings in noted.items() if not is_confirming(settings)}
+        return next((key for key, settings in trials.items() if own.items() <= settings.items()), None)
 
     def _pairs_of(self, record: TrialRecord) -> tuple[PairTable, Path]:
         """The pairs a trial was measured on and the folder of their files; a confirming trial has drawn its own."""

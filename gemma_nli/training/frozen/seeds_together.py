@@ -1,6 +1,7 @@
 """Several training seeds of one configuration over cached vectors, trained in one computation.
 
-Each seed's results equal those of training it alone, to rounding: a batched product may sum in another order.
+Each seed's results equal those of training it alone, to rounding: a batched product may sum in another order, and
+training carries that on (a probability differs by 4e-7 with a linear head, by 2e-4 with 256 hidden units).
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureSource
 from gemma_nli.training.cross_validation import rows_of_folds, run_folds
-from gemma_nli.training.frozen.head_inputs import load_inputs
+from gemma_nli.training.frozen.head_inputs import HeadInputs, StackedClassifier, load_inputs
 from gemma_nli.training.frozen.train_folds import train_seeds
 from gemma_nli.training.listeners import Listener
 from gemma_nli.training.results import FoldResult
 
-MOST_SEEDS = 8
-"""Trained at a time: more gain little, and their weights take memory."""
+MOST_SEEDS = 16
+CACHED_WEIGHTS = 1 << 20
+"""Heads with more weights than this in all are no faster together on a CPU: they leave its cache in every step."""
 
 
 def without_seed(config: RunConfig) -> dict[str, object]:
@@ -66,5 +68,17 @@ class SeedsTogether:
         folds = list(range(1, pairs.num_folds + 1))
         inputs = load_inputs(config, corpus, pairs, rows_of_folds(config, pairs, folds), features)
         seeds, self.waiting = sorted(self.waiting), set()  # one attempt: what it does not train, trains alone
-        if inputs.chunk is None:
-            self.trained = dict(zip(seeds, train_seeds(config, seeds, pairs, folds, inputs), strict=True))
+        size = _at_a_time(config, inputs, len(folds))
+        for start in range(0, len(seeds) if size > 1 else 0, size):
+            some = seeds[start : start + size]
+            self.trained |= dict(zip(some, train_seeds(config, some, pairs, folds, inputs), strict=True))
+
+
+def _at_a_time(config: RunConfig, inputs: HeadInputs, folds: int) -> int:
+    """How many seeds one computation holds; 1 where they gain nothing by it."""
+    if inputs.chunk is not None:
+        return 1
+    if inputs.device.type != "cpu":
+        return MOST_SEEDS
+    weights = sum(p.numel() for p in StackedClassifier(config, inputs.width, 1).parameters())
+    return max(1, min(MOST_SEEDS, CACHED_WEIGHTS // (folds * weights)))

@@ -1,0 +1,72 @@
+"""Which values the headline compares, and the trials of each: what is confirmed, and what the answer is about.
+
+What `compare:` names, each combination of its values; else the one setting that varies; else, of several, the one with
+the largest effect over the trials (`effects.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from gemma_nli.analysis.effects import Effect, grouped
+from gemma_nli.analysis.evidence import Evidence
+
+ChosenBy = Literal["compare", "only", "largest"]
+BEST = "the best trial"
+
+
+@dataclass(frozen=True)
+class ComparedValues:
+    """`groups`: each value (or combination) and the places of its complete trials; fewer than two leave nothing to
+    compare.
+    """
+
+    keys: tuple[str, ...]
+    chosen_by: ChosenBy
+    groups: tuple[tuple[str, list[int]], ...]
+
+    def leaders(self, evidence: Evidence) -> dict[str, int]:
+        """The best trial of each value, which is the one that is confirmed; of nothing compared the best of all."""
+        if len(self.groups) < 2:
+            return {BEST: evidence.winner}
+        return {name: evidence.best_of(places) for name, places in self.groups}
+
+    @property
+    def setting(self) -> str:
+        return " and ".join(key.rsplit(".", 1)[-1] for key in self.keys)
+
+
+def compared_values(evidence: Evidence, effects: Callable[[], list[Effect]]) -> ComparedValues:
+    """
+    Args:
+        effects: asked where several settings vary and none is named under `compare:`, the most important first.
+    """
+    if evidence.compared:
+        return ComparedValues(tuple(evidence.compared), "compare", tuple(_combinations(evidence)))
+    if len(evidence.varied) == 1:
+        key, groups = evidence.varied[0], grouped(evidence, evidence.varied[0])
+        return ComparedValues((key,), "only", tuple(groups)) if len(groups) > 1 else _NOTHING
+    found = effects() if evidence.varied else []
+    return ComparedValues((found[0].key,), "largest", tuple(grouped(evidence, found[0].key))) if found else _NOTHING
+
+
+_NOTHING = ComparedValues((), "only", ())
+
+
+def compared_groups(evidence: Evidence) -> list[list[int]]:
+    """The trials of each value that `compare:` names; empty where it names none."""
+    return [places for _, places in _combinations(evidence)] if evidence.compared else []
+
+
+def _combinations(evidence: Evidence) -> list[tuple[str, list[int]]]:
+    """Every combination of compared values that has a finished trial."""
+    by_key = [grouped(evidence, key) for key in evidence.compared]
+    found = []
+    for combination in itertools.product(*by_key):
+        places = sorted(set.intersection(*(set(places) for _, places in combination)))
+        if places:
+            found.append((" with ".join(name for name, _ in combination), places))
+    return found
