@@ -192,7 +192,9 @@ def _first_sentence(
     budget = f"{sizes[0]} trials" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} trials"
     budget = "" if sizes[-1] == 1 else f", each tuned over {budget}"
     budget += (
-        ", one training per trial" if again is None else f", posts and {again.luck.trainings} trainings counted in"
+        ", one training per trial"
+        if again is None
+        else f", counting posts and {again.luck.trainings} trainings of each"
     )
     nearest = contrasts[0]
     if len(contrasts) == 1 and nearest.shown:

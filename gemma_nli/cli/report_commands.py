@@ -30,6 +30,6 @@ def report(
     unsent = send_report(sweeps[0]) if alone else None
     print_json(as_json, {**found.to_json(), "unsent": unsent})
     if not as_json:
-        from gemma_nli.console.command_results import show_report
+        from gemma_nli.console.report_lines import show_report
 
         show_report(found.to_json(), unsent)

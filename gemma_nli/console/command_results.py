@@ -10,6 +10,7 @@ from gemma_nli.base.masking import mask_address
 from gemma_nli.base.metrics import MACRO_AUC, MEAN_AUC, MEAN_F1, METRICS, PREFIX, headline_names
 from gemma_nli.base.what_was_measured import REFIT
 from gemma_nli.console.formatting import duration, short, shown
+from gemma_nli.console.report_lines import show_report
 from gemma_nli.console.terminal import Sheet, Terminal
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 LEADERS = 10
 REASONS = 5
-WARNINGS = 3
 
 
 def show_result(result: SweepResult, spec: SweepSpec) -> None:
@@ -112,27 +112,6 @@ def next_commands(result: SweepResult, spec: SweepSpec) -> list[str]:
     store = resolve_store(spec.base.mlflow)
     best = store.line("best", "--experiment", result.experiment)
     return [best, *(line + store.remark for line in again), store.line("ui")]
-
-
-def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
-    """The answer, its warnings, and where the rest is."""
-    console = Terminal()
-    console.say()
-    for place, sentence in enumerate(report["answer"]):
-        console.say(sentence, "bold" if place == 0 else "")
-    if report.get("within_criteria"):  # a report of an older version is without
-        console.say(report["within_criteria"])
-    for name, sentence in report.get("conclusion", {}).items():
-        console.say(f"{name.replace('_', ' ').capitalize()}: {sentence}")
-    said = " ".join(report["answer"])
-    warnings = [warning for warning in report["warnings"] if warning not in said]  # the most serious first
-    for warning in warnings[:WARNINGS]:
-        console.say(f"warning: {warning}", "yellow")
-    if (more := len(warnings) - WARNINGS) > 0:
-        console.say(f"{more} more warning{'s' if more > 1 else ''} in the report", "yellow")
-    if unsent:
-        console.say_all(f"note: {unsent}", "yellow")
-    console.say(f"report: {report['html']}", whole=True)
 
 
 def show_plan(plan: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ def test_a_lead_that_holds_over_trainings_is_claimed_with_their_number(plain, ag
     answer, _ = answered(again(leaders(plain), luck=0.02))
     assert answer.verdict == "shown"
     assert "mean beats" in answer.first
-    assert "posts and 6 trainings counted in" in answer.first
+    assert "counting posts and 6 trainings of each" in answer.first
     assert "one training per trial" not in answer.first
     assert "3 seeds on each of 2 fold drawings" in answer.second
 
@@ -136,7 +136,7 @@ def test_a_sweep_that_confirmed_its_leaders_by_repeats_is_reported(plain, again)
     """An earlier version: one seed on each drawing, the top few of the sweep."""
     found = find(again(leaders(plain), seeds=1, fold_drawings=4))
     assert found.confirmation.decides
-    assert "4 trainings counted in" in found.answer.first
+    assert "counting posts and 4 trainings of each" in found.answer.first
     assert "fold drawing and seed" in markdown(found, {})
 
 

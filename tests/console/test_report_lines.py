@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gemma_nli.console.command_results import show_cv, show_report
+from gemma_nli.console.command_results import show_cv
+from gemma_nli.console.report_lines import show_report
 from gemma_nli.training.results import CvResult
 
 BEATEN = "The TF-IDF baseline beats the best trial by 0.064 F1 (95% interval 0.031 to 0.098)."
@@ -49,3 +50,13 @@ def test_a_single_run_says_what_its_scores_were_measured_on(capsys: pytest.Captu
         ["mean_f1", "0.7000"],
         ["measured", "at", "3", "pooled", "negatives", "per", "positive"],
     ]
+
+
+def test_what_trainings_differ_by_is_in_the_terminal_too(capsys):
+    sd = {"posts": 0.011, "folds": 0.004, "seeds": 0.02}
+    values = {name: {"swept": 0.7, "confirmed": 0.69, "low": 0.65, "high": 0.73, "sd": sd} for name in ("mean", "cls")}
+    confirmed = {"seeds": 3, "fold_drawings": 2, "values": values, "missing": []}
+    show_report({"answer": ["A."], "warnings": [], "html": "/tmp/report.html", "confirmed": confirmed})
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Trained again, 3 seeds on each of 2 fold drawings" in out
+    assert "mean 0.700 0.690 0.650 to 0.730 0.011 0.020 0.004" in out

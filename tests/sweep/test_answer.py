@@ -87,7 +87,7 @@ def test_the_best_of_each_compared_value_is_trained_again_as_trials_of_the_sweep
         assert leaders[settings["model.pooling_strategy"]].items() <= settings.items()
     assert result.report is not None
     assert result.report["confirmed"]["values"].keys() == {"cls", "mean"}
-    assert "4 trainings counted in" in result.report["answer"][0]
+    assert "counting posts and 4 trainings of each" in result.report["answer"][0]
     for name, value in result.report["confirmed"]["values"].items():
         own = [r for r in records if r.config.model.pooling_strategy == name]
         scores = [record.aggregates["cv_aggregate/mean_f1"] for record in own]

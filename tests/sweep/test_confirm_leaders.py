@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from gemma_nli.base.errors import SpecError
+from gemma_nli.console.command_results import show_plan
 from gemma_nli.spec.spec import load_stored_sweep
 from gemma_nli.sweep.build_searcher import _given
 from gemma_nli.sweep.confirm_leaders import confirmed, confirming_rounds, leaders_of
+from gemma_nli.sweep.forecast.confirm_cost import confirm_cost, most_values
+from gemma_nli.sweep.forecast.measure import TrialCost, cost_class
+from gemma_nli.sweep.forecast.plan import plan_sweep
 from gemma_nli.sweep.prepare import is_confirming, prepare
 from tests.sweep.conftest import spec_of
 
@@ -107,3 +111,44 @@ def test_a_stored_sweep_that_ran_its_leaders_again_is_still_read(ready, tmp_path
         {(cell.config.data.fold_seed, cell.config.training.seed) for cell in each.cells.values()} for each in rounds
     ]
     assert drawn == [{(42 + 1000 * repeat, 42 + repeat)} for repeat in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "exact"),
+    [
+        ({"compare": {"model.pooling_strategy": {"grid": ["mean", "cls"]}, "model.head": {"grid": ["linear", "mlp"]}},
+          "tune": {"training.learning_rate": {"grid": ["1e-3", "1e-2"]}}}, 4, True),
+        ({"space": {"model.pooling_strategy": {"grid": ["mean", "cls", "max"]}}}, 3, True),
+        ({"space": {"model.pooling_strategy": {"grid": ["mean", "cls", "max"]}, "model.dropout": {"grid": [0, 0.1]}}},
+         3, False),
+        ({"space": {"training.learning_rate": {"loguniform": ["1e-4", "1e-2"]}},
+          "search": {"algorithm": "random", "num_trials": 9}}, 4, False),
+    ],
+)  # fmt: skip
+def test_a_plan_counts_the_trainings_that_will_confirm(sweep_tree, capsys, space, values, exact):
+    del sweep_tree["space"]
+    planned = plan_sweep(spec_of({**sweep_tree, **space}, finalize=CONFIRM))
+    assert planned["confirm"] == {
+        "values": values, "exact": exact, "seeds": 2, "fold_drawings": 3, "trainings": 6 * values, "done": 0
+    }  # fmt: skip
+    show_plan(planned)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{'' if exact else 'up to '}{6 * values} trainings (0 done)" in shown
+    assert "2 seeds on each of 3 fold drawings" in shown
+
+
+def test_a_plan_without_confirmation_says_nothing_of_it(sweep_tree, capsys):
+    planned = plan_sweep(spec_of(sweep_tree))
+    assert planned["confirm"] is None
+    show_plan(planned)
+    assert "fold drawings" not in capsys.readouterr().out
+
+
+def test_the_cost_of_confirming_is_that_of_each_values_trainings_and_of_the_new_pairs_texts(ready):
+    configs = [cell.config for cell in ready.cells.values()]
+    costs = {cost_class(config): TrialCost(fixed=1.0, per_epoch=0.5) for config in configs}
+    found = confirm_cost(ready, configs, costs, encoding=10.0)
+    one = 1.0 + 0.5 * configs[0].training.num_epochs
+    assert [len(each) for each in found.trials] == [most_values(ready.spec)[0]] * 3
+    assert found.work == pytest.approx(3 * 2 * one * most_values(ready.spec)[0])
+    assert 0 < found.encode < 30.0, "each drawing has negatives of its own, and the sweep's positives"
