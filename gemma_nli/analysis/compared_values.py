@@ -16,6 +16,8 @@ from gemma_nli.analysis.evidence import Evidence
 
 ChosenBy = Literal["compare", "only", "largest"]
 BEST = "the best trial"
+FRESH = ("data.fold_seed", "training.seed")
+"""What a confirming trial changes; everything else is its leader's."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,12 @@ class ComparedValues:
     groups: tuple[tuple[str, list[int]], ...]
 
     def leaders(self, evidence: Evidence) -> dict[str, int]:
-        """The best trial of each value, which is the one that is confirmed; of nothing compared the best of all."""
-        if len(self.groups) < 2:
+        """The best trial of each value, which is the one that is confirmed.
+
+        Where nothing is compared, or what is compared are training seeds, which a confirming trial changes, the best of
+        all.
+        """
+        if len(self.groups) < 2 or set(FRESH) & set(self.keys):
             return {BEST: evidence.winner}
         return {name: evidence.best_of(places) for name, places in self.groups}
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.analysis.compared_values import ComparedValues
+from gemma_nli.analysis.compared_values import FRESH, ComparedValues
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.from_journals import comparable
 from gemma_nli.analysis.inference.best_of_trials import carried_luck
@@ -31,8 +31,6 @@ from gemma_nli.training.results import OutOfFold
 from gemma_nli.trial import TrialRecord
 
 Floats = NDArray[np.float64]
-FRESH = ("data.fold_seed", "training.seed")
-"""What a confirming trial changes; everything else is its leader's."""
 Repeats = dict[tuple[int, int], TrialRecord]
 """The trainings of one configuration, by fold seed and training seed."""
 
@@ -56,6 +54,7 @@ class Confirmation:
     values: tuple[ConfirmedValue, ...]
     luck: CountedLuck
     missing: tuple[str, ...]
+    metric: str
 
     @property
     def drawings(self) -> int:
@@ -71,11 +70,16 @@ class Confirmation:
         """Whether it says which compared value is better: every one is confirmed, often enough to know the luck."""
         return len(self.values) > 1 and not self.missing and self.luck.counted
 
+    def interval(self, place: int) -> tuple[float, float]:
+        """Of a value's score, within the metric's range."""
+        low, high = self.luck.interval(place)
+        return max(low, measured_by(self.metric).part.lowest), min(high, 1.0)
+
     def facts(self) -> dict[str, Any]:
         """As `--json` has it: each value with the standard deviations of its score by source."""
         values = {}
         for place, value in enumerate(self.values):
-            (low, high), alone = self.luck.interval(place), self.luck.one(place)
+            (low, high), alone = self.interval(place), self.luck.one(place)
             sources = {"posts": math.sqrt(self.luck.posts(alone)), "folds": self.luck.of_folds(alone)}
             sources |= {"seeds": self.luck.of_seeds(alone)} if self.seeds > 1 else {}
             values[value.name] = {
@@ -117,7 +121,8 @@ def confirm(evidence: Evidence, draws: Draws, compared: ComparedValues) -> Confi
         trial = evidence.complete[leaders[kept[arm]]]
         swept = float(draws.score_T[leaders[kept[arm]]])
         confirmed.append(ConfirmedValue(kept[arm], trial.key, swept, trainings.score_ADRK[arm].mean(2)))
-    return Confirmation(tuple(confirmed), luck, tuple(name for name in again if name not in kept))
+    missing = tuple(name for name in again if name not in kept)
+    return Confirmation(tuple(confirmed), luck, missing, draws.metric)
 
 
 def _by_configuration(evidence: Evidence) -> dict[str, Repeats]:

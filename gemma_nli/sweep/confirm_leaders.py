@@ -39,18 +39,15 @@ STRIDE = 1000
 
 
 def leaders_of(ready: Prepared) -> list[Cell]:
-    """The best trial of each value that the report's headline compares, from the journals; none before any finished.
-
-    Where nothing is compared, or what is compared are training seeds, the best trial alone.
-    """
+    """The best trial of each value that the report's headline compares, from the journals; none before any finished."""
     cells = {key: cell.settings for key, cell in ready.trials.items()}
     try:
         evidence = gather(ready.spec, ready.corpus, ready.pairs, ready.storage, cells, ready.sweep_id)
     except ReportError:
         return []
     compared = compared_values(evidence, lambda: main_effects(evidence, Draws.of(evidence)))
-    places = [evidence.winner] if "training.seed" in compared.keys else compared.leaders(evidence).values()
-    return [ready.trials[key] for key in dict.fromkeys(evidence.complete[place].key for place in places)]
+    keys = [evidence.complete[place].key for place in compared.leaders(evidence).values()]
+    return [ready.trials[key] for key in dict.fromkeys(keys)]
 
 
 def confirming_rounds(ready: Prepared, leaders: Sequence[Cell]) -> list[Prepared]:

@@ -126,6 +126,12 @@ def test_where_a_value_has_no_confirming_trial_the_claim_is_over_posts_and_says_
     assert any("(not max): posts alone count" in line for line in found.warnings)
 
 
+def test_training_seeds_that_are_compared_are_not_confirmed_by_other_seeds(plain):
+    compared = compared_values(dataclasses.replace(plain, compared=["model.pooling_strategy"]), lambda: [])
+    assert len(compared.leaders(plain)) == 3
+    assert list(dataclasses.replace(compared, keys=("training.seed",)).leaders(plain).values()) == [plain.winner]
+
+
 def test_a_trial_that_is_no_longer_the_best_of_its_value_confirms_nothing(plain, again):
     worst = {**leaders(plain)[0], "training.learning_rate": 1e-3}
     assert worst not in leaders(plain)

@@ -192,9 +192,9 @@ class CountedLuck:
         """(S,) draws of the sum's error over its estimated standard error."""
         luck, length = self.luck(contrast_A), float(contrast_A @ contrast_A)
         drawn_S = self.noise_SA @ contrast_A + np.sqrt(luck / length) * (self._luck_SA @ contrast_A)
-        estimated_S = np.zeros(len(drawn_S))
+        estimated_S, used = np.zeros(len(drawn_S)), np.flatnonzero(contrast_A)
         for part, spread_SFA in zip(self.components, self._spread, strict=True):
-            scale_S = ((spread_SFA @ contrast_A) ** 2).mean(1) / length
+            scale_S = ((spread_SFA[:, :, used] @ contrast_A[used]) ** 2).mean(1) / length
             own = part.own_of(contrast_A)
             np.maximum(estimated_S, ((luck * part.count + own) * scale_S - own) / part.count, out=estimated_S)
         error_S = np.sqrt(self.posts(contrast_A) + estimated_S)

@@ -16,7 +16,7 @@ def confirmed_table(confirmation: Confirmation) -> TableOf:
     header = ("value", "in the sweep", "lowest", "highest", "confirmed", "95% interval")
     rows = []
     for place, value in enumerate(confirmation.values):
-        low, high = confirmation.luck.interval(place)
+        low, high = confirmation.interval(place)
         scores = (
             value.swept,
             float(value.score_DR.min()),

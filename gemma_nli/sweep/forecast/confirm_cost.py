@@ -22,6 +22,8 @@ def most_values(spec: SweepSpec) -> tuple[int, bool]:
 
     Without `compare:`, several settings may vary, and which of them is compared follows from their effects.
     """
+    if "training.seed" in spec.compare:
+        return 1, True
     if spec.compare:
         return min(len(spec.variants()), spec.total_trials), True
     domains = [domain for key in spec.space.keys if (domain := spec.space.domain(key)) is not None]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gemma_nli.analysis.confirmation import FRESH
+from gemma_nli.analysis.compared_values import FRESH
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.corpus.pairs import PairTable, build_pairs
