@@ -40,4 +40,4 @@ def variance_table(confirmation: Confirmation) -> TableOf:
 
     rows = [row(name, luck.one(place)) for place, name in enumerate(names)]
     rows += [row(f"{names[0]} less {name}", luck.one(0) - luck.one(place)) for place, name in enumerate(names) if place]
-    return TableOf(header, tuple(rows))
+    return TableOf(header, tuple(rows), scored=False)

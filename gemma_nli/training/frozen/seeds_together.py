@@ -21,6 +21,8 @@ from gemma_nli.training.results import FoldResult
 MOST_SEEDS = 16
 CACHED_WEIGHTS = 1 << 20
 """Heads with more weights than this in all are no faster together on a CPU: they leave its cache in every step."""
+DEVICE_WEIGHTS = 1 << 25
+"""On a GPU: with gradients, moments and the best epoch's copy they take 0.7 GB, which a trial's share has to spare."""
 
 
 def without_seed(config: RunConfig) -> dict[str, object]:
@@ -78,7 +80,6 @@ def _at_a_time(config: RunConfig, inputs: HeadInputs, folds: int) -> int:
     """How many seeds one computation holds; 1 where they gain nothing by it."""
     if inputs.chunk is not None:
         return 1
-    if inputs.device.type != "cpu":
-        return MOST_SEEDS
+    most = CACHED_WEIGHTS if inputs.device.type == "cpu" else DEVICE_WEIGHTS
     weights = sum(p.numel() for p in StackedClassifier(config, inputs.width, 1).parameters())
-    return max(1, min(MOST_SEEDS, CACHED_WEIGHTS // (folds * weights)))
+    return max(1, min(MOST_SEEDS, most // (folds * weights)))
