@@ -245,7 +245,6 @@ def _evidence_sentence(
             f"{leader.name} is within {luck}."
         )
     if again is None:
-        lines.append("Other training seeds are not counted in: finalize.confirm trains each value's best again.")
         sure = (
             f"How sure: over posts, {adjusted} {p_text(nearest.tuned.p_value)}; over trainings, the chance "
             f"{chance} {ROPE:g} {score} is {most[chance]:.0%}. "

@@ -110,8 +110,8 @@ def test_the_top_of_the_page(parts: dict[str, str], recount: Recount) -> None:
     winner = f"pooling_strategy {settings[POOLING]}, learning_rate {settings[RATE]}, dropout {settings[DROPOUT]}"
     for expected in (
         f"mean beats every other pooling_strategy: the nearest, {name}, by {lead:.3f} F1 {AT} (95% interval "
-        f"{between(ends)}), each tuned over 6 trials.",
-        "One training per trial: other training seeds are not counted in. How sure: over posts, adjusted p "
+        f"{between(ends)}), each tuned over 6 trials, one training per trial.",
+        "How sure: over posts, adjusted p "
         f"{p_text(p)}; over trainings, the chance that it is better by more than 0.01 F1 is {better:.0%}. The best "
         f"trial ({winner}) scores {honest:.3f} F1 {AT} with the luck of being chosen taken off "
         f"(95% interval {low} to {high}); its cross-validated score is {raw:.3f}.",
