@@ -69,6 +69,14 @@ def tiny_gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a two-layer random Gemma3 with its language-model head, whose vocabulary has yes and no."""
+    from tests.model.language_models import write_language_model
+
+    return write_language_model(tmp_path_factory.mktemp("models") / "speaker", "gemma3_text", query_pre_attn_scalar=16)
+
+
+@pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a two-layer random BERT, hidden 32, and its tokenizer with token types."""
     return _write_model(tmp_path_factory.mktemp("models") / "tiny_bert", "bert")

@@ -17,10 +17,15 @@ from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.base.metrics import measured_by
-from gemma_nli.features import FeatureStore
+from gemma_nli.config import RunConfig
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.features import FeatureRequest, FeatureStore
+from gemma_nli.model.loading.language_head import read_answer_head, why_no_language_head
 from gemma_nli.training.criterion_only import Scorer, criterion_only, score_folds
 from gemma_nli.training.fold import FoldPlan
 from gemma_nli.training.frozen.head_inputs import VectorInputs, feature_request, load_inputs
+from gemma_nli.training.zero_shot import zero_shot, zero_shot_request
 
 Floats = NDArray[np.float64]
 ONE_WORD = "word"  # so that a vocabulary is never empty, not even of posts without a word
@@ -76,13 +81,19 @@ def always_positive(evidence: Evidence) -> Baseline:
 
 
 def tfidf(evidence: Evidence) -> Baseline:
-    """TF-IDF of words and word pairs that two posts have, one logistic regression per criterion, fitted on each fold's
-    training pairs.
+    found = tfidf_scores(evidence.spec.base, evidence.corpus, evidence.pairs, evidence.rows_N)
+    return Baseline("TF-IDF", "words of the post, a logistic regression per criterion", *found)
+
+
+def tfidf_scores(
+    config: RunConfig, corpus: Corpus, pairs: PairTable, rows_N: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], Floats]:
+    """(N,) decisions and (N,) scores by TF-IDF of words and word pairs that two posts have, one logistic regression per
+    criterion, fitted on each fold's training pairs.
 
     A criterion without both classes among them gets its share of positives.
     """
-    config, pairs = evidence.spec.base, evidence.pairs
-    texts = [evidence.corpus.posts[post] for post in pairs.post_ids]
+    texts = [corpus.posts[post] for post in pairs.post_ids]
 
     def fit(plan: FoldPlan) -> Scorer:
         vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
@@ -100,8 +111,7 @@ def tfidf(evidence: Evidence) -> Baseline:
             score_PC[:, criterion] = model.predict_proba(words_PV)[:, 1]
         return lambda rows: np.asarray(score_PC[pairs.post_N[rows], pairs.criterion_N[rows]])
 
-    decided, scored = score_folds(pairs, evidence.rows_N, config, fit)
-    return Baseline("TF-IDF", "words of the post, a logistic regression per criterion", decided, scored)
+    return score_folds(pairs, rows_N, config, fit)
 
 
 def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
@@ -125,7 +135,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
     try:
         request = feature_request(config, evidence.corpus, evidence.pairs, rows)
         store = FeatureStore(evidence.storage / "features", config.features)
-        if not encode and (not (store.root / request.key).is_dir() or store.missing(request)):
+        if not encode and not is_stored(store, request):
             return None
         inputs = load_inputs(config, evidence.corpus, evidence.pairs, rows, store)
     except EncoderError:
@@ -147,7 +157,48 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
     return Baseline("cosine", "of the encoder's mean-pooled vectors of post and criterion", decided, scored)
 
 
+def zero_shot_of(evidence: Evidence, encode: bool = False) -> Baseline | None:
+    """What the encoder's own language model answers, where it has one and `report.zero_shot` does not exclude it.
+
+    Args:
+        encode: compute states that the store lacks; without, None where it lacks some or the encoder is not here.
+    """
+    asked, base = evidence.spec.report.zero_shot, evidence.spec.base
+    if asked == "never":
+        return None
+    try:
+        if why_no_language_head(base.model):
+            return None
+        store = FeatureStore(evidence.storage / "features", base.features)
+        request = zero_shot_request(base, evidence.corpus, evidence.pairs)
+        if not encode and asked == "auto" and not is_stored(store, request):
+            return None
+        found = zero_shot(base, evidence.corpus, evidence.pairs, evidence.rows_N, store)
+    except EncoderError:
+        if encode:
+            raise
+        return None
+    return Baseline("zero-shot", found.about, found.decision_N, found.score_N)
+
+
+def zero_shot_left_out(evidence: Evidence) -> str:
+    """Why a zero-shot baseline that was asked for is missing; empty if it is not, or was not asked for."""
+    if evidence.spec.report.zero_shot != "always":
+        return ""
+    try:
+        read_answer_head(evidence.spec.base.model)
+    except EncoderError as error:
+        return f"report.zero_shot is always, and the baseline is left out: {error}"
+    return ""
+
+
+def is_stored(store: FeatureStore, request: FeatureRequest) -> bool:
+    """Whether nothing has to be encoded; a store that never held such features is not opened."""
+    return (store.root / request.key).is_dir() and not store.missing(request)
+
+
 def measure_baselines(evidence: Evidence, encode: bool = False) -> list[Baseline]:
     """Every baseline that can be computed here, the one that never reads a post first."""
     found = [of_criterion(evidence), always_positive(evidence), tfidf(evidence), cosine(evidence, encode)]
+    found.append(zero_shot_of(evidence, encode))
     return [baseline for baseline in found if baseline is not None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from gemma_nli.analysis.answer import Answer
-from gemma_nli.analysis.baselines import BaselineFinding
+from gemma_nli.analysis.baselines import BaselineFinding, zero_shot_left_out
 from gemma_nli.analysis.confirmation import Confirmation
 from gemma_nli.analysis.effects import Effect
 from gemma_nli.analysis.evidence import Evidence
@@ -176,6 +176,9 @@ def _of_settings(answer: Answer, effects: Sequence[Effect], score: str) -> Itera
 def _of_the_encoders(evidence: Evidence) -> Iterator[Caution]:
     for note in quantization_notes(trial.config.model for trial in evidence.complete):
         yield Caution(Weight.WEAKENS, note)
+    left_out = zero_shot_left_out(evidence)
+    if left_out:
+        yield Caution(Weight.NOTED, left_out)
 
 
 def _of_the_corpus(evidence: Evidence, mistakes: Mistakes) -> Iterator[Caution]:

@@ -91,7 +91,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     """All findings of a sweep.
 
     Args:
-        encode: compute the vectors that the cosine baseline lacks.
+        encode: compute the vectors that the cosine and zero-shot baselines lack.
         seed: of the bootstrap; the same seed finds the same numbers.
     """
     draws = Draws.of(evidence, seed=seed)

@@ -21,6 +21,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Train: one configuration": {
         "train": "train experiment=nli_cpu data.data_dir=data/redsm5",
+        "baseline": "baseline zero-shot experiment=gemma3_270m data.data_dir=data/redsm5",
         "train-simple": "train-simple experiment=nli_cpu --epochs 10 --mlflow",
         "reproduce": "reproduce RUN_ID",
     },

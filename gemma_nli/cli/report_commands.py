@@ -15,7 +15,11 @@ def report(
     sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP", help="names or ids of sweeps over one corpus")],
     out: Annotated[Path | None, typer.Option(help="folder to write to; by default the sweep's own")] = None,
     encode: Annotated[
-        bool, typer.Option("--encode", help="compute missing vectors for the cosine baseline (one pass over the posts)")
+        bool,
+        typer.Option(
+            "--encode",
+            help="compute missing vectors for the cosine and zero-shot baselines (a pass over posts, and over pairs)",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

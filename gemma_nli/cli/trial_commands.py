@@ -1,9 +1,10 @@
-"""`gemma-nli train`, `train-simple`, `reproduce` and `best`: one configuration, and the best of those that were run."""
+"""`gemma-nli train`, `baseline`, `train-simple`, `reproduce` and `best`: one configuration, and the best of many."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -76,6 +77,30 @@ def _configuration(config: Path | None, overrides: list[str] | None) -> RunConfi
         return load_config(config, changes)
     run = build_config(experiment_tree(name), name)
     return run.with_settings(parse_overrides(changes), source="command line") if changes else run
+
+
+@app.command()
+def baseline(
+    name: Annotated[Literal["zero-shot"], typer.Argument(help="zero-shot: the encoder's own yes or no")],
+    overrides: Overrides = None,
+    config: Annotated[Path | None, typer.Option("--config", help="a config.yaml")] = None,
+    storage: Annotated[str | None, typer.Option(help="a sweep's storage, to reuse its encoded texts")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a baseline alone, on a trial's own folds and pairs.
+
+    zero-shot needs an encoder with a language-model head (Gemma, Qwen, Llama); nothing is trained.
+    """
+    from gemma_nli.local.baseline import zero_shot_here
+
+    found = zero_shot_here(_configuration(config, overrides), storage_place(storage))
+    print_json(
+        as_json, {**asdict(found), "scores": finite(found.scores), "criterion_only": finite(found.criterion_only)}
+    )
+    if not as_json:
+        from gemma_nli.console.baseline_scores import show_baseline
+
+        show_baseline(found)
 
 
 @app.command("train-simple")

@@ -203,6 +203,11 @@ def stored_confirm(tree: Any) -> Any:
 
 class ReportSettings(Settings):
     enabled: bool = Field(default=True, description="write report.html and report.md at the sweep's end")
+    zero_shot: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="the baseline that asks the encoder's own language model yes or no; always: its texts are encoded "
+        "with the sweep's; auto: if they are encoded already, or by report --encode",
+    )
 
 
 class FinalizeSettings(Settings):

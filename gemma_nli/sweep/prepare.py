@@ -20,6 +20,7 @@ from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
+from gemma_nli.model.loading.language_head import why_no_language_head
 from gemma_nli.model.loading.longest_text import check_max_length
 from gemma_nli.model.loading.sentence_modules import native_way
 from gemma_nli.spec.space import Cell
@@ -27,6 +28,7 @@ from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
 from gemma_nli.training.frozen.head_inputs import feature_request
 from gemma_nli.training.trial_texts import check_texts
+from gemma_nli.training.zero_shot import zero_shot_config, zero_shot_request
 from gemma_nli.trial import TrialRecord, read_trial, read_trials, trial_key
 
 _PROBES = 64
@@ -145,7 +147,7 @@ def check_ways(spec: SweepSpec, corpus: Corpus, configs: list[RunConfig]) -> Non
     if not configs:
         configs = [cell.config for cell in spec.space.probe(spec.base)] + _probe_configs(spec)
     ways: dict[tuple[Any, ...], RunConfig] = {}
-    for config in configs:
+    for config in [*configs, *([zero_shot_config(spec.base)] if _asks_zero_shot(spec) else [])]:
         model = config.model
         texts = (config.data.wording, *(getattr(model, setting) for setting in PLACES))
         ways.setdefault((model.name, model.revision, model.max_length, native_way(model), *texts), config)
@@ -247,12 +249,22 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
         )
         groups.setdefault((*way, config.device.device, config.device.mixed_precision), []).append(config)
     ways: dict[tuple[str, bool], list[FeatureRequest]] = {}
-    for group in groups.values():
-        request = _united(ready, group)
+    for request in [*(_united(ready, group) for group in groups.values()), *_of_zero_shot(ready)]:
         ways.setdefault((request.key, request.prompts is None), []).append(request)
     if len(ways) > _MAX_REQUESTS and not ready.cells:
         return []
     return [FeatureRequest.merged(requests) for requests in ways.values()]
+
+
+def _asks_zero_shot(spec: SweepSpec) -> bool:
+    """Whether its report has the zero-shot baseline whatever is stored."""
+    asked = spec.report.enabled and spec.report.zero_shot == "always"
+    return asked and not why_no_language_head(spec.base.model)
+
+
+def _of_zero_shot(ready: Prepared) -> list[FeatureRequest]:
+    spec = ready.spec
+    return [zero_shot_request(spec.base, ready.corpus, ready.pairs)] if _asks_zero_shot(spec) else []
 
 
 def configs_to_run(ready: Prepared) -> list[RunConfig]:

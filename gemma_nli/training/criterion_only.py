@@ -5,12 +5,13 @@ Letters: N evaluation pairs, R rows of a PairTable, C criteria.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.base.metrics import METRICS
+from gemma_nli.base.metrics import MacroMetric, measured_by
+from gemma_nli.base.metrics.macro import mean_of_known, supported, within_criteria
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.fold import FoldPlan, plan_fold
@@ -61,16 +62,29 @@ def criterion_only(config: RunConfig, pairs: PairTable, rows_N: Rows) -> tuple[N
 
 def scores_of_criterion_only(config: RunConfig, pairs: PairTable) -> dict[str, float]:
     """`f1` and `auc` of the criterion alone on the evaluation pairs, means over folds as a trial's."""
-    folds = [pairs.evaluation_rows(fold) for fold in range(1, pairs.num_folds + 1)]
-    decided_N, score_N = criterion_only(config, pairs, np.concatenate(folds))
-    ends = np.cumsum([len(rows) for rows in folds])[:-1]
-    each = list(zip(np.split(decided_N, ends), np.split(score_N, ends), folds, strict=True))
+    rows_N = evaluation_rows(pairs)
+    return mean_scores(pairs, rows_N, *criterion_only(config, pairs, rows_N), ("f1", "auc"))
+
+
+def evaluation_rows(pairs: PairTable) -> Rows:
+    """(N,) the evaluation pairs of all folds."""
+    return np.concatenate([pairs.evaluation_rows(fold) for fold in range(1, pairs.num_folds + 1)])
+
+
+def mean_scores(
+    pairs: PairTable, rows_N: Rows, decided_N: NDArray[np.bool_], score_N: Floats, names: Sequence[str]
+) -> dict[str, float]:
+    """Of (N,) decisions and scores, each metric as a trial's: its mean over folds, or over criteria."""
+    label_N, fold_N, criterion_N = pairs.label_N[rows_N], pairs.fold_N[rows_N], pairs.criterion_N[rows_N]
     found: dict[str, float] = {}
-    for name in ("f1", "auc"):
-        metric = METRICS[name]
-        values = [metric.takes(decided, score) for decided, score, _ in each]
-        scores = [
-            float(metric.of_rows(of[None], pairs.label_N[rows])[0]) for of, rows in zip(values, folds, strict=True)
-        ]
-        found[name] = float(np.nanmean(scores))
+    for name in names:
+        metric = measured_by(name)
+        values_1N = metric.takes(decided_N, score_N)[None]
+        if isinstance(metric, MacroMetric):
+            criteria = supported(label_N, criterion_N)
+            scores = within_criteria(metric.part, values_1N, label_N, criterion_N, fold_N, criteria)
+        else:
+            folds = [np.flatnonzero(fold_N == fold) for fold in range(1, pairs.num_folds + 1)]
+            scores = np.stack([metric.of_rows(values_1N[:, rows], label_N[rows]) for rows in folds], axis=1)
+        found[name] = float(mean_of_known(scores, axis=1)[0])
     return found

@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemma_nli.analysis.baselines import cosine, measure_baselines, tfidf
+from gemma_nli.analysis.baselines import cosine, measure_baselines, tfidf, zero_shot_left_out, zero_shot_of
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.findings import find
+from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.forecast.plan import plan_sweep
+from gemma_nli.training.criterion_only import evaluation_rows
+from tests.analysis.conftest import tree_of
+from tests.model.language_models import in_few_words
 
 
 def test_tfidf_learns_nothing_from_the_fold_it_is_measured_on(simulated: tuple[SweepSpec, Evidence]) -> None:
@@ -44,6 +49,42 @@ def test_the_cosine_needs_stored_vectors_or_leave_to_encode(
     again = cosine(evidence)  # the vectors are stored now
     assert again is not None
     np.testing.assert_allclose(again.score_N, found.score_N)
+
+
+def asking(evidence: Evidence, encoder: Path, folder: Path, zero_shot: str) -> Evidence:
+    """The evidence as a sweep of another encoder would have it; nothing is encoded yet."""
+    tree = tree_of(folder, Path(evidence.spec.base.data.data_dir), encoder, report={"zero_shot": zero_shot})
+    tree["base"]["model"]["max_length"] = 200
+    return dataclasses.replace(evidence, spec=SweepSpec.from_mapping(tree, source="asking.yaml"), storage=folder)
+
+
+def test_zero_shot_stands_beside_the_others_once_its_texts_are_encoded(
+    simulated: tuple[SweepSpec, Evidence], speaker: Path, tmp_path: Path
+) -> None:
+    corpus = in_few_words(simulated[1].corpus)
+    pairs = build_pairs(corpus, simulated[1].spec.base.data)
+    short = dataclasses.replace(simulated[1], corpus=corpus, pairs=pairs, rows_N=evaluation_rows(pairs))
+    auto, never = (asking(short, speaker, tmp_path, word) for word in ("auto", "never"))
+    assert zero_shot_of(auto) is None, "nothing is encoded for it unasked"
+    found = zero_shot_of(auto, encode=True)
+    assert found is not None
+    assert "Yes, yes" in found.about
+    assert np.isfinite(found.score_N).all()
+    assert [baseline.name for baseline in measure_baselines(auto)][-1] == "zero-shot", "its states are stored now"
+    assert zero_shot_of(never, encode=True) is None
+    plan = plan_sweep(asking(simulated[1], speaker, tmp_path, "always").spec)
+    assert plan["texts"]["to_encode"] > len(auto.rows_N), "its pairs are planned with the sweep's"
+
+
+def test_an_encoder_without_a_language_model_has_none_and_says_so_only_if_asked(
+    simulated: tuple[SweepSpec, Evidence], tiny_bert: Path, tmp_path: Path
+) -> None:
+    auto, always = (asking(simulated[1], tiny_bert, tmp_path, word) for word in ("auto", "always"))
+    assert zero_shot_of(auto, encode=True) is None
+    assert zero_shot_left_out(auto) == ""
+    assert zero_shot_of(always) is None
+    assert f"{tiny_bert} has no language-model head" in zero_shot_left_out(always)
+    assert any("report.zero_shot is always" in warning for warning in find(always).warnings)
 
 
 def test_a_winner_that_words_beat_is_headlined(simulated: tuple[SweepSpec, Evidence]) -> None:

@@ -27,7 +27,7 @@ def write_report(evidence: Evidence, folder: Path, encode: bool = False) -> Repo
     """Analyse, draw and write; the same evidence gives the same files.
 
     Args:
-        encode: compute the vectors that the cosine baseline lacks.
+        encode: compute the vectors that the cosine and zero-shot baselines lack.
     Raises:
         ReportError: the folder cannot be written to.
     """

@@ -34,7 +34,7 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
 
     Args:
         out: folder to write to; by default the sweep's own (of several: a folder named after them).
-        encode: compute the vectors that the cosine baseline lacks.
+        encode: compute the vectors that the cosine and zero-shot baselines lack.
     Raises:
         SweepError: no sweep of that name; ReportError: nothing has finished, or the sweeps cannot be compared.
     """
