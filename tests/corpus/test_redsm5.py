@@ -50,6 +50,17 @@ def test_without_a_criteria_file_the_ten_dsm5_criteria_are_known(folder):
     assert {"DEPRESSED_MOOD", "SPECIAL_CASE"} <= set(criteria)
 
 
+def test_the_dsm5_criteria_have_three_wordings_each_with_texts_of_its_own(folder):
+    corpus = load_corpus(folder())
+    texts = [corpus.in_words(wording).criteria for wording in ("full", "short", "question")]
+    assert texts[0] == corpus.criteria
+    assert len({text for each in texts for text in each.values()}) == 30
+    assert all(len(short) < len(full) for short, full in zip(texts[1].values(), texts[0].values(), strict=True))
+    assert all(question.endswith("?") for question in texts[2].values())
+    with pytest.raises(CorpusError, match=r"data.wording is 'long', .*'DEPRESSED_MOOD' \(nor of 9 more\)"):
+        corpus.in_words("long")
+
+
 def test_with_a_criteria_file_only_its_ids_are_known(folder):
     criteria = json.dumps([{"id": "JOY", "text": "The writer is glad."}])
     assert "unknown symptom 'FATIGUE'" in refusal(folder(criteria=criteria))

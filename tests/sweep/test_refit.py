@@ -47,6 +47,8 @@ def test_the_refit_takes_the_median_of_the_epochs_and_the_mean_of_the_thresholds
     assert plan.epochs == 2
     assert plan.threshold == pytest.approx(statistics.fmean([0.2, 0.9, 0.3]))
     assert plan.metadata["criteria"] == setup.corpus.criteria
+    worded = dataclasses.replace(record, config=record.config.with_settings({"data.wording": "short"}))
+    assert plan_refit(worded, setup.corpus).metadata["criteria"] == setup.corpus.in_words("short").criteria
     one = dataclasses.replace(record, folds={1: record.folds[1]})
     assert plan_refit(one, setup.corpus).epochs == 1
 
