@@ -209,4 +209,18 @@ FAULTS = (
         "if True else self._private.left_out(",
         f"{RUN} tests/base/test_privacy.py",
     ),
+    Fault(
+        "the prior of the zero-shot baseline is taken from the pairs that measure it",
+        "training/zero_shot.py",
+        "training = np.concatenate([plan.fit, plan.selection])",
+        "training = plan.evaluation",
+        "tests/training/test_zero_shot.py",
+    ),
+    Fault(
+        "the language model's yes is taken for its no",
+        "model/loading/language_head.py",
+        "return yes_B - torch.logsumexp(logits_BA[:, ~self.is_yes_A], dim=1)",
+        "return torch.logsumexp(logits_BA[:, ~self.is_yes_A], dim=1) - yes_B",
+        "tests/model/test_language_head.py",
+    ),
 )
