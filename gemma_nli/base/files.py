@@ -40,8 +40,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
     """Give a closed file its name, over an older file: its bytes are on the disk before the name is, and the name when
     this returns.
     """
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync_file(temporary)
     temporary.replace(path)
     sync_folder(path.parent)
 
@@ -50,8 +49,7 @@ def put_folder_in_place(work: Path, target: Path) -> None:
     """Give a finished folder its name, over an older folder, which is removed: its files are on the disk before."""
     for path in sorted(work.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync_file(path)
     if target.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
         target.rename(old / "replaced")
@@ -60,6 +58,11 @@ def put_folder_in_place(work: Path, target: Path) -> None:
     else:
         work.rename(target)
     sync_folder(target.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gemma_nli.base.checked_lines import read_line
-from gemma_nli.base.files import sync_folder, write_whole
+from gemma_nli.base.files import put_folder_in_place, sync_folder, write_whole
 from gemma_nli.config import RunConfig
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.trial import TrialJournal
@@ -138,3 +138,15 @@ class TestAMachineThatLosesPower:
         folder.add_cells({"k": {"model.dropout": 0.1}})
         name, data = synced[-1]
         assert (name, read_line(data.strip())) == ("cells.jsonl", {"key": "k", "settings": {"model.dropout": 0.1}})
+
+
+def test_a_folder_put_in_place_takes_the_whole_of_an_older_ones_name(tmp_path):
+    """What the older one held is gone, and nothing else is left beside it."""
+    target, work = tmp_path / "made", tmp_path / "work"
+    for folder, names in ((target, ["old", "both"]), (work, ["both", "new"])):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(f"{name} of {folder.name}")
+    put_folder_in_place(work, target)
+    assert {path.name: path.read_text() for path in target.iterdir()} == {"both": "both of work", "new": "new of work"}
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
