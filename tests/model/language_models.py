@@ -13,6 +13,8 @@ from benchmarks.tiny_tokenizer import write_tokenizer
 from gemma_nli.corpus.redsm5 import Corpus
 
 ANSWERS = ["Yes", "yes", "No", "NO", "no"]
+OTHERS = ["№", "Nope"]
+"""Tokens that are no answers: the sign for a number is written No in some normal forms of text."""
 
 
 def in_few_words(corpus: Corpus) -> Corpus:
@@ -29,7 +31,7 @@ def write_language_model(folder: Path, family: str, **settings: Any) -> Path:
     folder.mkdir(parents=True)
     write_tokenizer(folder, "gemma")
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    tokenizer.add_tokens(ANSWERS)
+    tokenizer.add_tokens([*ANSWERS, *OTHERS])
     tokenizer.save_pretrained(str(folder))
     asked = {"vocab_size": len(tokenizer), **SHAPE, **FAMILIES.get(family, {}), **settings}
     config = AutoConfig.for_model(family, **{name: value for name, value in asked.items() if value is not None})

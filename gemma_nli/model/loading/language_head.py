@@ -7,7 +7,6 @@ Letters: B rows, H hidden, A tokens of an answer.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +123,7 @@ def _answer_tokens(name: str, tokenizer: Any) -> list[tuple[int, str, str]]:
     """(id, `yes` or `no`, the token as written) of each token that is one of the words alone, by id."""
     found = []
     for text, token in tokenizer.get_vocab().items():
-        word = unicodedata.normalize("NFKC", text).strip(_BLANKS).casefold()
+        word = text.strip(_BLANKS).casefold()
         if word in WORDS and token < len(tokenizer):
             found.append((int(token), word, str(text)))
     for word in WORDS:
