@@ -117,12 +117,22 @@ def _of_the_best_trial(
             Weight.WEAKENS,
             f"{len(unlearned)} of {len(evidence.complete)} trials did not learn in every fold (one of them, {first}).",
         )
+    yield from _of_fallbacks(evidence)
     if overall.optimism > 0.01:
         yield Caution(
             Weight.NOTED,
             f"Winner's curse: the best of {overall.candidates} trials scores {overall.raw:.3f}, of which "
             f"{overall.optimism:.3f} comes from choosing the best.",
         )
+
+
+def _of_fallbacks(evidence: Evidence) -> Iterator[Caution]:
+    """Trials with folds that could choose neither epoch nor threshold, the best one's folds first."""
+    fallen, best = [trial for trial in evidence.complete if trial.fallback], evidence.complete[evidence.winner]
+    who = "The best trial" if best.fallback else f"{len(fallen)} of {len(evidence.complete)} trials"
+    which = best.fallback if best.fallback else f"one of them, {fallen[0].fallback}" if fallen else ""
+    if which:
+        yield Caution(Weight.WEAKENS, f"{who} could not choose epoch and threshold in every fold ({which}).")
 
 
 def _of_the_trials(evidence: Evidence, answer: Answer) -> Iterator[Caution]:

@@ -48,6 +48,7 @@ class Trial:
     config: RunConfig
     place: int | None = None
     note: str = ""
+    fallback: str = ""  # which folds could choose neither epoch nor threshold
 
     @property
     def fate(self) -> str:

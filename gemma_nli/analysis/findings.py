@@ -28,6 +28,7 @@ from gemma_nli.analysis.mistakes import Mistakes, find_mistakes
 from gemma_nli.analysis.phrasings import Phrasings, in_other_words
 from gemma_nli.analysis.within import WithinCriteria, within_criteria_of
 from gemma_nli.base.metrics import measured_by
+from gemma_nli.base.metrics.earlier_names import CURVE, CURVE_AT_HALF
 from gemma_nli.trial import TrialRecord, without_credentials
 
 ENDS = ("finished", "pruned", "failed")
@@ -37,12 +38,17 @@ CURVES_SHOWN = 6
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """(K, E) of each fold, cut to the shortest; `selected`: the epoch that each fold was measured at."""
+    """(K, E) of each fold, cut to the shortest; `selected`: the epoch that each fold was measured at.
+
+    val_f1_KE: at each epoch's own threshold, so that the selected epoch has the fold's F1; `at_half`: at threshold 0.5,
+    where the journal is too old to have that.
+    """
 
     name: str
     val_f1_KE: np.ndarray
     train_loss_KE: np.ndarray
     selected: tuple[int, ...]
+    at_half: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,8 +157,10 @@ def _learning_curves(evidence: Evidence, answer: Answer, winner: TrialRecord) ->
         record = winner if key == winner.key else evidence.record(key)
         folds = [fold for _, fold in sorted(record.folds.items())]
         epochs = min(fold.epochs for fold in folds)
-        val, loss = (np.array([f.history[m][:epochs] for f in folds]) for m in ("val_f1", "train_loss"))
-        found.append(LearningCurve(name, val, loss, tuple(fold.selected_epoch for fold in folds)))
+        at_half = not all(CURVE in fold.history for fold in folds)
+        names = (CURVE_AT_HALF if at_half else CURVE, "train_loss")
+        val, loss = (np.array([f.history[name][:epochs] for f in folds]) for name in names)
+        found.append(LearningCurve(name, val, loss, tuple(fold.selected_epoch for fold in folds), at_half))
     return tuple(found)
 
 

@@ -18,6 +18,7 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place
+from gemma_nli.training.fallbacks import fallback_note
 from gemma_nli.training.results import FINISHED
 from gemma_nli.trial import TrialRecord, read_trial
 
@@ -119,7 +120,7 @@ def _trial(
     every = {**config.flat(), **settings}
     kept = {key: every.get(key) for key in spec.space.keys}
     facts = (record.key, spec.name, kept, record.state, len(record.folds), record.metrics(), storage, config)
-    return Trial(*facts, place, note)
+    return Trial(*facts, place, note, fallback_note(fold for _, fold in sorted(record.folds.items())))
 
 
 def merge(parts: list[Evidence]) -> Evidence:

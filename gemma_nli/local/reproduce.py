@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemma_nli.base.metrics.earlier_names import EARLIER, todays_metrics
 from gemma_nli.config import RunConfig, home
 from gemma_nli.local.train import LocalRun, run_here
 from gemma_nli.storage import Place
@@ -89,12 +90,15 @@ def reproduce(
     with tempfile.TemporaryDirectory(prefix="gemma_nli_reproduce_") as folder:
         again = run_here(config, Path(folder), storage or home() / "storage", listeners=listeners)
     now = {point.name: point.value for point in metric_points(again.record)}  # the last step of each
+    then = todays_metrics(recorded.metrics)
+    earlier = then != recorded.metrics
+    names = set(then) if earlier else {*then, *now}
     rows = [
-        Row(name, recorded.metrics.get(name, math.nan), now.get(name, math.nan))
-        for name in sorted({*recorded.metrics, *now})
+        Row(name, then.get(name, math.nan), now.get(name, math.nan))
+        for name in sorted(names)
         if not name.startswith(_LEFT_OUT)
     ]
-    notes = list(_notes(recorded.tags, again, config, recorded.config))
+    notes = [*([EARLIER] if earlier else []), *_notes(recorded.tags, again, config, recorded.config)]
     return Reproduction(recorded.run_id, recorded.run_name, dataclasses.replace(again, notes=[]), rows, notes)
 
 

@@ -29,6 +29,7 @@ from gemma_nli.tracking.write.outbox import PENDING_FILE
 from gemma_nli.tracking.write.projection import TrialProjection
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from gemma_nli.training.criterion_only import scores_of_criterion_only
+from gemma_nli.training.fallbacks import fallback_note
 from gemma_nli.training.learned import learning_warning
 from gemma_nli.training.listeners import IgnoreEvents, Listener
 from gemma_nli.training.results import CvResult, FoldResult
@@ -117,7 +118,7 @@ def run_here(
             )
         warning = learning_warning(result.folds, config)
         of_data = [*corpus_notes(corpus, pairs), *quantization_notes([config.model])]
-        delivery.notes[:0] = [*of_data, *([warning] if warning else [])]
+        delivery.notes[:0] = [*of_data, *filter(None, [warning, fallback_note(result.folds)])]
         of_criterion = scores_of_criterion_only(config, pairs)
         seconds = time.monotonic() - began
         about = (config.experiment, reused, seconds, corpus.fingerprint, delivery.notes, of_criterion)

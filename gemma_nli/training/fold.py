@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.epoch_selections import EPOCH_SELECTIONS, EpochSelection
-from gemma_nli.training.metrics import best_threshold, fold_metrics, sigmoid
+from gemma_nli.training.metrics import best_threshold, fold_metrics, out_of_fold, sigmoid
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 Rows = NDArray[np.int64]
@@ -69,6 +69,18 @@ def epoch_score(
     return plan.choice.score(epoch, logits_V, label_N[plan.evaluation], inner_V, label_N[plan.selection])
 
 
+def thresholds_of(pairs: PairTable, plan: FoldPlan, inner_EV: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(E,) what the fold would be decided by at each epoch: with inner, where F1 on the inner split is best; else 0.5.
+
+    Args:
+        inner_EV: logits of the inner split; of as many epochs, without rows, where there is none.
+    """
+    if not plan.choice.inner:
+        return np.full(len(inner_EV), 0.5)
+    labels = pairs.label_N[plan.selection]
+    return np.array([best_threshold(sigmoid(z_V), labels)[0] for z_V in inner_EV])
+
+
 def measure(
     pairs: PairTable,
     plan: FoldPlan,
@@ -78,10 +90,13 @@ def measure(
     best_score_epoch: int,
     status: str,
 ) -> FoldResult:
-    """A fold's result at the epoch given by `plan.chosen_by`, and at its threshold.
+    """A fold's result at the epoch given by `plan.chosen_by`, and at its threshold (`thresholds_of`).
 
-    inner: epoch and threshold of the best F1 on the inner split; last and best: threshold 0.5. `peeked_f1` is the F1
-    that choosing the same (epoch; with inner, the threshold too) on the evaluation pairs themselves would give.
+    `peeked_f1` is the F1 that choosing the same (epoch; with inner, the threshold too) on the evaluation pairs
+    themselves would give.
+
+    Args:
+        history: the losses and curves of each epoch (`curves`, at `thresholds_of`).
     """
     labels = pairs.label_N[plan.evaluation]
     ran = len(history["train_loss"])
@@ -91,11 +106,9 @@ def measure(
         blank = np.zeros(0, dtype=np.float32)
         return FoldResult(plan.fold, DIVERGED, history, 0, 0, 0.5, rows, blank, labels[:0], {}, detail=detail)
     selected = best_score_epoch if plan.choice.chooses else ran
-    threshold = 0.5
     tuning_EV = inner_EV if plan.choice.inner else None
-    if tuning_EV is not None:
-        threshold = best_threshold(sigmoid(tuning_EV[selected - 1]), pairs.label_N[plan.selection])[0]
-    probabilities = sigmoid(logits_EV[selected - 1]).astype(np.float32)
+    threshold = 0.5 if tuning_EV is None else float(thresholds_of(pairs, plan, tuning_EV[selected - 1 : selected])[0])
+    probabilities = out_of_fold(logits_EV[selected - 1])
     metrics = fold_metrics(probabilities, labels, threshold)
     peeking = [best_threshold(sigmoid(z_V), labels)[1] for z_V in logits_EV[:ran]] if tuning_EV is not None else []
     metrics["peeked_f1"] = max(peeking, default=max(history["val_f1"]))

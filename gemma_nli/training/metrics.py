@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.base.metrics import Counts, scores_of
+from gemma_nli.base.metrics import AT_HALF, Counts, scores_of
 from gemma_nli.base.metrics.f1 import f1_of
 
 Floats = NDArray[np.float64]
@@ -21,15 +21,34 @@ def log_loss(logits_EN: Floats, labels_N: NDArray[np.int8]) -> Floats:
     return np.asarray((np.logaddexp(0, logits_EN) - logits_EN * labels_N).mean(1), dtype=np.float64)
 
 
+def out_of_fold(logits: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Probabilities as a journal keeps them, and as everything is measured on."""
+    return sigmoid(logits).astype(np.float32)
+
+
 def sigmoid(logits: NDArray[np.floating]) -> Floats:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(logits, dtype=np.float64))))
 
 
-def curves(logits_EN: NDArray[np.floating], labels_N: NDArray[np.int8]) -> dict[str, Floats]:
-    """`val_loss`, and `val_NAME` of every metric of the table, of every epoch at threshold 0.5."""
+def curves(
+    logits_EN: NDArray[np.floating], labels_N: NDArray[np.int8], threshold_E: NDArray[np.floating] | float = 0.5
+) -> dict[str, Floats]:
+    """`val_loss`, `val_NAME` of every metric of the table, and `val_f1_at_half`, of every epoch.
+
+    Args:
+        threshold_E: what the fold would be decided by if the epoch were chosen: decisions are at it, so that at the
+            chosen epoch `val_NAME` is what `fold_metrics` gives. `val_f1_at_half` is at threshold 0.5.
+    """
     exact_EN = np.asarray(logits_EN, dtype=np.float64)
-    scores = scores_of(exact_EN >= 0, exact_EN, labels_N)
-    return {"val_loss": log_loss(exact_EN, labels_N), **{f"val_{name}": values for name, values in scores.items()}}
+    probability_EN = out_of_fold(exact_EN).astype(np.float64)
+    at_E1 = np.broadcast_to(threshold_E, len(exact_EN))[:, None]
+    scores = scores_of(probability_EN >= at_E1, probability_EN, labels_N)
+    halved_E = f1_of(Counts.of_rows(probability_EN >= 0.5, labels_N))
+    return {
+        "val_loss": log_loss(exact_EN, labels_N),
+        **{f"val_{name}": values for name, values in scores.items()},
+        f"val_f1{AT_HALF}": halved_E,
+    }
 
 
 def best_threshold(probabilities_N: NDArray[np.floating], labels_N: NDArray[np.int8]) -> tuple[float, float]:

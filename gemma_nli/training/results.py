@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma_nli.base.metrics import (
+    AT_HALF,
     BEST_F1,
+    BEST_F1_AT_HALF,
     MACRO_CRITERIA,
     MEAN_F1,
     METRICS,
@@ -24,6 +26,7 @@ from gemma_nli.base.metrics import (
     Metric,
     aggregate_name,
 )
+from gemma_nli.base.metrics.earlier_names import INNER_CURVE
 from gemma_nli.base.metrics.macro import MACRO, mean_of_known, supported, within_criteria
 from gemma_nli.corpus.pairs import PairTable
 
@@ -35,9 +38,11 @@ DIVERGED = "diverged"
 class FoldResult:
     """One fold: its history, the epoch it is measured at, and its out-of-fold probabilities.
 
-    history: metric name to one value per epoch. Epochs count from 1. `rows` are rows of the PairTable; `probabilities`
-    and `labels` stand in their order, measured at `selected_epoch`; `metrics` at `threshold`. `state` holds the
-    weights of the selected epoch (head and learned pooling; adapters or encoder where those were trained).
+    history: metric name to one value per epoch, decisions at that epoch's own threshold (`val_f1_at_half`: at 0.5), so
+    that `val_f1` of `selected_epoch` is `metrics["f1"]`. Epochs count from 1. best_epoch: the one of the highest
+    `val_f1`; 0 where the journal is older than that curve (`earlier_names.py`). `rows` are rows of the PairTable;
+    `probabilities` and `labels` stand in their order, measured at `selected_epoch`; `metrics` at `threshold`. `state`
+    holds the weights of the selected epoch (head and learned pooling; adapters or encoder where those were trained).
     """
 
     fold: int
@@ -63,19 +68,36 @@ class FoldResult:
         """A history value by epoch, counted from 1."""
         return self.history[metric][epoch - 1]
 
+    @property
+    def best_f1_at_half(self) -> float | None:
+        """The highest F1 of its epochs at threshold 0.5; None without that curve."""
+        curve = self.history.get(f"val_f1{AT_HALF}")
+        return max(curve) if curve else None
+
+    @property
+    def lacks_inner_split(self) -> bool:
+        """Whether it was to be chosen by an inner split that lacks a class: last epoch, threshold 0.5 (`detail`)."""
+        return self.status == FINISHED and bool(self.detail) and INNER_CURVE not in self.history
+
     def summary(self) -> dict[str, float]:
         """`cv_summary/fold_K_*`: what the guide's users look for, including the best epoch with peeking.
 
-        A metric that was added after the fold was journalled is left out.
+        best: at the epoch with the highest `val_f1`, chosen on the fold itself; its threshold was not. best_f1_at_half:
+        the highest `val_f1_at_half`. peeked: epoch and threshold chosen on the fold itself. A metric that was added
+        after the fold was journalled is left out.
         """
         name = f"cv_summary/fold_{self.fold}"
         if not self.epochs:
             return {}
         summarized = [m for m, each in METRICS.items() if each.in_fold_summaries and f"val_{m}" in self.history]
         measured = [metric for metric in summarized if metric in self.metrics]
+        best = {f"{name}_best_{metric}": self.at(f"val_{metric}", self.best_epoch) for metric in summarized}
+        best |= {f"{name}_best_epoch": float(self.best_epoch)}
+        halved, peeked = self.best_f1_at_half, self.metrics.get("peeked_f1")
         return {
-            **{f"{name}_best_{metric}": self.at(f"val_{metric}", self.best_epoch) for metric in summarized},
-            f"{name}_best_epoch": float(self.best_epoch),
+            **(best if self.best_epoch else {}),
+            **({f"{name}_best_f1{AT_HALF}": halved} if halved is not None else {}),
+            **({f"{name}_peeked_f1": peeked} if peeked is not None else {}),
             **{f"{name}_last_{metric}": self.at(f"val_{metric}", self.epochs) for metric in summarized},
             f"{name}_selected_epoch": float(self.selected_epoch),
             **{f"{name}_selected_{metric}": self.metrics[metric] for metric in measured},
@@ -115,8 +137,9 @@ def aggregate(finished: list[FoldResult], over_criteria: Mapping[str, float]) ->
     A fold with one class of labels has no AUC; the mean is then over the others, and NaN if there are none.
     A metric that some fold's journal lacks (it was added to the table later) is left out: its mean would be over
     other folds than the rest.
-    optimism_f1 is what choosing each fold's epoch (and threshold, where one is chosen) on the fold itself would have
-    added to mean_f1. mean_best_f1 is the guide's number: the best epoch on the fold itself, at threshold 0.5.
+    mean_best_f1 is of each fold's best epoch on the fold itself, at that epoch's threshold; mean_best_f1_at_half, the
+    guide's number, the same at threshold 0.5. optimism_f1 is what choosing both epoch and threshold (where one is
+    chosen) on the fold itself would have added to mean_f1: the mean of peeked_f1, minus mean_f1.
     """
     if not finished:
         return {}
@@ -133,7 +156,11 @@ def aggregate(finished: list[FoldResult], over_criteria: Mapping[str, float]) ->
     if one_class:
         warnings.warn(f"folds {one_class} have validation labels of one class only: their AUC is NaN", stacklevel=3)
     peeked = float(np.mean([fold.metrics["peeked_f1"] for fold in finished]))
-    values[BEST_F1] = float(np.mean([fold.at("val_f1", fold.best_epoch) for fold in finished]))
+    if all(fold.best_epoch for fold in finished):
+        values[BEST_F1] = float(np.mean([fold.at("val_f1", fold.best_epoch) for fold in finished]))
+    halves = [half for half in (fold.best_f1_at_half for fold in finished) if half is not None]
+    if len(halves) == len(finished):
+        values[BEST_F1_AT_HALF] = float(np.mean(halves))
     values[OPTIMISM_F1] = peeked - values[MEAN_F1]
     values[f"{PREFIX}mean_threshold"] = float(np.mean([fold.threshold for fold in finished]))
     values[f"{PREFIX}mean_selected_epoch"] = float(np.mean([fold.selected_epoch for fold in finished]))

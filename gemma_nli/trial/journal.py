@@ -28,6 +28,7 @@ from safetensors.torch import save as save_tensors
 
 from gemma_nli.base.checked_lines import checked_line, read_line
 from gemma_nli.base.masking import mask_address
+from gemma_nli.base.metrics.earlier_names import CURVE, INNER_CURVE, todays_aggregates, todays_curves
 from gemma_nli.base.outgoing import shown
 from gemma_nli.config import SEMANTICS_VERSION, RunConfig, build_stored_config
 from gemma_nli.storage import Place, folder_of, record_of
@@ -181,6 +182,9 @@ class TrialJournal:
                 record.state, record.ended_ms = event["state"], event["at_ms"]
                 record.aggregates, record.criteria = event.get("aggregates") or {}, event.get("criteria") or {}
                 record.error, record.traceback, record.reason = (event.get(k) for k in ("error", "traceback", "reason"))
+        if record is not None:
+            chose_threshold = any(INNER_CURVE in fold.history for fold in record.folds.values())
+            record.aggregates = todays_aggregates(record.aggregates, chose_threshold)
         if record is not None and record.state == "finished" and len(record.folds) < record.num_folds:
             record.state, record.ended_ms, record.aggregates, record.criteria = "running", None, {}, {}
         return record
@@ -226,8 +230,10 @@ class TrialJournal:
         for facts in event["folds"]:
             name = f"fold_{facts['fold']}/"
             mine = {k.removeprefix(name): v for k, v in arrays.items() if k.startswith(name)}
+            curves = todays_curves(facts["history"])
+            best = facts["best_epoch"] if CURVE in curves else 0
             record.folds[facts["fold"]] = FoldResult(
-                **facts,
+                **{**facts, "history": curves, "best_epoch": best},
                 rows=mine["rows"].numpy(),
                 probabilities=mine["probabilities"].numpy(),
                 labels=mine["labels"].numpy(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gemma_nli.base.metrics.earlier_names import CURVE, CURVE_AT_HALF
 from gemma_nli.config import SEMANTICS_VERSION, RunConfig
 from gemma_nli.training.results import FoldResult
 
@@ -52,6 +53,16 @@ class TrialRecord:
     tags: dict[str, str] = field(default_factory=dict)
     system: list[tuple[int, dict[str, float]]] = field(default_factory=list)  # (ms, what the machine was doing)
     weights: dict[int, Path] = field(default_factory=dict)  # fold to the file of its trained adapters or encoder
+
+    @property
+    def fallen_back(self) -> list[int]:
+        """Folds measured at their last epoch and threshold 0.5 since their inner split lacks a class."""
+        return [number for number, fold in sorted(self.folds.items()) if fold.lacks_inner_split]
+
+    @property
+    def has_earlier_curves(self) -> bool:
+        """Whether some fold's curves were measured at threshold 0.5 alone (`base/metrics/earlier_names.py`)."""
+        return any(CURVE_AT_HALF in fold.history and CURVE not in fold.history for fold in self.folds.values())
 
     def metrics(self) -> dict[str, float]:
         """`cv_summary/*` of the folds that are done, and `cv_aggregate/*`."""

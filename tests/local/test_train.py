@@ -228,6 +228,18 @@ def test_a_run_that_does_not_learn_says_so_and_its_mlflow_run_has_the_tag(config
     assert client.get_run(dull.run_id).data.tags["gemma_nli.not_learned"] == note
 
 
+def test_folds_that_could_choose_no_threshold_are_named_in_the_record_the_notes_and_the_mlflow_run(
+    config, client, tmp_path
+):
+    write_corpus(synthetic_corpus(8, seed=3), tmp_path / "few")
+    run = run_here(config.with_settings({"data.data_dir": str(tmp_path / "few")}))
+    fallen = run.record.fallen_back
+    assert fallen
+    (note,) = [note for note in run.notes if "threshold 0.5" in note]
+    assert note.startswith(f"fold{'s' if len(fallen) > 1 else ''} {', '.join(map(str, fallen))}: the inner split's")
+    assert client.get_run(run.run_id).data.tags["gemma_nli.fell_back"] == note
+
+
 def test_criteria_with_any_names_are_trained_and_mlflow_has_a_metric_for_each(config, client, tmp_path):
     made = synthetic_corpus(60, seed=3)
     odd = ["USE::MONITOR", "A1: Low mood", "../up", "a/b//c", "50% off", "müde 😴", "a,b", 'say "so"', "[b]", "é" * 300]

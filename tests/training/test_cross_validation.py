@@ -142,6 +142,12 @@ class TestAggregates:
         best_f1s = [metrics[f"cv_summary/fold_{k}_best_f1"] for k in (1, 2, 3)]
         assert metrics["cv_aggregate/mean_best_f1"] == pytest.approx(statistics.mean(best_f1s))
 
+    def test_optimism_is_the_mean_of_the_peeked_scores_less_the_honest_mean(self, found):
+        metrics = found.metrics()
+        peeked = statistics.mean(metrics[f"cv_summary/fold_{k}_peeked_f1"] for k in (1, 2, 3))
+        optimism = metrics["cv_aggregate/optimism_f1"]
+        assert optimism == pytest.approx(peeked - metrics["cv_aggregate/mean_f1"])
+
     def test_a_diverged_fold_counts_for_nothing_and_is_named(self, setup, found):
         lost = replace(found.folds[0], status=DIVERGED, metrics={}, rows=found.folds[0].rows[:0])
         result = summarize([lost, *found.folds[1:]], setup.pairs)

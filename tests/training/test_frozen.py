@@ -9,6 +9,7 @@ import torch
 from gemma_nli.corpus.pairs import INNER_SLOTS, PairTable, build_pairs
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.model.pooling import POOLERS
+from gemma_nli.training.fallbacks import fallback_note
 from gemma_nli.training.fold import plan_fold
 from gemma_nli.training.frozen.head_inputs import VectorInputs
 from gemma_nli.training.frozen.train_folds import fit_head, train_folds, train_seeds
@@ -168,6 +169,23 @@ class TestSelection:
             np.testing.assert_allclose(torch.sigmoid(z_V).numpy(), fold.probabilities, atol=1e-5)
             assert fold.trained_parameters == 33
 
+    @pytest.mark.parametrize("selection", ["inner", "last", "best"])
+    def test_each_curve_at_the_selected_epoch_is_the_folds_own_metric(self, setup, selection):
+        for fold in setup.train(training__epoch_selection=selection, training__num_epochs=5):
+            for name, value in fold.metrics.items():
+                if name != "peeked_f1":
+                    assert fold.at(f"val_{name}", fold.selected_epoch) == value, name
+
+    def test_a_figure_at_a_half_says_so_in_its_name(self, setup):
+        folds = setup.train(training__num_epochs=5)
+        for fold in folds:
+            halved = fold_metrics(fold.probabilities, fold.labels, 0.5)["f1"]
+            assert fold.at("val_f1_at_half", fold.selected_epoch) == halved
+            assert fold.summary()[f"cv_summary/fold_{fold.fold}_best_f1_at_half"] == max(fold.history["val_f1_at_half"])
+        assert any(fold.history["val_f1"] != fold.history["val_f1_at_half"] for fold in folds)
+        for fold in setup.train(training__num_epochs=2, training__epoch_selection="last"):
+            assert fold.history["val_f1"] == fold.history["val_f1_at_half"], "nothing chose another threshold"
+
     def test_peeking_is_the_same_freedom_used_on_the_fold_itself(self, setup):
         for fold in setup.train(training__num_epochs=6):
             assert fold.metrics["peeked_f1"] >= max(fold.metrics["f1"], max(fold.history["val_f1"])) - 1e-9
@@ -214,6 +232,8 @@ class TestNoInnerSplit:
         assert "inner split" in fallen.detail
         assert "last epoch, threshold 0.5" in fallen.detail
         assert "inner_f1" not in fallen.history
+        assert [fold.lacks_inner_split for fold in results] == [False, True, False, False, False]
+        assert fallback_note(results) == f"fold 2: {fallen.detail}"
         assert results[0].detail == ""
         assert "inner_f1" in results[0].history
         last = setup.train([2], pairs, training__epoch_selection="last")[0]
@@ -225,6 +245,7 @@ class TestNoInnerSplit:
         table = replace(setup.pairs, inner_N=inner_N)
         results = setup.train(None, table)
         assert all("inner split" in fold.detail for fold in results)
+        assert fallback_note(results).startswith("folds 1, 2, 3, 4, 5: the inner split's")
         assert np.isfinite(summarize(results, table).aggregates["cv_aggregate/mean_f1"])
 
     def test_a_fold_that_falls_back_never_looks_at_its_evaluation_labels(self, setup):

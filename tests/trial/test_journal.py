@@ -34,6 +34,7 @@ def fold_result(fold: int, seed: int = 0, rows: int = 7, **changes) -> FoldResul
         "train_loss": [math.nan, math.inf, 0.1 + 0.2],
         "val_loss": [-math.inf, 5e-324, 1 / 3],
         "val_f1": [0.0, 1 / 3, 0.7],
+        "val_f1_at_half": [0.1, 0.0, 2 / 3],
         "val_auc": [math.nan, 0.5, 0.6],
     }
     facts = {

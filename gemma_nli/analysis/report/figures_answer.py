@@ -129,7 +129,13 @@ def curves_figure(findings: Findings) -> Figure | None:
     for panel, title in zip(panels, ("validation F1", "training loss"), strict=True):
         lay_out(panel, 340, "epoch", legend=len(curves) > 1, title=title)
         panel.update_xaxes(dtick=max(1, max(curve.val_f1_KE.shape[1] for curve in curves) // 6))
-    note = "Lines: mean of the folds; bands: their lowest and highest. F1 here is at threshold 0.5."
+    note = (
+        "Lines: mean of the folds; bands: their lowest and highest. F1 is at the threshold that each epoch would be "
+        "decided by, as the scores are."
+    )
+    earlier = [curve.name for curve in curves if curve.at_half]
+    if earlier:
+        note += f" At threshold 0.5, since their journals are older than that: {', '.join(earlier)}."
     return Figure("curves", "Learning curves", alt, panels, tuple(rows), note)
 
 

@@ -174,6 +174,8 @@ def _training(findings: Findings) -> Section | None:
 def _errors(findings: Findings) -> Section:
     mistakes, calibration = findings.mistakes, findings.calibration
     thresholds = ", ".join(f"{t:.2f}" for t in mistakes.thresholds)
+    fallback = findings.evidence.complete[findings.evidence.winner].fallback
+    thresholds += f" ({fallback})" if fallback else ""
     f1 = float(findings.evidence.fold_scores("f1")[findings.evidence.winner].mean())
     temperatures = ", ".join(f"{t:.2f}" for t in calibration.temperatures)
     facts = Facts(

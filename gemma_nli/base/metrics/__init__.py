@@ -2,6 +2,7 @@
 
 from gemma_nli.base.metrics.aggregates import (
     BEST_F1,
+    BEST_F1_AT_HALF,
     MACRO_AUC,
     MACRO_CRITERIA,
     MEAN_AUC,
@@ -16,13 +17,25 @@ from gemma_nli.base.metrics.aggregates import (
     metric_of,
 )
 from gemma_nli.base.metrics.macro import MacroMetric, measured_by
-from gemma_nli.base.metrics.table import METRICS, WAYS, CountedMetric, Counts, Metric, RankedMetric, metric, scores_of
+from gemma_nli.base.metrics.table import (
+    AT_HALF,
+    METRICS,
+    WAYS,
+    CountedMetric,
+    Counts,
+    Metric,
+    RankedMetric,
+    metric,
+    scores_of,
+)
 from gemma_nli.base.part_registry import import_parts
 
 import_parts(__name__)
 
 __all__ = [
+    "AT_HALF",
     "BEST_F1",
+    "BEST_F1_AT_HALF",
     "MACRO_AUC",
     "MACRO_CRITERIA",
     "MEAN_AUC",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gemma_nli.base.metrics.macro import MACRO, MacroMetric, measured_by
-from gemma_nli.base.metrics.table import HEADLINES, METRICS, Metric
+from gemma_nli.base.metrics.table import AT_HALF, HEADLINES, METRICS, Metric
 
 PREFIX = "cv_aggregate/"
 
@@ -21,15 +21,18 @@ MACRO_AUC = aggregate_name(MACRO, "auc")
 MACRO_CRITERIA = f"{PREFIX}macro_criteria"
 """How many criteria have enough support to be in those means."""
 BEST_F1 = f"{PREFIX}mean_best_f1"
-"""The guide's: each fold at the epoch that is best on the fold itself, at threshold 0.5."""
+"""Each fold at the epoch that is best on the fold itself, at that epoch's threshold: the highest of its `val_f1`."""
+BEST_F1_AT_HALF = f"{BEST_F1}{AT_HALF}"
+"""The guide's number: the same at threshold 0.5."""
 OPTIMISM_F1 = f"{PREFIX}optimism_f1"
+"""What choosing epoch and threshold on the folds themselves would add: the mean of `peeked_f1`, minus MEAN_F1."""
 TRAINED_PARAMETERS = "model/trained_parameters"
 
 
 def deciding_names() -> tuple[str, ...]:
     """What a sweep can be decided by, and what can be an objective."""
     over_folds = (aggregate_name(way, name) for way in HEADLINES for name in METRICS)
-    return (*over_folds, BEST_F1, TRAINED_PARAMETERS)
+    return (*over_folds, BEST_F1, BEST_F1_AT_HALF, TRAINED_PARAMETERS)
 
 
 def headline_names() -> tuple[str, ...]:

@@ -21,7 +21,9 @@ WAYS = ("mean", "std", "median")
 """How the folds of a trial are summed up: `cv_aggregate/mean_f1`."""
 HEADLINES = (*WAYS, "macro")
 """And how its criteria are: `cv_aggregate/macro_f1`."""
-_TAKEN = re.compile(r"best_.*|selected_.*|peeked_.*|macro_.*|loss|epoch|threshold")
+AT_HALF = "_at_half"
+"""Ends the name of a figure at threshold 0.5: `val_f1_at_half` beside `val_f1`, which is at the fold's own."""
+_TAKEN = re.compile(r"(best|last|selected|peeked|macro)_.*|.*_at_half|loss|epoch|threshold")
 """Names that a trial's journal has for other figures (`val_loss`, `mean_best_f1`, `fold_1_selected_epoch`)."""
 
 

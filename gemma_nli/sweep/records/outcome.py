@@ -18,6 +18,7 @@ from gemma_nli.base.metrics import MEAN_F1
 from gemma_nli.base.outgoing import shown
 from gemma_nli.spec.sweep_sections import Objective
 from gemma_nli.sweep.prepare import Prepared
+from gemma_nli.training.fallbacks import fallback_note
 from gemma_nli.training.learned import learning_warning
 from gemma_nli.trial import TrialRecord, read_trials
 
@@ -40,6 +41,7 @@ class TrialOutcome:
     folds_done: int = 0
     ended: tuple[int, int | None] = (0, None)
     warning: str = ""  # why its numbers mean little, if a fold did not learn
+    fallback: str = ""  # which folds could choose neither epoch nor threshold
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Outcome:
 
     def notes(self) -> list[str]:
         """What its user should know of the trials: which cannot be ranked, how many did not learn."""
-        return [*self._unranked(), *self._unlearned()]
+        return [*self._unranked(), *self._unlearned(), *self._fallen_back()]
 
     def _unranked(self) -> Iterator[str]:
         """Trials whose journals are older than a metric that decides."""
@@ -109,11 +111,22 @@ class Outcome:
         warned = [trial for trial in self.trials if trial.warning]
         if not warned:
             return []
-        shown_one = self.best if self.best in warned else warned[0]
-        assert shown_one is not None
-        which = "the best trial" if shown_one is self.best else "one of them"
+        which, one = self._example(warned)
         trials = f"{len(warned)} of {self.counts['finished']} finished trials did not learn in every fold"
-        return [f"{trials}; {which}: {shown_one.warning}"]
+        return [f"{trials}; {which}: {one.warning}"]
+
+    def _fallen_back(self) -> list[str]:
+        """How many have folds at threshold 0.5 for want of a class, and which folds."""
+        fallen = [trial for trial in self.trials if trial.fallback]
+        if not fallen:
+            return []
+        which, one = self._example(fallen)
+        trials = f"{len(fallen)} of {self.counts['finished']} finished trials have folds that could not choose"
+        return [f"{trials} epoch and threshold; {which}: {one.fallback}"]
+
+    def _example(self, some: list[TrialOutcome]) -> tuple[str, TrialOutcome]:
+        best = self.best
+        return ("the best trial", best) if best is not None and best in some else ("one of them", some[0])
 
     def pareto_front(self, objectives: Sequence[Objective]) -> list[dict[str, Any]]:
         """Settings and values of the finished trials that no other beats in every objective; empty with one
@@ -159,7 +172,9 @@ def _outcome(key: str, settings: dict[str, Any], record: TrialRecord | None, met
     objective = float(metrics.get(metric, math.nan))
     folds = len(record.folds)
     warning = learning_warning(record.folds.values(), record.config) if record.state == "finished" else ""
-    return TrialOutcome(key, settings, record.state, objective, metrics, record.error, folds, ended_of(record), warning)
+    fallback = fallback_note(record.folds.values()) if record.state == "finished" else ""
+    facts = (key, settings, record.state, objective, metrics, record.error, folds, ended_of(record))
+    return TrialOutcome(*facts, warning, fallback)
 
 
 def _slices(keys: list[str]) -> Iterator[list[str]]:

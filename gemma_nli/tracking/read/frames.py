@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1
+from gemma_nli.base.metrics.earlier_names import EARLIER, logged_as, todays_metrics
 from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.config import MlflowConfig
 from gemma_nli.tracking.read.run_filters import filter_of
@@ -171,13 +172,16 @@ def compare_runs(run_ids: Sequence[str], tracking_uri: str | None = None) -> Com
     table = pd.DataFrame(about, index=ids, columns=["name", "status", "state", "start", "measured_at"]).T
     params = pd.DataFrame({run.info.run_id: run.data.params for run in found}, columns=ids).sort_index()
     params = params[params.apply(lambda row: len(set(map(str, row))) > 1, axis=1)] if len(params) else params
-    metrics = pd.DataFrame({run.info.run_id: run.data.metrics for run in found}, columns=ids).sort_index()
+    measured = {run.info.run_id: todays_metrics(run.data.metrics) for run in found}
+    metrics = pd.DataFrame(measured, columns=ids).sort_index()
     chosen = metrics[metrics.index.str.startswith(("cv_aggregate/", "criterion/", "model/", "test_", "best_val"))]
     return Comparison(table, params, chosen, _folds(metrics), tuple(_notes(found)))
 
 
 def metric_history(run_id: str, metric: str, tracking_uri: str | None = None) -> pd.DataFrame:
     """step, value and time of every point of a metric, in order of step.
+
+    A run of an earlier version is asked by today's names too (`base/metrics/earlier_names.py`).
 
     Raises:
         TrackingError: an unknown run or metric (with the nearest name), or the store cannot be reached.
@@ -186,11 +190,14 @@ def metric_history(run_id: str, metric: str, tracking_uri: str | None = None) ->
     with talking(store, f"read metric '{metric}'"):
         client = connect_existing(store)
         run = get_run(client, store, run_id)
-        if metric not in run.data.metrics:
-            hint = did_you_mean(metric, run.data.metrics) or "; it has none yet."
+        known = todays_metrics(run.data.metrics)
+        if metric not in known:
+            hint = did_you_mean(metric, known) or "; it has none yet."
+            hint += f" {EARLIER}." if metric in run.data.metrics else ""
             raise TrackingError(f"run {run_id}: no metric '{metric}'{hint}")
+        logged = logged_as(metric, run.data.metrics)
         points = sorted(
-            client.get_metric_history(run.info.run_id, metric), key=lambda point: (point.step, point.timestamp)
+            client.get_metric_history(run.info.run_id, logged), key=lambda point: (point.step, point.timestamp)
         )
     rows = [(point.step, point.value, _when(point.timestamp)) for point in points]
     return pd.DataFrame(rows, columns=["step", "value", "time"])
@@ -222,7 +229,7 @@ def experiments_named(client: MlflowClient, store: Store, wanted: str | None) ->
 
 
 def _run_row(run: Run, names: dict[str, str]) -> dict[str, Any]:
-    metrics, tags = run.data.metrics, run.data.tags
+    metrics, tags = todays_metrics(run.data.metrics), run.data.tags
     row: dict[str, Any] = {
         "run_id": run.info.run_id,
         "name": run.info.run_name,
@@ -271,6 +278,11 @@ def _notes(found: list[Run]) -> Iterator[str]:
         values = {run.data.tags.get(f"gemma_nli.{tag}", before) for run in found}
         if len(values) > 1:
             yield f"their {name} differ: the figures cannot be compared."
+    earlier = [
+        run.info.run_id for run in found if not run.data.metrics.keys() <= todays_metrics(run.data.metrics).keys()
+    ]
+    if earlier:
+        yield f"run {', '.join(earlier)}: {EARLIER}; shown under today's names."
     for run in found:
         if MEAN_F1 not in run.data.metrics and "test_f1" not in run.data.metrics:
             state = run.data.tags.get(STATE, run.info.status.lower())

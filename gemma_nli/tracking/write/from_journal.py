@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gemma_nli.base.metrics.earlier_names import EARLIER
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
@@ -15,6 +16,7 @@ from gemma_nli.tracking.write.artifacts import artifacts_of
 from gemma_nli.tracking.write.artifacts.nli_cv_folds_metadata import FOLDS, folds_file
 from gemma_nli.tracking.write.artifacts.nli_pairs import PAIRS, pairs_file
 from gemma_nli.tracking.write.projection import DatasetFacts, MetricPoint, TrialProjection
+from gemma_nli.training.fallbacks import fallback_note
 from gemma_nli.training.learned import learning_warning
 from gemma_nli.trial import TrialRecord
 
@@ -54,6 +56,11 @@ def project_trial(
     not_learned = learning_warning(record.folds.values(), record.config)
     if not_learned:
         facts["gemma_nli.not_learned"] = not_learned
+    fallback = fallback_note(fold for _, fold in sorted(record.folds.items()))
+    if fallback:
+        facts["gemma_nli.fell_back"] = fallback
+    if record.has_earlier_curves:
+        facts["gemma_nli.earlier_names"] = EARLIER
     if record.reason:
         facts["gemma_nli.reason"] = record.reason
     return TrialProjection(
