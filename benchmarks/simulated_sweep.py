@@ -14,8 +14,7 @@ from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.prepare import identify_sweep
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
-from gemma_nli.training.fold import measure, plan_fold, thresholds_of
-from gemma_nli.training.metrics import curves
+from gemma_nli.training.fold import epoch_curves, measure, plan_fold
 from gemma_nli.training.results import summarize
 from gemma_nli.trial import TrialJournal, trial_key
 
@@ -94,9 +93,8 @@ def _write(
             _logits(pairs.label_N[rows], hard_N[rows], skill, epochs, rng) for rows in (plan.evaluation, plan.selection)
         ]
         history = {"train_loss": list(np.linspace(0.7, 0.3, epochs))}
-        at_E = thresholds_of(pairs, plan, logits[1])
-        history |= {name: v.tolist() for name, v in curves(logits[0], pairs.label_N[plan.evaluation], at_E).items()}
         inner = logits[1] if plan.choice.inner else None
+        history |= epoch_curves(pairs, plan, logits[0], inner)
         folds.append(measure(pairs, plan, history, logits[0], inner, epochs, "finished"))
     journal = TrialJournal(storage, key)
     journal.start(config, pairs.fingerprint, encoder, pairs.num_folds)

@@ -68,9 +68,16 @@ class BaselineFinding:
         return "beats" if self.ahead.low > 0 else "loses" if self.ahead.high < 0 else "not told apart"
 
 
+def _decided(evidence: Evidence) -> RunConfig:
+    """The sweep's base, with what the winner's thresholds are chosen by: a baseline is decided by the same rule."""
+    rule = evidence.complete[evidence.winner].config.training.threshold
+    chosen = {"training.epoch_selection": "inner", "training.threshold": rule}
+    return evidence.spec.base.with_settings(chosen)
+
+
 def of_criterion(evidence: Evidence) -> Baseline:
     about = "the criterion's share of positives; never reads the post"
-    return Baseline("criterion only", about, *criterion_only(evidence.spec.base, evidence.pairs, evidence.rows_N))
+    return Baseline("criterion only", about, *criterion_only(_decided(evidence), evidence.pairs, evidence.rows_N))
 
 
 def always_positive(evidence: Evidence) -> Baseline:
@@ -81,7 +88,7 @@ def always_positive(evidence: Evidence) -> Baseline:
 
 
 def tfidf(evidence: Evidence) -> Baseline:
-    found = tfidf_scores(evidence.spec.base, evidence.corpus, evidence.pairs, evidence.rows_N)
+    found = tfidf_scores(_decided(evidence), evidence.corpus, evidence.pairs, evidence.rows_N)
     return Baseline("TF-IDF", "words of the post, a logistic regression per criterion", *found)
 
 
@@ -120,7 +127,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
     Args:
         encode: compute vectors that the store lacks; without, None where it lacks some or the encoder is not here.
     """
-    base = evidence.spec.base
+    base = _decided(evidence)
     config = base.with_settings(
         {
             "model.pair_encoding": "separate",
@@ -150,7 +157,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
         sides.append((unit_MH, place_N.cpu().numpy()))
     (post_MH, post_N), (criterion_MH, criterion_N) = sides
     cosine_N = np.full(len(evidence.pairs), np.nan)
-    cosine_N[rows] = np.einsum("rh,rh->r", post_MH[post_N[rows]], criterion_MH[criterion_N[rows]])
+    cosine_N[rows] = (1 + np.einsum("rh,rh->r", post_MH[post_N[rows]], criterion_MH[criterion_N[rows]])) / 2
     decided, scored = score_folds(
         evidence.pairs, evidence.rows_N, config, lambda plan: lambda rows: np.asarray(cosine_N[rows])
     )
@@ -163,7 +170,7 @@ def zero_shot_of(evidence: Evidence, encode: bool = False) -> Baseline | None:
     Args:
         encode: compute states that the store lacks; without, None where it lacks some or the encoder is not here.
     """
-    asked, base = evidence.spec.report.zero_shot, evidence.spec.base
+    asked, base = evidence.spec.report.zero_shot, _decided(evidence)
     if asked == "never":
         return None
     try:

@@ -127,12 +127,12 @@ def _of_the_best_trial(
 
 
 def _of_fallbacks(evidence: Evidence) -> Iterator[Caution]:
-    """Trials with folds that could choose neither epoch nor threshold, the best one's folds first."""
+    """Trials with folds that could not choose all by their inner split, the best one's folds first."""
     fallen, best = [trial for trial in evidence.complete if trial.fallback], evidence.complete[evidence.winner]
     who = "The best trial" if best.fallback else f"{len(fallen)} of {len(evidence.complete)} trials"
     which = best.fallback if best.fallback else f"one of them, {fallen[0].fallback}" if fallen else ""
     if which:
-        yield Caution(Weight.WEAKENS, f"{who} could not choose epoch and threshold in every fold ({which}).")
+        yield Caution(Weight.WEAKENS, f"{who} could not choose everything on the inner split in every fold ({which}).")
 
 
 def _of_the_trials(evidence: Evidence, answer: Answer) -> Iterator[Caution]:

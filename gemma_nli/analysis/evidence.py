@@ -48,7 +48,7 @@ class Trial:
     config: RunConfig
     place: int | None = None
     note: str = ""
-    fallback: str = ""  # which folds could choose neither epoch nor threshold
+    fallback: str = ""  # which folds could not choose all by their inner split
 
     @property
     def fate(self) -> str:
@@ -71,12 +71,13 @@ class Evidence:
     trials: list[Trial]
     rows_N: NDArray[np.int64]
     probability_TN: NDArray[np.float32]
-    threshold_TK: Floats
+    threshold_TK: Floats  # of all criteria but those of own_threshold_TKC
     varied: list[str]
     compared: list[str] = field(default_factory=list)
     confirmations: list[TrialRecord] = field(default_factory=list)
     sweep_ids: list[str] = field(default_factory=list)
     semantics: int = SEMANTICS_VERSION
+    own_threshold_TKC: Floats | None = None  # of single criteria, NaN without one; None where no trial has any
 
     @property
     def ranked_by(self) -> str:
@@ -118,8 +119,20 @@ class Evidence:
         for fold in range(1, self.pairs.num_folds + 1):
             at = self.fold_N == fold
             # as the trial itself compared them: a float32 probability with a float64 threshold
-            chosen_TN[:, at] = self.probability_TN[:, at].astype(np.float64) >= self.threshold_TK[:, fold - 1, None]
+            at_Tn = self.threshold_TK[:, fold - 1, None]
+            if self.own_threshold_TKC is not None:
+                own_Tn = self.own_threshold_TKC[:, fold - 1][:, self.pairs.criterion_N[self.rows_N[at]]]
+                at_Tn = np.where(np.isnan(own_Tn), at_Tn, own_Tn)
+            chosen_TN[:, at] = self.probability_TN[:, at].astype(np.float64) >= at_Tn
         return chosen_TN
+
+    def thresholds_by_criterion(self, place: int) -> Floats:
+        """(K, C) what decides a criterion's pairs in each fold of a trial."""
+        shared_K1 = self.threshold_TK[place][:, None]
+        if self.own_threshold_TKC is None:
+            return np.repeat(shared_K1, len(self.pairs.criterion_ids), axis=1)
+        own_KC = self.own_threshold_TKC[place]
+        return np.asarray(np.where(np.isnan(own_KC), shared_K1, own_KC), dtype=np.float64)
 
     @cached_property
     def observed(self) -> ScoredPairs:

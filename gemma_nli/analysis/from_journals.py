@@ -39,6 +39,7 @@ def gather(
     rows_N = np.concatenate([pairs.evaluation_rows(fold) for fold in range(1, pairs.num_folds + 1)])
     probabilities: list[NDArray[np.float32]] = []
     thresholds: list[list[float]] = []
+    own: list[Floats] = []
     trials: list[Trial] = []
     confirmations: list[TrialRecord] = []
     semantics = SEMANTICS_VERSION
@@ -58,6 +59,7 @@ def gather(
         if whole is not None:
             probabilities.append(whole)
             thresholds.append([record.folds[fold].threshold for fold in range(1, pairs.num_folds + 1)])
+            own.append(_own_thresholds(record, pairs))
         trials.append(_trial(record, spec, settings, storage, place, lacks))
     if not probabilities and any(trial.note.startswith(WITHOUT) for trial in trials):
         raise ReportError(
@@ -82,7 +84,19 @@ def gather(
         confirmations=confirmations,
         sweep_ids=[sweep_id],
         semantics=semantics,
+        own_threshold_TKC=_if_any(own),
     )
+
+
+def _own_thresholds(record: TrialRecord, pairs: PairTable) -> Floats:
+    """(K, C) thresholds of single criteria, NaN where a criterion has the shared one."""
+    folds = [record.folds[fold].thresholds for fold in range(1, pairs.num_folds + 1)]
+    return np.array([[of.get(criterion, np.nan) for criterion in pairs.criterion_ids] for of in folds])
+
+
+def _if_any(own: list[Floats]) -> Floats | None:
+    own_TKC = np.stack(own)
+    return None if np.isnan(own_TKC).all() else own_TKC
 
 
 def _whole(record: TrialRecord, pairs: PairTable, rows_N: NDArray[np.int64]) -> NDArray[np.float32] | None:
@@ -159,11 +173,14 @@ def merge(parts: list[Evidence]) -> Evidence:
     trials: list[Trial] = []
     rows: list[NDArray[np.float32]] = []
     thresholds: list[Floats] = []
+    own: list[Floats] = []
+    none_KC = np.full((first.pairs.num_folds, len(first.pairs.criterion_ids)), np.nan)
     for key, (part, trial) in seen.items():
         place = len(rows) if trial.place is not None else None
         if trial.place is not None:
             rows.append(part.probability_TN[trial.place])
             thresholds.append(part.threshold_TK[trial.place])
+            own.append(none_KC if part.own_threshold_TKC is None else part.own_threshold_TKC[trial.place])
         settings = {name: configs[key].get(name) for name in varied}
         trials.append(dataclasses.replace(trial, settings=settings, place=place))
     return Evidence(
@@ -182,9 +199,10 @@ def merge(parts: list[Evidence]) -> Evidence:
         confirmations=[found for part in parts for found in part.confirmations],
         sweep_ids=[sweep_id for part in parts for sweep_id in part.sweep_ids],
         semantics=first.semantics,
+        own_threshold_TKC=_if_any(own),
     )
 
 
 def comparable(config: RunConfig) -> dict[str, Any]:
     """The settings that decide a trial's numbers, with the encoder's name."""
-    return {"model.name": config.model.name, **config.canonical()}
+    return {"model.name": config.model.name, **config.told_apart_by()}

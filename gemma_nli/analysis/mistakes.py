@@ -62,9 +62,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Mistakes:
+    """`thresholds`: the shared one of each fold; `own_thresholds`: of single criteria, means over folds."""
+
     confusion: dict[str, int]
     f1_at_half: float
     thresholds: tuple[float, ...]
+    own_thresholds: dict[str, float]
     criteria: tuple[Slice, ...]
     slices: dict[str, tuple[Slice, ...]]
     most_confident: tuple[Mistake, ...]
@@ -98,10 +101,18 @@ def find_mistakes(evidence: Evidence, place: int, config: RunConfig) -> Mistakes
         confusion=counts,
         f1_at_half=float(np.mean(halves)),
         thresholds=tuple(float(t) for t in evidence.threshold_TK[place]),
+        own_thresholds=_own_thresholds(evidence, place),
         criteria=criteria,
         slices=_slices(evidence, place, config),
         most_confident=_most_confident(evidence, place, config),
     )
+
+
+def _own_thresholds(evidence: Evidence, place: int) -> dict[str, float]:
+    if evidence.own_threshold_TKC is None:
+        return {}
+    own_C, mean_C = ~np.isnan(evidence.own_threshold_TKC[place]).all(0), evidence.thresholds_by_criterion(place).mean(0)
+    return {name: float(mean_C[c]) for c, name in enumerate(evidence.pairs.criterion_ids) if own_C[c]}
 
 
 def slice_of(evidence: Evidence, place: int, here_N: NDArray[np.bool_], name: str) -> Slice:
@@ -191,7 +202,8 @@ def _most_confident(evidence: Evidence, place: int, config: RunConfig) -> tuple[
     """Half of them false positives, half false negatives, where there are enough of each."""
     probability_N, label_N = evidence.probability_TN[place], evidence.label_N
     wrong_N = evidence.decision_TN[place] != (label_N == 1)
-    fold_threshold_N = evidence.threshold_TK[place][evidence.fold_N - 1]
+    criterion_N = evidence.pairs.criterion_N[evidence.rows_N]
+    threshold_N = evidence.thresholds_by_criterion(place)[evidence.fold_N - 1, criterion_N]
     confidence_N = np.where(label_N == 1, 1 - probability_N, probability_N)
     order = np.argsort(-confidence_N, kind="stable")
     picked = [
@@ -210,7 +222,7 @@ def _most_confident(evidence: Evidence, place: int, config: RunConfig) -> tuple[
             pair_id,
             int(label_N[i]),
             float(probability_N[i]),
-            float(fold_threshold_N[i]),
+            float(threshold_N[i]),
             sources[int(evidence.pairs.source_N[row])],
             text,
         )

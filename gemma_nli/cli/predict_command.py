@@ -37,5 +37,6 @@ def predict(
     scorer = load_scorer(model, tracking_uri, device)
     with RowProgress(total, enabled=not as_json) as progress:
         done = predict_file(scorer, source, output, batch_rows, progress.rows_done, replace)
-    facts = {"rows": done.rows, "columns": list(done.columns), "output": str(output)}
-    print_json(as_json, facts, f"{output}: {done.rows} rows with {', '.join(done.columns)}")
+    facts = {"rows": done.rows, "columns": list(done.columns), "output": str(output), "note": done.note}
+    note = f"\nnote: {done.note}" if done.note else ""
+    print_json(as_json, facts, f"{output}: {done.rows} rows with {', '.join(done.columns)}{note}")

@@ -49,6 +49,8 @@ HEADS = find_parts("model/heads", "head")
 LOSSES = find_parts("training/losses", "loss")
 SCHEDULES = find_parts("training/rate_schedules.py", "rate_schedule")
 EPOCH_SELECTIONS = find_parts("training/epoch_selections.py", "epoch_selection")
+THRESHOLD_RULES = find_parts("training/threshold_rules.py", "threshold_rule")
+CALIBRATIONS = find_parts("training/calibrations.py", "calibration")
 TRAINED = find_parts("model/adapters.py", "trains")
 
 
@@ -65,6 +67,8 @@ KINDS: dict[str, Kind] = {
     "head": Kind(HEADS, lambda config: config.model.head),
     "loss": Kind(LOSSES, lambda config: config.training.loss),
     "schedule": Kind(SCHEDULES, lambda config: config.training.schedule),
+    "threshold rule": Kind(THRESHOLD_RULES, lambda config: config.training.threshold),
+    "calibration": Kind(CALIBRATIONS, lambda config: config.training.calibration),
     "epoch selection": Kind(EPOCH_SELECTIONS, lambda config: config.training.epoch_selection),
     "what is trained": Kind(TRAINED, lambda config: config.model.trained),
 }
@@ -94,8 +98,12 @@ def at_their_default(config: RunConfig, fields: Mapping[str, Any]) -> set[str]:
     Args:
         fields: every setting with its pydantic field.
     """
-    later = {name: field for name, field in fields.items() if any(isinstance(mark, Later) for mark in field.metadata)}
-    return {name for name, field in later.items() if _value_of(config, name) == field.default}
+    return {name for name in later_settings(fields) if _value_of(config, name) == fields[name].default}
+
+
+def later_settings(fields: Mapping[str, Any]) -> set[str]:
+    """Settings marked `Later`."""
+    return {name for name, field in fields.items() if any(isinstance(mark, Later) for mark in field.metadata)}
 
 
 def _value_of(config: Any, setting: str) -> Any:
@@ -112,7 +120,7 @@ def readers(setting: str, field: Any, *more: Mapping[str, Part]) -> list[str]:
     """
     if not _is_marked(field):
         return []
-    every = [POOLINGS, HEADS, LOSSES, SCHEDULES, EPOCH_SELECTIONS, *more]
+    every = [POOLINGS, HEADS, LOSSES, SCHEDULES, EPOCH_SELECTIONS, THRESHOLD_RULES, CALIBRATIONS, *more]
     return [name for parts in every for name, part in parts.items() if part.reads is None or setting in part.reads]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
-from gemma_nli.config.parts import at_their_default, dormant_settings
+from gemma_nli.config.parts import EPOCH_SELECTIONS, at_their_default, dormant_settings, later_settings
 from gemma_nli.config.sections import (
     ADAPTER_RATE,
     ENCODER_RATE,
@@ -55,6 +55,14 @@ class RunConfig(Settings):
                 f"training.gradient_accumulation ({training.gradient_accumulation}) exceeds "
                 f"training.batch_size ({training.batch_size})"
             )
+        selection = EPOCH_SELECTIONS[training.epoch_selection]
+        for name, plain in _BY_INNER_SPLIT.items():
+            asked = getattr(training, name.removeprefix("training."))
+            if asked != plain and selection.reads is not None and name not in selection.reads:
+                raise ValueError(
+                    f"{name} is {asked}, but training.epoch_selection is {selection.name}, which has no inner split to "
+                    f"choose it by; set training.epoch_selection=inner, or {name}={plain}"
+                )
         self._set_default_rate()
         return self
 
@@ -107,17 +115,24 @@ class RunConfig(Settings):
         sections = ("data", "model", "training", "device")
         return {k: v for k, v in self.flat().items() if k.split(".")[0] in sections and k not in left_out}
 
+    def told_apart_by(self) -> dict[str, Any]:
+        """`canonical` with the settings that came later, which it leaves out at their defaults."""
+        flat = self.flat()
+        return {**self.canonical(), **{name: flat[name] for name in later_settings(_all_settings())}}
+
     def asked_by(self, other: RunConfig, varied: Collection[str] = ()) -> RunConfig:
         """The same numbers as `other` asks for them: what is not part of a trial's key is `other`'s.
 
         Args:
             varied: settings that stay as they are here, whether they are part of the key or not.
         """
-        decided, theirs = self.canonical(), other.flat()
+        decided, theirs = self.told_apart_by(), other.flat()
         free = [key for key in self.flat() if key not in decided and key not in varied]
         return self.with_settings({key: theirs[key] for key in free if key in theirs})
 
 
+_BY_INNER_SPLIT = {"training.threshold": "shared", "training.calibration": "none"}
+"""Settings that choose by the inner split, and their values that need none."""
 _RATE = "learning_rate"
 _PLACES = {"data.data_dir", "data.log_text", "model.name", "model.revision", "device.device"}
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.base.what_was_measured import measured_at
-from gemma_nli.config.parts import EPOCH_SELECTIONS, HEADS, LOSSES, POOLINGS, SCHEDULES, Later, WhereRead
+from gemma_nli.config.parts import (
+    CALIBRATIONS,
+    EPOCH_SELECTIONS,
+    HEADS,
+    LOSSES,
+    POOLINGS,
+    SCHEDULES,
+    THRESHOLD_RULES,
+    Later,
+    WhereRead,
+)
 from gemma_nli.config.templates import NATIVE, PLACES, check_fit, read_template, refuse_mapping
 from gemma_nli.config.typed_values import as_wanted
 
@@ -17,9 +27,12 @@ if TYPE_CHECKING:
     Loss: TypeAlias = str
     Schedule: TypeAlias = str
     Selection: TypeAlias = str
+    Threshold: TypeAlias = str
+    Calibration: TypeAlias = str
 else:  # the names that are registered
     Pooling, Head, Loss = (Literal[tuple(parts)] for parts in (POOLINGS, HEADS, LOSSES))
     Schedule, Selection = (Literal[tuple(parts)] for parts in (SCHEDULES, EPOCH_SELECTIONS))
+    Threshold, Calibration = (Literal[tuple(parts)] for parts in (THRESHOLD_RULES, CALIBRATIONS))
 
 
 class Settings(BaseModel):
@@ -211,6 +224,17 @@ class TrainingConfig(Settings):
         default="inner",
         description="the epoch a fold is measured at: by F1 on an inner split of its training posts, the last, "
         "or the best on the fold itself (optimistic)",
+    )
+    threshold: Annotated[Threshold, Later()] = Field(
+        default="shared",
+        description="from which probability on a pair is matched, chosen on the inner split. shared: one for all "
+        "criteria; per_criterion: one for each, drawn towards the shared one where the inner split has few positive "
+        "pairs of it. Without an inner split it is 0.5",
+    )
+    calibration: Annotated[Calibration, Later()] = Field(
+        default="none",
+        description="platt: slope and intercept of the logits, fitted on the inner split, so that probabilities hold; "
+        "no fold's ranks change. A fold whose inner split lacks a class is not calibrated",
     )
 
     @model_validator(mode="before")

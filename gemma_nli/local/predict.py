@@ -19,7 +19,7 @@ from gemma_nli.base.errors import ConfigError, CorpusError
 from gemma_nli.base.files import put_in_place, unfinished
 from gemma_nli.corpus.csv_files import CsvHeader, csv_line, missing_column, read_header, read_rows
 from gemma_nli.corpus.file_problems import FileProblems
-from gemma_nli.model.scorer import COLUMNS, PairScorer
+from gemma_nli.model.scorer import COLUMNS, PairScorer, strangers_note
 
 ALIASES = {"text": "premise", "post": "premise", "criterion": "hypothesis", "criterion_text": "hypothesis"}
 KNOWN = (*COLUMNS, *ALIASES)
@@ -30,6 +30,7 @@ CHUNK = 2000  # rows held at a time
 class Predicted:
     rows: int
     columns: tuple[str, ...]  # that were added
+    note: str = ""  # on pairs whose criterion has no threshold of its own
 
 
 def predict_file(
@@ -43,8 +44,9 @@ def predict_file(
     """Write `source` with its scores to `target`, completely or not at all; rows keep their order, other columns stay.
 
     With `premise` and `hypothesis` (or `text`, `criterion`; in any case) a row gets `probability` and `label`; with
-    `premise` alone it gets a probability and a label for each criterion that the model knows, and the threshold. The
-    output has the input's separator, and is read back equal.
+    `premise` alone it gets a probability and a label for each criterion that the model knows, and the threshold. A
+    model whose criteria have thresholds of their own adds what decided each pair. The output has the input's separator,
+    and is read back equal.
 
     Args:
         chunk: rows held in memory at a time.
@@ -61,7 +63,7 @@ def predict_file(
     clash = [name for name in added if name.casefold() in header.folded]
     if clash:
         raise ConfigError(f"--input: {source} has a column '{clash[0]}' already; rename it.")
-    done = 0
+    done, before = 0, scorer.strangers
     with unfinished(target.parent, f".{target.name}.") as part:
         with part.open("w", encoding="utf-8", newline="") as out:
             out.write(csv_line([*header.names, *added], header.separator, "\n"))
@@ -78,7 +80,8 @@ def predict_file(
                     on_progress(done)
         _refuse_any(source, problems, done)
         put_in_place(part, target)
-    return Predicted(done, tuple(added))
+    strangers = scorer.strangers - before
+    return Predicted(done, tuple(added), strangers_note(strangers, scorer.bundle.threshold) if strangers else "")
 
 
 def check_target(target: Path, replace: bool = False) -> None:

@@ -92,7 +92,7 @@ def reproduce(
     now = {point.name: point.value for point in metric_points(again.record)}  # the last step of each
     then = todays_metrics(recorded.metrics)
     earlier = then != recorded.metrics
-    names = set(then) if earlier else {*then, *now}
+    names = then.keys() & now.keys() if earlier else then.keys() | now.keys()
     rows = [
         Row(name, then.get(name, math.nan), now.get(name, math.nan))
         for name in sorted(names)

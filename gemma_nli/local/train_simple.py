@@ -124,6 +124,13 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
     Raises:
         CorpusError, EncoderError: before anything is trained. TrainingError: the loss became NaN or infinite.
     """
+    chosen, asked = {"training.threshold": "shared", "training.calibration": "none"}, config.flat()
+    for name, plain in chosen.items():
+        if asked[name] != plain:
+            raise ConfigError(
+                f"{name} is {asked[name]}, but train-simple decides at threshold 0.5 and has no inner split to choose "
+                f"it by; leave it out, or cross-validate: gemma-nli train {name}={asked[name]}"
+            )
     config = config.with_settings({"training.epoch_selection": "best", "data.num_folds": max(3, config.data.num_folds)})
     corpus = load_corpus(config.data.data_dir, config.data.log_text)
     pairs = build_pairs(corpus, config.data)

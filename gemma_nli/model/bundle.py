@@ -1,6 +1,6 @@
 """A classifier as a self-contained folder: settings, safetensors and tokenizer files, never pickle.
 
-bundle.json             format, settings, threshold, the encoder's identity, checksums, metadata
+bundle.json             format, settings, thresholds, scaling of the logits, the encoder's identity, checksums, metadata
 classifier.safetensors  pooling and head
 encoder/                config.json, weights (adapters merged in), tokenizer; its modules.json under native pooling
 """
@@ -11,13 +11,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -31,14 +30,13 @@ from gemma_nli.config import (
     RunConfig,
     build_config,
     build_stored_config,
-    validation_lines,
 )
 from gemma_nli.config.templates import PLACES, quoted
 from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
+from gemma_nli.model.bundle_record import DECIDED_FORMAT, FORMAT, read_bundle_record
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
 from gemma_nli.model.heads import Head
-from gemma_nli.model.loading.folder_files import read_mapping
 from gemma_nli.model.loading.identity import (
     WEIGHTS_INDEX,
     file_digest,
@@ -49,8 +47,8 @@ from gemma_nli.model.loading.identity import (
 )
 from gemma_nli.model.loading.sentence_modules import copy_modules, named_prompts, read_sentence_modules
 from gemma_nli.model.pooling import Pooler
+from gemma_nli.model.scaling import UNSCALED, Scaling
 
-FORMAT = 1
 _RELOADED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.1}
 """How far a reloaded logit may be off, per unit: adapters that are merged in half precision are rounded."""
 
@@ -59,6 +57,9 @@ _RELOADED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.1}
 class LoadedBundle:
     """A classifier in eval mode and everything that was saved with it; `config.model.name` is the bundle's encoder
     folder.
+
+    threshold: from which probability on a pair is matched; `thresholds`: by criterion id, of those with one of their
+    own (`metadata["criteria"]` has their texts).
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class LoadedBundle:
     threshold: float
     encoder_record: dict[str, Any]
     metadata: dict[str, Any]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def encoder(self) -> Encoder:
@@ -81,18 +83,26 @@ def save_bundle(
     head: Head,
     threshold: float,
     metadata: Mapping[str, Any],
+    thresholds: Mapping[str, float] | None = None,
+    scaling: Scaling = UNSCALED,
 ) -> Path:
     """Write a bundle, completely or not at all; an existing one is replaced.
 
     A frozen encoder's files are copied as they are; a trained one is written with its adapters merged in. The locations
     of data and stores are left out of the bundle's settings.
 
+    Args:
+        thresholds: by criterion id, of criteria that have one of their own; `threshold` is of all others.
+        scaling: of the logits, as the classifier has it.
     Raises:
         EncoderError: `folder` contains something that is not a bundle.
     """
-    target = Path(folder).absolute()
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in 0..1, got {threshold}")
+    target, own = Path(folder).absolute(), dict(thresholds or {})
+    for each in (threshold, *own.values()):
+        if not 0 <= each <= 1:
+            raise ValueError(f"threshold must be in 0..1, got {each}")
+    if odd := sorted(own.keys() - metadata.get("criteria", {}).keys()):
+        raise ValueError(f"thresholds of criteria that the metadata does not have: {', '.join(odd)}")
     if pooler.num_models != 1 or head.num_models != 1:
         raise ValueError("a bundle holds one model; take one of the stack")
     if target.exists() and not (target / "bundle.json").is_file() and (not target.is_dir() or any(target.iterdir())):
@@ -107,9 +117,11 @@ def save_bundle(
         portable = _portable(config, encoder)
         written = None if encoder.sentence_modules is None else read_sentence_modules(work / "encoder")
         record = {
-            "format": FORMAT,
+            "format": DECIDED_FORMAT if own or scaling != UNSCALED else FORMAT,
             "config": portable.model_dump(mode="json"),
             "threshold": float(threshold),
+            **({"thresholds": {name: float(value) for name, value in own.items()}} if own else {}),
+            **({"scaling": scaling._asdict()} if scaling != UNSCALED else {}),
             "encoder": {
                 "name": portable.model.name,
                 "revision": encoder.identity.revision,
@@ -172,7 +184,7 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
         EncoderError: no bundle, a newer format, or files that were changed or damaged.
     """
     folder = Path(folder).absolute()
-    record = _read_record(folder)
+    record = read_bundle_record(folder)
     try:
         saved = build_stored_config(record.config, str(folder / "bundle.json"), "config.")
     except ConfigError as error:
@@ -194,8 +206,9 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
         )
     classifier = PairClassifier(encoder, config.model)
     classifier.load_head_state(read_tensors(folder / "classifier.safetensors", record.classifier_sha256))
+    classifier.scaling = Scaling(record.scaling.slope, record.scaling.intercept)
     classifier.requires_grad_(False).eval()
-    return LoadedBundle(folder, config, classifier, record.threshold, was, metadata)
+    return LoadedBundle(folder, config, classifier, record.threshold, was, metadata, record.thresholds)
 
 
 def check_bundle(
@@ -221,34 +234,6 @@ def _here(saved: DeviceConfig) -> DeviceConfig:
     auto = saved.model_copy(update={"device": "auto"})
     on_cpu = resolve_device(auto).type == "cpu"
     return auto.model_copy(update={"mixed_precision": "none"}) if on_cpu and saved.mixed_precision == "fp16" else auto
-
-
-class _Record(BaseModel):
-    """What `bundle.json` must hold, of no other types."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    config: dict[str, Any]
-    threshold: float = Field(ge=0, le=1)
-    encoder: dict[str, Any]
-    classifier_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    metadata: dict[str, Any]
-
-
-def _read_record(folder: Path) -> _Record:
-    path = folder / "bundle.json"
-    try:
-        record = read_mapping(path)
-    except FileNotFoundError:
-        raise EncoderError(f"{folder}: no bundle here (no bundle.json); name one written by save_bundle.") from None
-    if record.get("format") != FORMAT or isinstance(record["format"], bool):
-        found = ascii(record.get("format"))[:80]
-        raise EncoderError(f"{path}: format {found}, this version reads {FORMAT}; use the gemma_nli that wrote it.")
-    try:
-        return _Record.model_validate(record)
-    except ValidationError as error:
-        where, what = validation_lines(error)[0]
-        raise EncoderError(f"{path}: not a bundle's record: '{where}': {what}") from None
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from gemma_nli.model.encoder import PROMPT_TOKENS, Encoder, Tokens
 from gemma_nli.model.heads import Head, build_head, combine, head_width
 from gemma_nli.model.length_batches import token_batches
 from gemma_nli.model.pooling import Pooler, build_pooler
+from gemma_nli.model.scaling import UNSCALED
 
 __all__ = ["Batch", "PairClassifier", "load_trainable_state", "trainable_encoder", "trainable_state"]
 
@@ -29,7 +30,8 @@ Batch = Mapping[str, Tensor]
 class PairClassifier(nn.Module):
     """Texts in, one logit per pair out; its sigmoid is the probability of `matched`.
 
-    Dropout (`model.dropout`) works before each linear map of the head in training mode. Pooling and head compute in
+    `scaling` calibrates the logits of a model that was trained (`training.calibration`); training has none. Dropout
+    (`model.dropout`) works before each linear map of the head in training mode. Pooling and head compute in
     float32, whatever the encoder's precision.
     """
 
@@ -42,6 +44,7 @@ class PairClassifier(nn.Module):
             model.pooling_strategy, encoder.hidden_size, model.pooling_k, 1, encoder.sentence_modules
         )
         self.head = head or build_head(model.head, head_width(model, self.pooler.width), model.head_hidden, 1)
+        self.scaling = UNSCALED
         self.pooler.to(encoder.device)
         self.head.to(encoder.device)
 
@@ -90,7 +93,8 @@ class PairClassifier(nn.Module):
     def classify(self, x_BD: Tensor) -> Tensor:
         with torch.autocast(x_BD.device.type, enabled=False):
             logit_1B: Tensor = self.head(x_BD.float().unsqueeze(0), self._drop)
-        return logit_1B[0]
+            logit_B: Tensor = self.scaling.of(logit_1B[0])
+        return logit_B
 
     def _drop(self, x: Tensor, site: int) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

@@ -4,7 +4,8 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gemma_nli.config import DeviceConfig
 from gemma_nli.model.bundle import LoadedBundle, load_bundle
 from gemma_nli.model.encoder import resolve_precision
 
+log = logging.getLogger(__name__)
 COLUMNS = ("premise", "hypothesis")
 ADDED = ("probability", "label")
 
@@ -26,7 +28,7 @@ class PairScorer:
     """Scores pairs with a loaded bundle."""
 
     def __init__(self, bundle: LoadedBundle) -> None:
-        self.bundle = bundle
+        self.bundle, self.strangers = bundle, 0
         encoder = bundle.encoder
         precision = resolve_precision(bundle.config.device, encoder.device) if encoder.device.type != "cpu" else None
         self._autocast = precision if encoder.dtype == torch.float32 and precision != torch.float32 else None
@@ -41,7 +43,10 @@ class PairScorer:
         Args:
             pairs: columns `premise` (post) and `hypothesis` (criterion), text in each; other columns are ignored.
         Returns:
-            `probability` (float64) of matched, and `label` (int64): 1 at or above the bundle's threshold.
+            `probability` (float64) of matched, and `label` (int64): 1 at or above the bundle's threshold. Where
+            criteria have thresholds of their own there is `threshold` (float64) too, the one that decided the pair: a
+            criterion is known by its text, all others have the shared one, which is logged (`strangers` counts these
+            pairs).
         Raises:
             ConfigError: a column is missing, or a value is not text. The message contains no post's text.
         """
@@ -51,8 +56,22 @@ class PairScorer:
         with torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None):
             logits = self.bundle.classifier.predict(premises, hypotheses, self.bundle.config.features.batch_tokens)
         probability = torch.from_numpy(logits.astype(np.float64)).sigmoid().numpy()
-        label = (probability >= self.bundle.threshold).astype(np.int64)
-        return pd.DataFrame({"probability": probability, "label": label}, index=pairs.index)
+        at = self._thresholds_of(hypotheses)
+        label = (probability >= at).astype(np.int64)
+        columns = {"probability": probability, "label": label, **({"threshold": at} if self.bundle.thresholds else {})}
+        return pd.DataFrame(columns, index=pairs.index)
+
+    def _thresholds_of(self, hypotheses: Sequence[str]) -> np.ndarray:
+        """(N,) of each criterion, known by its text; the shared one of all others, which are counted."""
+        own = self.bundle.thresholds
+        if not own:
+            return np.full(len(hypotheses), self.bundle.threshold)
+        known = {text.strip(): own.get(name, self.bundle.threshold) for name, text in self.criteria.items()}
+        strange = sum(text.strip() not in known for text in hypotheses)
+        if strange:
+            self.strangers += strange
+            log.warning("%s", strangers_note(strange, self.bundle.threshold))
+        return np.array([known.get(text.strip(), self.bundle.threshold) for text in hypotheses], dtype=np.float64)
 
     @property
     def criteria(self) -> dict[str, str]:
@@ -66,7 +85,8 @@ class PairScorer:
             posts: column `premise`, text; other columns are ignored.
         Returns:
             Per criterion a float64 column of its id, the probability, and an int64 column `ID_label`, 1 at or above the
-            bundle's threshold; then that threshold, once (`post_columns` names them).
+            bundle's threshold; where criteria have thresholds of their own, `ID_threshold` too. Then the shared
+            threshold, once (`post_columns` names them).
         Raises:
             ConfigError: no such column, a value is not text, or the model was saved without its criteria.
         """
@@ -82,7 +102,7 @@ class PairScorer:
         scores = self.score(crossed)
         columns: list[Any] = []
         for place in range(len(criteria)):
-            columns += [scores[name].to_numpy()[place :: len(criteria)] for name in ADDED]
+            columns += [scores[name].to_numpy()[place :: len(criteria)] for name in self._added]
         columns.append(np.full(len(posts), self.bundle.threshold))
         return pd.DataFrame(dict(zip(self.post_columns, columns, strict=True)), index=posts.index)
 
@@ -91,7 +111,7 @@ class PairScorer:
         """The columns of `score_posts`; a name that is already a criterion's gets underscores."""
         taken, names = set(self.criteria), list[str]()
         for criterion in self.criteria:
-            names += [criterion, _free(f"{criterion}_label", taken)]
+            names += [criterion, *(_free(f"{criterion}_{kind}", taken) for kind in self._added[1:])]
         return [*names, _free("threshold", taken)]
 
     def answer(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -107,7 +127,20 @@ class PairScorer:
 
     def answer_columns(self, columns: Iterable[str]) -> list[str]:
         """What `answer` gives for a table of these columns."""
-        return list(ADDED) if "hypothesis" in columns else self.post_columns
+        return list(self._added) if "hypothesis" in columns else self.post_columns
+
+    @property
+    def _added(self) -> tuple[str, ...]:
+        return (*ADDED, "threshold") if self.bundle.thresholds else ADDED
+
+
+def strangers_note(pairs: int, threshold: float) -> str:
+    """What a user should know of pairs whose hypothesis is none of the model's criteria."""
+    which = "pair has a hypothesis that is" if pairs == 1 else "pairs have hypotheses that are"
+    return (
+        f"{pairs} {which} none of the model's criteria (by its exact text): decided at the shared threshold "
+        f"{threshold:.3f}, not at one chosen for it"
+    )
 
 
 def _free(name: str, taken: set[str]) -> str:

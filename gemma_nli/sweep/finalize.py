@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from gemma_nli.features import FeatureStore
 from gemma_nli.model.bundle import check_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
+from gemma_nli.model.scaling import UNSCALED, Scaling, mean_scaling
 from gemma_nli.storage import Place, fetch_folder, folder_of, store_folder
 from gemma_nli.sweep.cluster.ray_session import may_grow
 from gemma_nli.sweep.cluster.trial_resources import TrialResources
@@ -50,12 +51,17 @@ class Finalized:
 
 @dataclass(frozen=True)
 class Refit:
-    """What a refit needs, small enough to travel: the trial's choice of epochs and threshold over its folds."""
+    """What a refit needs, small enough to travel: the trial's choice of epochs and thresholds over its folds.
+
+    thresholds: by criterion id, of those with one of their own. scaling: of the logits.
+    """
 
     config: RunConfig
     epochs: int
     threshold: float
     metadata: dict[str, Any]
+    thresholds: dict[str, float] = field(default_factory=dict)
+    scaling: Scaling = UNSCALED
 
 
 def finalize(
@@ -172,13 +178,25 @@ def _criteria(corpus: Corpus, config: RunConfig) -> dict[str, str]:
 
 
 def plan_refit(record: TrialRecord, corpus: Corpus) -> Refit:
-    """The median of the epochs and the mean of the thresholds that the folds chose; the criteria go into the bundle."""
-    folds = list(record.folds.values())
+    """The median of the epochs and the mean of the thresholds that the folds chose; the criteria go into the bundle.
+
+    A fold whose inner split lacks a class chose neither, and counts only where none did. A criterion has a threshold of
+    its own if it had one in some fold: there its own counts, in the other folds the shared one.
+    """
+    every = list(record.folds.values())
+    folds = [fold for fold in every if not fold.lacks_inner_split] or every
     epochs = round(statistics.median(fold.selected_epoch for fold in folds))
     threshold = statistics.fmean(fold.threshold for fold in folds)
-    metadata: dict[str, Any] = {"criteria": dict(_criteria(corpus, record.config))}
+    criteria = _criteria(corpus, record.config)
+    own = {
+        name: statistics.fmean(fold.thresholds.get(name, fold.threshold) for fold in folds)
+        for name in criteria
+        if any(name in fold.thresholds for fold in folds)
+    }
+    metadata: dict[str, Any] = {"criteria": dict(criteria)}
     metadata |= {"trial_key": record.key, "epochs": epochs, "aggregates": _finite(record.aggregates)}
-    return Refit(record.config, max(1, epochs), min(max(threshold, 0.0), 1.0), metadata)
+    scaling = mean_scaling([fold.scaling for fold in folds if fold.scaling != UNSCALED])
+    return Refit(record.config, max(1, epochs), min(max(threshold, 0.0), 1.0), metadata, own, scaling)
 
 
 def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place, target: Path) -> Path:
@@ -198,11 +216,14 @@ def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place,
         stack = fit_head(config, pairs, rows, refit.epochs, inputs).cpu()
         encoder = load_encoder(config.model, config.device)
         classifier = PairClassifier(encoder, config.model, stack.pooler, stack.head).eval()
+    classifier.scaling = refit.scaling
     hypotheses = list(_criteria(corpus, config).values())
     premises = [EXAMPLE_PREMISE] * len(hypotheses)
     logits = classifier.predict(premises, hypotheses)
     parts = classifier.encoder, classifier.pooler, classifier.head
-    folder = save_bundle(target, config, *parts, refit.threshold, refit.metadata)
+    folder = save_bundle(
+        target, config, *parts, refit.threshold, refit.metadata, thresholds=refit.thresholds, scaling=refit.scaling
+    )
     del parts, classifier  # two copies of a large encoder may not fit
     check_bundle(folder, premises, hypotheses, logits, config.device)
     return folder

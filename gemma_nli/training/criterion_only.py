@@ -15,7 +15,8 @@ from gemma_nli.base.metrics.macro import mean_of_known, supported, within_criter
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.fold import FoldPlan, plan_fold
-from gemma_nli.training.metrics import best_threshold
+from gemma_nli.training.metrics import sigmoid
+from gemma_nli.training.threshold_rules import THRESHOLD_RULES
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -28,7 +29,10 @@ def score_folds(
 ) -> tuple[NDArray[np.bool_], Floats]:
     """(N,) decisions and (N,) scores of what `fit` makes of each fold's training pairs, on its evaluation pairs.
 
-    Each fold's threshold has the best F1 on pairs of its training posts, as a trial's.
+    Each fold's thresholds are chosen on pairs of its training posts, as a trial's are (`training.threshold`).
+
+    Args:
+        fit: gives a scorer of probabilities or log-odds.
     """
     of_row = np.full(len(pairs), np.nan)
     chosen = np.zeros(len(pairs), dtype=bool)
@@ -37,9 +41,14 @@ def score_folds(
         plan = plan_fold(inner, pairs, fold)
         scorer = fit(plan)
         tuned_on = plan.selection if len(plan.selection) else plan.fit
-        threshold, _ = best_threshold(scorer(tuned_on), pairs.label_N[tuned_on])
-        of_row[plan.evaluation] = scorer(plan.evaluation)
-        chosen[plan.evaluation] = of_row[plan.evaluation] >= threshold
+        rule = THRESHOLD_RULES[config.training.threshold]
+        found_R, of_row[plan.evaluation] = scorer(tuned_on), scorer(plan.evaluation)
+        as_given = config.training.threshold == "shared" or bool((found_R >= 0).all() and (found_R <= 1).all())
+        thresholds = rule(
+            found_R if as_given else sigmoid(found_R), pairs.label_N[tuned_on], pairs.criterion_N[tuned_on]
+        )
+        likely = of_row[plan.evaluation] if as_given else sigmoid(of_row[plan.evaluation])
+        chosen[plan.evaluation] = likely >= thresholds.of(pairs.criterion_N[plan.evaluation])
     return chosen[rows_N], of_row[rows_N]
 
 

@@ -37,9 +37,10 @@ EPOCH_SELECTIONS: Registry[type[EpochSelection]] = Registry("training.epoch_sele
 epoch_selection = EPOCH_SELECTIONS.part
 
 
-@epoch_selection("inner", reads=("training.patience",))
+@epoch_selection("inner", reads=("training.patience", "training.threshold", "training.calibration"))
 class Inner(EpochSelection):
-    """F1 on the inner split, at the threshold that is best there."""
+    """F1 on the inner split, at the one threshold that is best there, whatever `training.threshold` is: trials that
+    differ in it alone decide the same predictions."""
 
     inner = True
 

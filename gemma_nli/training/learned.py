@@ -42,8 +42,7 @@ def unlearned(folds: Iterable[FoldResult]) -> dict[int, str]:
     found = {}
     for fold in folds:
         if fold.status == FINISHED:
-            chosen = fold.probabilities.astype(np.float64) >= fold.threshold
-            found[fold.fold] = why_chance(fold.labels, chosen, fold.metrics["auc"])
+            found[fold.fold] = why_chance(fold.labels, fold.decisions, fold.metrics["auc"])
     return {number: why for number, why in found.items() if why}
 
 

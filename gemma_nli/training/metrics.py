@@ -30,19 +30,30 @@ def sigmoid(logits: NDArray[np.floating]) -> Floats:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(logits, dtype=np.float64))))
 
 
+def log_odds(probabilities: NDArray[np.floating]) -> Floats:
+    """What `sigmoid` makes these of; 0 and 1 are taken for the nearest that are finite."""
+    inside = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
 def curves(
-    logits_EN: NDArray[np.floating], labels_N: NDArray[np.int8], threshold_E: NDArray[np.floating] | float = 0.5
+    logits_EN: NDArray[np.floating],
+    labels_N: NDArray[np.int8],
+    probability_EN: NDArray[np.float32] | None = None,
+    threshold_EN: NDArray[np.floating] | float = 0.5,
 ) -> dict[str, Floats]:
     """`val_loss`, `val_NAME` of every metric of the table, and `val_f1_at_half`, of every epoch.
 
     Args:
-        threshold_E: what the fold would be decided by if the epoch were chosen: decisions are at it, so that at the
+        logits_EN: as they are trained; only the loss is of them.
+        probability_EN: what they mean, calibrated where that is asked for; else their sigmoid.
+        threshold_EN: what the fold would be decided by if the epoch were chosen: decisions are at it, so that at the
             chosen epoch `val_NAME` is what `fold_metrics` gives. `val_f1_at_half` is at threshold 0.5.
     """
     exact_EN = np.asarray(logits_EN, dtype=np.float64)
-    probability_EN = out_of_fold(exact_EN).astype(np.float64)
-    at_E1 = np.broadcast_to(threshold_E, len(exact_EN))[:, None]
-    scores = scores_of(probability_EN >= at_E1, probability_EN, labels_N)
+    kept_EN = out_of_fold(exact_EN) if probability_EN is None else probability_EN
+    probability_EN = kept_EN.astype(np.float64)
+    scores = scores_of(probability_EN >= threshold_EN, probability_EN, labels_N)
     halved_E = f1_of(Counts.of_rows(probability_EN >= 0.5, labels_N))
     return {
         "val_loss": log_loss(exact_EN, labels_N),
@@ -71,8 +82,8 @@ def best_threshold(probabilities_N: NDArray[np.floating], labels_N: NDArray[np.i
 
 
 def fold_metrics(
-    probabilities_N: NDArray[np.floating], labels_N: NDArray[np.int8], threshold: float
+    probabilities_N: NDArray[np.floating], labels_N: NDArray[np.int8], threshold: float | NDArray[np.floating]
 ) -> dict[str, float]:
-    """Every metric of the table of one fold: decisions at `threshold`, the order of the probabilities without one."""
+    """Every metric of the table of one fold: decisions at `threshold`, one or (N,) a pair's own; ranks without one."""
     exact_1N = np.asarray(probabilities_N, dtype=np.float64)[None]
     return {name: float(score_1[0]) for name, score_1 in scores_of(exact_1N >= threshold, exact_1N, labels_N).items()}

@@ -29,6 +29,7 @@ from gemma_nli.base.metrics import (
 from gemma_nli.base.metrics.earlier_names import INNER_CURVE
 from gemma_nli.base.metrics.macro import MACRO, mean_of_known, supported, within_criteria
 from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.model.scaling import UNSCALED, Scaling
 
 FINISHED = "finished"
 DIVERGED = "diverged"
@@ -43,6 +44,8 @@ class FoldResult:
     `val_f1`; 0 where the journal is older than that curve (`earlier_names.py`). `rows` are rows of the PairTable;
     `probabilities` and `labels` stand in their order, measured at `selected_epoch`; `metrics` at `threshold`. `state`
     holds the weights of the selected epoch (head and learned pooling; adapters or encoder where those were trained).
+    `thresholds`: by criterion id, of those with one of their own; all others have `threshold`. `row_thresholds`: each
+    row's where any has one of its own. `scaling`: what calibrated the logits before they became `probabilities`.
     """
 
     fold: int
@@ -59,10 +62,23 @@ class FoldResult:
     seconds: float = 0.0
     detail: str = ""
     trained_parameters: int = 0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    scaling: Scaling = UNSCALED
+    row_thresholds: NDArray[np.float64] | None = None
 
     @property
     def epochs(self) -> int:
         return len(self.history["train_loss"])
+
+    @property
+    def decided_at(self) -> float | NDArray[np.float64]:
+        """From which probability on a pair is matched: one for all rows, or each row's."""
+        return self.threshold if self.row_thresholds is None else self.row_thresholds
+
+    @property
+    def decisions(self) -> NDArray[np.bool_]:
+        """Which pairs it calls matched."""
+        return np.asarray(self.probabilities.astype(np.float64) >= self.decided_at)
 
     def at(self, metric: str, epoch: int) -> float:
         """A history value by epoch, counted from 1."""
@@ -90,7 +106,7 @@ class FoldResult:
         if not self.epochs:
             return {}
         summarized = [m for m, each in METRICS.items() if each.in_fold_summaries and f"val_{m}" in self.history]
-        measured = [metric for metric in summarized if metric in self.metrics]
+        measured = [metric for metric, each in METRICS.items() if each.in_fold_summaries and metric in self.metrics]
         best = {f"{name}_best_{metric}": self.at(f"val_{metric}", self.best_epoch) for metric in summarized}
         best |= {f"{name}_best_epoch": float(self.best_epoch)}
         halved, peeked = self.best_f1_at_half, self.metrics.get("peeked_f1")
@@ -186,7 +202,7 @@ def macro_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, float]:
 
 
 def criterion_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, dict[str, float]]:
-    """Each criterion's scores alone, and its support: positive pairs of all folds.
+    """Each criterion's scores alone, and its support: positive pairs of all folds; its mean threshold, if of its own.
 
     Decisions are counted over all folds at once, whatever their classes; ranks are a mean over the folds in which the
     criterion has both classes.
@@ -207,6 +223,9 @@ def criterion_scores(folds: list[FoldResult], pairs: PairTable) -> dict[str, dic
             **{name: float(of_C[index]) for name, of_C in ranked.items()},
             "support": float(found.labels[mine].sum()),
         }
+        if any(fold.thresholds for fold in folds):
+            at = [fold.thresholds.get(criterion, fold.threshold) for fold in folds]
+            scores[criterion]["threshold"] = float(np.mean(at))
     return scores
 
 
@@ -222,14 +241,12 @@ class OutOfFold:
 
     @classmethod
     def of(cls, folds: Sequence[FoldResult]) -> OutOfFold:
-        scores = [fold.probabilities.astype(np.float64) for fold in folds]
-        chosen = [score >= fold.threshold for score, fold in zip(scores, folds, strict=True)]
         return cls(
             rows=np.concatenate([fold.rows for fold in folds]),
             labels=np.concatenate([fold.labels for fold in folds]),
             folds=np.concatenate([np.full(len(fold.rows), fold.fold, dtype=np.int64) for fold in folds]),
-            decisions=np.concatenate(chosen),
-            probabilities=np.concatenate(scores),
+            decisions=np.concatenate([fold.decisions for fold in folds]),
+            probabilities=np.concatenate([fold.probabilities.astype(np.float64) for fold in folds]),
         )
 
 

@@ -31,6 +31,7 @@ from gemma_nli.base.masking import mask_address
 from gemma_nli.base.metrics.earlier_names import CURVE, INNER_CURVE, todays_aggregates, todays_curves
 from gemma_nli.base.outgoing import shown
 from gemma_nli.config import SEMANTICS_VERSION, RunConfig, build_stored_config
+from gemma_nli.model.scaling import UNSCALED, Scaling
 from gemma_nli.storage import Place, folder_of, record_of
 from gemma_nli.training.results import CvResult, FoldResult
 from gemma_nli.trial.record import UNKNOWN_ENCODER, TrialRecord
@@ -48,6 +49,8 @@ _FOLD_FIELDS = (
     "seconds",
     "detail",
     "trained_parameters",
+    "thresholds",
+    "scaling",
 )
 
 
@@ -102,6 +105,8 @@ class TrialJournal:
             arrays[f"{name}/rows"] = torch.from_numpy(fold.rows)
             arrays[f"{name}/probabilities"] = torch.from_numpy(fold.probabilities)
             arrays[f"{name}/labels"] = torch.from_numpy(fold.labels)
+            if fold.row_thresholds is not None:
+                arrays[f"{name}/thresholds"] = torch.from_numpy(fold.row_thresholds)
             if keep_weights:
                 arrays.update({f"{name}/state/{k}": v.contiguous() for k, v in fold.state.items()})
         file = self._write(f"folds_{numbers[0]}-{numbers[-1]}.safetensors", save_tensors(arrays))
@@ -233,10 +238,11 @@ class TrialJournal:
             curves = todays_curves(facts["history"])
             best = facts["best_epoch"] if CURVE in curves else 0
             record.folds[facts["fold"]] = FoldResult(
-                **{**facts, "history": curves, "best_epoch": best},
+                **{**facts, "history": curves, "best_epoch": best, "scaling": Scaling(*facts.get("scaling", UNSCALED))},
                 rows=mine["rows"].numpy(),
                 probabilities=mine["probabilities"].numpy(),
                 labels=mine["labels"].numpy(),
+                row_thresholds=mine["thresholds"].numpy() if "thresholds" in mine else None,
                 state={k.removeprefix("state/"): v for k, v in mine.items() if k.startswith("state/")},
             )
             record.fold_ms[facts["fold"]] = event["at_ms"]

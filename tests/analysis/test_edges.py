@@ -48,5 +48,5 @@ def test_folds_that_could_choose_no_threshold_are_named_in_the_warnings_and_besi
     }
     simulate_sweep(SweepSpec.from_mapping(tree, "few"), lambda _settings: 1.0)
     text = report_sweeps(["few"]).markdown.read_text(encoding="utf-8")
-    assert "The best trial could not choose epoch and threshold in every fold (fold" in text
+    assert "The best trial could not choose everything on the inner split in every fold (fold" in text
     assert "lack a class: measured at the last epoch, threshold 0.5)" in text.split("thresholds, chosen on")[1]

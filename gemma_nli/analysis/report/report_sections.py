@@ -101,8 +101,8 @@ def _compared(findings: Findings) -> Section | None:
 
 def _baselines(findings: Findings) -> Section:
     lead = (
-        "On the same folds and pairs, with thresholds chosen on training posts. Lead: the winner, the luck of its "
-        "choice taken off, minus the baseline; each interval is for its own baseline."
+        "On the same folds and pairs, with thresholds chosen on training posts by the winner's rule. Lead: the winner, "
+        "the luck of its choice taken off, minus the baseline; each interval is for its own baseline."
     )
     return Section("baselines", "Baselines", lead, (("", baseline_table(findings)),))
 
@@ -176,11 +176,13 @@ def _errors(findings: Findings) -> Section:
     thresholds = ", ".join(f"{t:.2f}" for t in mistakes.thresholds)
     fallback = findings.evidence.complete[findings.evidence.winner].fallback
     thresholds += f" ({fallback})" if fallback else ""
+    own = ", ".join(f"{name} {t:.2f}" for name, t in mistakes.own_thresholds.items())
     f1 = float(findings.evidence.fold_scores("f1")[findings.evidence.winner].mean())
     temperatures = ", ".join(f"{t:.2f}" for t in calibration.temperatures)
     facts = Facts(
         (
             ("thresholds, chosen on training posts", thresholds),
+            *((("thresholds of single criteria, means over folds", own),) if own else ()),
             ("mean F1 at these thresholds", f"{f1:.3f}"),
             ("mean F1 at threshold 0.5", f"{mistakes.f1_at_half:.3f}"),
             ("calibration error", f"{calibration.error:.3f}, temperature scaled {calibration.scaled_error:.3f}"),

@@ -85,13 +85,13 @@ class RaceTable(StoppingRule):
         probabilities: ArrayLike,
         labels: ArrayLike,
         post_ids: Sequence[Any] | NDArray[Any],
-        threshold: float,
+        threshold: float | NDArray[Any],
     ) -> None:
         """Record a trial's out-of-fold predictions in one fold; a second record of the same fold replaces the first.
 
         Args:
             rows: (R,) the pairs' row numbers, in any order.
-            probabilities: (R,) of `matched`; a pair counts as matched from `threshold` on.
+            probabilities: (R,) of `matched`; a pair counts as matched from `threshold` on, one of all or (R,) of each.
             post_ids: (R,) the post each pair belongs to.
         """
         rows_R = np.asarray(rows, dtype=np.int64)
@@ -101,7 +101,7 @@ class RaceTable(StoppingRule):
         if not np.array_equal(shared.rows_R, rows_R):
             self._not_comparable.add(trial_key)
             return
-        named_R = np.asarray(probabilities, dtype=np.float64)[order_R] >= threshold
+        named_R = (np.asarray(probabilities, dtype=np.float64) >= threshold)[order_R]
         real_R = np.asarray(labels).astype(bool)[order_R]
         of_row_R4 = np.stack([named_R & real_R, named_R, real_R, np.ones_like(real_R)], axis=1)
         counts_P4 = np.zeros((shared.weights_SP.shape[1], 4), dtype=np.int32)
@@ -143,7 +143,7 @@ class RaceTable(StoppingRule):
             return Decision(False, chance, estimate, f"chance {said}")
         if self._rank(trial_key, done) < self.keep_last:
             return Decision(False, chance, estimate, f"chance {said}, but among the best {self.keep_last}")
-        return Decision(True, chance, estimate, f"chance {said}, threshold {bound:.4f}")
+        return Decision(True, chance, estimate, f"chance {said}, stops below {bound:.4f}")
 
     def _differences(self, trial_key: Hashable, leader: Hashable, done: list[int]) -> tuple[Floats, Floats]:
         """(F,) the trial's F1 minus the leader's, and (S, F) its variation around 0 when posts are resampled."""

@@ -31,7 +31,7 @@ class EndedFold:
     Attributes:
         fold: its number, from 1.
         rows: (R,) the pairs' row numbers, in any order.
-        probabilities: (R,) of `matched`; a pair counts as matched from `threshold` on.
+        probabilities: (R,) of `matched`; a pair counts as matched from `threshold` on, one of all or (R,) of each.
         post_ids: (R,) the post each pair belongs to; a post and its copies are one.
     """
 
@@ -40,7 +40,7 @@ class EndedFold:
     probabilities: NDArray[Any]
     labels: NDArray[Any]
     post_ids: NDArray[Any]
-    threshold: float
+    threshold: float | NDArray[Any]
 
 
 Folds: TypeAlias = Callable[[], Iterable[EndedFold]]

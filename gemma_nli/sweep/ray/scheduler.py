@@ -67,7 +67,7 @@ class FoldScheduler(FIFOScheduler):
         for fold in folds:
             if "f1" in fold.metrics:
                 posts = self.pairs.group_N[fold.rows]
-                yield EndedFold(fold.fold, fold.rows, fold.probabilities, fold.labels, posts, fold.threshold)
+                yield EndedFold(fold.fold, fold.rows, fold.probabilities, fold.labels, posts, fold.decided_at)
 
 
 def build_scheduler(

@@ -41,7 +41,7 @@ class TrialOutcome:
     folds_done: int = 0
     ended: tuple[int, int | None] = (0, None)
     warning: str = ""  # why its numbers mean little, if a fold did not learn
-    fallback: str = ""  # which folds could choose neither epoch nor threshold
+    fallback: str = ""  # which folds could not choose all by their inner split
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ class Outcome:
         return [f"{trials}; {which}: {one.warning}"]
 
     def _fallen_back(self) -> list[str]:
-        """How many have folds at threshold 0.5 for want of a class, and which folds."""
+        """How many have folds that could not choose all by their inner split, and which folds of one."""
         fallen = [trial for trial in self.trials if trial.fallback]
         if not fallen:
             return []
         which, one = self._example(fallen)
         trials = f"{len(fallen)} of {self.counts['finished']} finished trials have folds that could not choose"
-        return [f"{trials} epoch and threshold; {which}: {one.fallback}"]
+        return [f"{trials} everything on their inner split; {which}: {one.fallback}"]
 
     def _example(self, some: list[TrialOutcome]) -> tuple[str, TrialOutcome]:
         best = self.best

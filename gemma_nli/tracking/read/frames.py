@@ -13,9 +13,10 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.metrics import MEAN_AUC, MEAN_F1
-from gemma_nli.base.metrics.earlier_names import EARLIER, logged_as, todays_metrics
+from gemma_nli.base.metrics.earlier_names import todays_metrics
 from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.config import MlflowConfig
+from gemma_nli.tracking.read.earlier_runs import logged_name, notes_on_earlier_runs
 from gemma_nli.tracking.read.run_filters import filter_of
 from gemma_nli.tracking.read.run_ids import get_run
 from gemma_nli.tracking.registry.registered_models import registered_versions
@@ -190,12 +191,7 @@ def metric_history(run_id: str, metric: str, tracking_uri: str | None = None) ->
     with talking(store, f"read metric '{metric}'"):
         client = connect_existing(store)
         run = get_run(client, store, run_id)
-        known = todays_metrics(run.data.metrics)
-        if metric not in known:
-            hint = did_you_mean(metric, known) or "; it has none yet."
-            hint += f" {EARLIER}." if metric in run.data.metrics else ""
-            raise TrackingError(f"run {run_id}: no metric '{metric}'{hint}")
-        logged = logged_as(metric, run.data.metrics)
+        logged = logged_name(run, metric)
         points = sorted(
             client.get_metric_history(run.info.run_id, logged), key=lambda point: (point.step, point.timestamp)
         )
@@ -278,11 +274,7 @@ def _notes(found: list[Run]) -> Iterator[str]:
         values = {run.data.tags.get(f"gemma_nli.{tag}", before) for run in found}
         if len(values) > 1:
             yield f"their {name} differ: the figures cannot be compared."
-    earlier = [
-        run.info.run_id for run in found if not run.data.metrics.keys() <= todays_metrics(run.data.metrics).keys()
-    ]
-    if earlier:
-        yield f"run {', '.join(earlier)}: {EARLIER}; shown under today's names."
+    yield from notes_on_earlier_runs(found)
     for run in found:
         if MEAN_F1 not in run.data.metrics and "test_f1" not in run.data.metrics:
             state = run.data.tags.get(STATE, run.info.status.lower())

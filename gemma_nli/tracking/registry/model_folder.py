@@ -47,6 +47,8 @@ def requirements() -> list[str]:
 def save_model_folder(bundle: Path, target: Path, example: pd.DataFrame | None, export_limit_gib: float) -> str:
     """Write the model to `target`, which must not exist.
 
+    A program gives logits: from which probability on a pair is matched is in the model's metadata, `gemma_nli`.
+
     Returns:
         `pt2`, or why `mlflow.pytorch.load_model` will not find a torch module in it (`gemma_nli.load_model` does).
     """
@@ -84,8 +86,9 @@ def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:
     size = sum(path.stat().st_size for path in bundle.rglob("*.safetensors")) / GIB
     if size > limit_gib:
         return Model(), f"not exported: {size:.2g} GiB of weights, finalize.export_limit_gib is {limit_gib:g}"
-    model = Model()
-    classifier = load_bundle(bundle, DeviceConfig(device="cpu", mixed_precision="none")).classifier
+    loaded = load_bundle(bundle, DeviceConfig(device="cpu", mixed_precision="none"))
+    classifier = loaded.classifier
+    model = Model(metadata={"gemma_nli": {"threshold": loaded.threshold, "thresholds": dict(loaded.thresholds)}})
     try:
         module, inputs = exportable(classifier)
     except EncoderError as error:

@@ -29,8 +29,7 @@ from gemma_nli.training.finetuning.encoder_cache import (
 )
 from gemma_nli.training.finetuning.length_grouped_batches import LengthGroupedBatches
 from gemma_nli.training.finetuning.optimizer_step import Steps, free_memory, is_out_of_memory, one_pair_too_many
-from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_fold, thresholds_of
-from gemma_nli.training.metrics import curves
+from gemma_nli.training.fold import FoldPlan, Rows, epoch_curves, epoch_score, measure, plan_fold
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 _LOOK_EVERY = 32  # steps between two checks of the loss; a check waits for the GPU
@@ -179,12 +178,10 @@ class _EpochRecord:
         if not all(np.isfinite(z[-1]).all() for z in (self.logits, self.inner_logits) if z):
             self.status = DIVERGED
             return None
-        labels = self.pairs.label_N[self.plan.evaluation]
         metrics = {"train_loss": loss}
         inner_V = self.inner_logits[-1] if self.inner_logits else None
-        inner_1V = np.zeros((1, 0)) if inner_V is None else inner_V[None]
-        found = curves(self.logits[-1][None], labels, thresholds_of(self.pairs, self.plan, inner_1V))
-        metrics |= {name: float(value_E[0]) for name, value_E in found.items()}
+        found = epoch_curves(self.pairs, self.plan, self.logits[-1][None], None if inner_V is None else inner_V[None])
+        metrics |= {name: value for name, (value,) in found.items()}
         score = epoch_score(self.pairs, self.plan, epoch, self.logits[-1], inner_V)
         if self.plan.choice.inner:
             metrics["inner_f1"] = score

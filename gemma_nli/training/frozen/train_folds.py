@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.epoch_selections import patience_of
-from gemma_nli.training.fold import FoldPlan, Rows, epoch_score, measure, plan_fold, thresholds_of
+from gemma_nli.training.fold import FoldPlan, Rows, epoch_curves, epoch_score, measure, plan_fold
 from gemma_nli.training.frozen.head_inputs import HeadInputs, StackedClassifier
 from gemma_nli.training.frozen.stacked_heads import EvaluationSet, HeadStack
-from gemma_nli.training.metrics import curves
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 
@@ -125,10 +124,9 @@ class _EpochRecord:
     def result(self, index: int, stopping: _EarlyStopping) -> FoldResult:
         ran, plan = int(stopping.last_epoch[index]), self.plans[index]
         z_EV = self._epochs(self.logits, index, ran)
-        inner_EV = self._epochs(self.inner_logits, index, ran) if plan.choice.inner else np.zeros((ran, 0))
-        found = curves(z_EV, self.pairs.label_N[plan.evaluation], thresholds_of(self.pairs, plan, inner_EV))
+        inner_EV = self._epochs(self.inner_logits, index, ran) if plan.choice.inner else None
         history = {"train_loss": [float(loss[index]) for loss in self.train_loss[:ran]]}
-        history |= {name: values.tolist() for name, values in found.items()}
+        history |= epoch_curves(self.pairs, plan, z_EV, inner_EV)
         if plan.choice.inner:
             history["inner_f1"] = [float(score[index]) for score in self.scores[:ran]]
         status = DIVERGED if stopping.diverged[index] else FINISHED
