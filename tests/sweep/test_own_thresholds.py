@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow.models import Model
 
 from gemma_nli.analysis.from_journals import gather
 from gemma_nli.base.errors import EncoderError
@@ -24,6 +25,7 @@ from gemma_nli.model.scorer import PairScorer
 from gemma_nli.search.rules.fold_racing import RaceTable
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.finalize import plan_refit, refit_bundle
+from gemma_nli.tracking.registry.model_folder import save_model_folder
 from gemma_nli.training.cross_validation import cross_validate
 from gemma_nli.training.metrics import fold_metrics
 from gemma_nli.training.results import OutOfFold, summarize
@@ -112,6 +114,12 @@ def test_an_exported_program_gives_calibrated_logits(setup, scorer):
         torch.testing.assert_close(scaled, scaling.of(module(*inputs.values())))
     finally:
         scorer.bundle.classifier.scaling = scaling
+
+
+def test_the_models_metadata_says_what_decides_for_those_who_load_its_program(scorer, tmp_path):
+    save_model_folder(scorer.bundle.folder, tmp_path / "model", None, export_limit_gib=0)
+    decided = Model.load(str(tmp_path / "model")).metadata["gemma_nli"]
+    assert decided == {"threshold": scorer.bundle.threshold, "thresholds": dict(scorer.bundle.thresholds)}
 
 
 def test_a_bundle_of_format_1_reads_as_it_was_and_one_with_more_is_refused_by_its_readers(setup, record, tmp_path):

@@ -28,7 +28,8 @@ COUNTED = 1000  # runs beyond the limit of a list that are counted
 
 
 def list_experiments(tracking_uri: str | None = None) -> pd.DataFrame:
-    """One row per experiment: name, runs (active ones), best F1 of a finished run, last start, artifact location.
+    """One row per experiment: name, runs (active ones), best_f1 (the highest mean_f1 of its runs), last start,
+    artifacts.
 
     Raises:
         TrackingError: the store cannot be reached.

@@ -20,6 +20,7 @@ import gemma_nli
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, quoted_path
 from gemma_nli.model.bundle import load_bundle
+from gemma_nli.model.bundle_record import read_bundle_record
 from gemma_nli.model.exported import exportable
 
 GIB = 2**30
@@ -83,16 +84,19 @@ def pytorch_flavor() -> Any:
 
 
 def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:
+    record = read_bundle_record(bundle)
+    decided = {"gemma_nli": {"threshold": record.threshold, "thresholds": record.thresholds}}
     size = sum(path.stat().st_size for path in bundle.rglob("*.safetensors")) / GIB
     if size > limit_gib:
-        return Model(), f"not exported: {size:.2g} GiB of weights, finalize.export_limit_gib is {limit_gib:g}"
-    loaded = load_bundle(bundle, DeviceConfig(device="cpu", mixed_precision="none"))
-    classifier = loaded.classifier
-    model = Model(metadata={"gemma_nli": {"threshold": loaded.threshold, "thresholds": dict(loaded.thresholds)}})
+        return Model(
+            metadata=decided
+        ), f"not exported: {size:.2g} GiB of weights, finalize.export_limit_gib is {limit_gib:g}"
+    model = Model(metadata=decided)
+    classifier = load_bundle(bundle, DeviceConfig(device="cpu", mixed_precision="none")).classifier
     try:
         module, inputs = exportable(classifier)
     except EncoderError as error:
-        return Model(), f"not exported: {error}"
+        return Model(metadata=decided), f"not exported: {error}"
     shapes = Schema([TensorSpec(np.dtype(np.int64), (-1, -1), name) for name in inputs])
     try:
         with warnings.catch_warnings():
@@ -108,5 +112,5 @@ def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:
             )
     except Exception as error:  # noqa: BLE001 - torch.export raises all sorts; the version says so, nothing is lost
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        return Model(), f"not exported: {type(error).__name__}: {why}"
+        return Model(metadata=decided), f"not exported: {type(error).__name__}: {why}"
     return model, PT2

@@ -16,7 +16,10 @@ from gemma_nli.model.scorer import PairScorer
 
 
 class CriteriaMatcher(PythonModel):
-    """Pairs in, (probability, label) out; posts alone in, both per criterion and the threshold out."""
+    """Pairs in, (probability, label) out; posts alone in, both per criterion and the threshold out.
+
+    Where criteria have thresholds of their own, what decided each pair comes with it.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         self.scorer = PairScorer.from_bundle(context.artifacts["bundle"])
