@@ -68,8 +68,8 @@ FAULTS = (
     Fault(
         "patience is left out of the key where it decides the epoch",
         "training/epoch_selections.py",
-        '@epoch_selection("inner", reads=("training.patience",))',
-        '@epoch_selection("inner", reads=())',
+        '"inner", reads=("training.patience", "training.threshold"',
+        '"inner", reads=("training.threshold"',
         CONFIG,
     ),
     Fault(
@@ -216,8 +216,8 @@ FAULTS = (
     Fault(
         "racing counts a pair at the threshold as not matched",
         "search/rules/fold_racing.py",
-        "[order_R] >= threshold",
-        "[order_R] > threshold",
+        ">= threshold)[order_R]",
+        "> threshold)[order_R]",
         RACING,
     ),
     Fault(

@@ -93,8 +93,8 @@ FAULTS = (
     Fault(
         "the refit's threshold is the highest of the folds'",
         "sweep/finalize.py",
-        "statistics.fmean(fold.threshold",
-        "max(fold.threshold",
+        "threshold = statistics.fmean(fold.threshold",
+        "threshold = max(fold.threshold",
         REFIT,
     ),
     Fault(

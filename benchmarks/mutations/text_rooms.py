@@ -150,8 +150,8 @@ FAULTS = (
     Fault(
         "a pair at the threshold is not matched",
         "model/scorer.py",
-        "probability >= self.bundle.threshold",
-        "probability > self.bundle.threshold",
+        "(probability >= at)",
+        "(probability > at)",
         "tests/model/test_scorer.py",
     ),
     Fault(

@@ -8,16 +8,45 @@ FOLD, FROZEN, METRICS, FINETUNE, STEPS = (
     f"tests/training/test_{name}.py" for name in ("fold", "frozen", "metrics", "finetune", "steps")
 )
 CROSS, ADAMW, BATCHES = (f"tests/training/test_{name}.py" for name in ("cross_validation", "stacked_adamw", "batches"))
+RULES = "tests/training/test_threshold_rules.py"
 JOURNAL, RUN = "tests/trial/test_journal.py", "tests/trial/test_run.py"
 
 FAULTS = (
-    Fault("the threshold is the last epoch's", "training/fold.py", "tuning_EV[selected - 1]", "tuning_EV[-1]", FOLD),
+    Fault("the threshold is the last epoch's", "training/fold.py", "else tuning_EV[at]", "else tuning_EV[-1:]", FOLD),
     Fault(
         "the probabilities are the last epoch's",
         "training/fold.py",
-        "sigmoid(logits_EV[selected - 1]).astype",
-        "sigmoid(logits_EV[-1]).astype",
+        "plan, logits_EV[at], None",
+        "plan, logits_EV[-1:], None",
         f"{FOLD} {FROZEN}",
+    ),
+    Fault(
+        "an epoch's curve is at 0.5, not at what would decide it",
+        "training/metrics.py",
+        "probability_EN >= threshold_EN",
+        "probability_EN >= 0.5",
+        FROZEN,
+    ),
+    Fault(
+        "a criterion's own threshold is not drawn towards the shared one",
+        "training/threshold_rules.py",
+        "positives / (positives + EVEN_SUPPORT)",
+        "1.0",
+        RULES,
+    ),
+    Fault(
+        "a criterion's offset is hardly used",
+        "training/threshold_rules.py",
+        "OFFSET_PRECISION = 2.0",
+        "OFFSET_PRECISION = 200.0",
+        RULES,
+    ),
+    Fault(
+        "an earlier journal's curve passes for one of today",
+        "base/metrics/earlier_names.py",
+        "return CURVE in curves and CURVE_AT_HALF not in curves",
+        "return False",
+        "tests/local/test_earlier_names.py",
     ),
     Fault(
         "positives are weighed by their own share",
@@ -29,8 +58,8 @@ FAULTS = (
     Fault(
         "a criterion's decisions are at 0.5",
         "training/results.py",
-        "score >= fold.threshold for score, fold",
-        "score >= 0.5 for score, fold",
+        ">= self.decided_at)",
+        ">= 0.5)",
         f"{METRICS} {CROSS}",
     ),
     Fault(
@@ -57,8 +86,8 @@ FAULTS = (
     Fault(
         "a decision at the threshold is no",
         "training/metrics.py",
-        "N >= threshold",
-        "N > threshold",
+        "scores_of(exact_1N >= threshold",
+        "scores_of(exact_1N > threshold",
         f"{FOLD} {METRICS}",
     ),
     Fault(

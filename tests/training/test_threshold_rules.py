@@ -19,7 +19,7 @@ from gemma_nli.model.scaling import UNSCALED
 from gemma_nli.training.calibrations import fit_platt
 from gemma_nli.training.fallbacks import fallback_note
 from gemma_nli.training.fold import decide_epochs, plan_fold
-from gemma_nli.training.metrics import log_odds, sigmoid
+from gemma_nli.training.metrics import best_threshold, fold_metrics, log_odds, sigmoid
 from gemma_nli.training.results import OutOfFold, summarize
 from gemma_nli.training.threshold_rules import per_criterion, shared
 from gemma_nli.trial import TrialJournal, trial_key
@@ -58,6 +58,17 @@ def test_a_criterion_with_lower_scores_gets_a_lower_threshold_and_unseen_pairs_a
     own, one = per_criterion(*chosen_on), shared(*chosen_on)
     assert own.own[1] < own.own[0]
     assert macro_f1(own.of(unseen[2]), *unseen) > macro_f1(one.of(unseen[2]), *unseen) + 0.05
+
+
+def test_a_rare_criterion_loses_little_to_the_best_threshold_that_unseen_pairs_have():
+    lost = []
+    for seed in range(10):
+        probability_R, label_R, criterion_R = two_criteria(120, 40, 100 + seed)
+        rare_R = criterion_R == 1
+        at = per_criterion(*two_criteria(120, 40, seed)).own[1]
+        reached = fold_metrics(probability_R[rare_R], label_R[rare_R], at)
+        lost.append(best_threshold(probability_R[rare_R], label_R[rare_R])[1] - reached["f1"])
+    assert np.mean(lost) < 0.1, "half of that is the luck of a threshold chosen on the very pairs"
 
 
 def test_the_fewer_positive_pairs_a_criterion_has_the_nearer_it_stays_to_the_shared_threshold():
