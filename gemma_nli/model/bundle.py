@@ -121,7 +121,7 @@ def save_bundle(
             "config": portable.model_dump(mode="json"),
             "threshold": float(threshold),
             **({"thresholds": {name: float(value) for name, value in own.items()}} if own else {}),
-            **({"scaling": scaling._asdict()} if scaling != UNSCALED else {}),
+            **({"scaling": scaling.facts()} if scaling != UNSCALED else {}),
             "encoder": {
                 "name": portable.model.name,
                 "revision": encoder.identity.revision,

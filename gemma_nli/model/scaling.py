@@ -17,6 +17,10 @@ class Scaling(NamedTuple):
         """Scaled logits, an array or a tensor as they are; the very same ones where nothing is scaled."""
         return logits if self == UNSCALED else logits * self.slope + self.intercept
 
+    def facts(self) -> dict[str, float]:
+        """By name, as a bundle and a fold's history keep it."""
+        return {"slope": self.slope, "intercept": self.intercept}
+
     def back(self, logit: float) -> float:
         """The logit that `of` makes this one of."""
         return (logit - self.intercept) / self.slope

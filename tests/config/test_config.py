@@ -300,6 +300,8 @@ PLACES = {
     "output.fold_weights_gib": 0.0,
 }
 DECIDES = {
+    "training.threshold": "per_criterion",
+    "training.calibration": "platt",
     "data.num_folds": 4,
     "data.fold_seed": 1,
     "data.negative_ratio": 2.0,

@@ -20,5 +20,5 @@ def fold_history(source: TrialSource, fold: FoldResult) -> bytes:
     if fold.thresholds:
         facts["thresholds"] = fold.thresholds
     if fold.scaling != UNSCALED:
-        facts["scaling"] = fold.scaling._asdict()
+        facts["scaling"] = fold.scaling.facts()
     return to_json({**facts, "threshold": fold.threshold, "metrics": fold.metrics, "history": fold.history})
