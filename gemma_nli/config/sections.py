@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.base.what_was_measured import measured_at
-from gemma_nli.config.parts import (
-    CALIBRATIONS,
-    EPOCH_SELECTIONS,
-    HEADS,
-    LOSSES,
-    POOLINGS,
-    SCHEDULES,
-    THRESHOLD_RULES,
-    Later,
-    WhereRead,
-)
+from gemma_nli.config.part_names import Calibration, Head, Loss, Pooling, Schedule, Selection, Threshold
+from gemma_nli.config.parts import Later, WhereRead
 from gemma_nli.config.templates import NATIVE, PLACES, check_fit, read_template, refuse_mapping
 from gemma_nli.config.typed_values import as_wanted
-
-if TYPE_CHECKING:
-    Pooling: TypeAlias = str
-    Head: TypeAlias = str
-    Loss: TypeAlias = str
-    Schedule: TypeAlias = str
-    Selection: TypeAlias = str
-    Threshold: TypeAlias = str
-    Calibration: TypeAlias = str
-else:  # the names that are registered
-    Pooling, Head, Loss = (Literal[tuple(parts)] for parts in (POOLINGS, HEADS, LOSSES))
-    Schedule, Selection = (Literal[tuple(parts)] for parts in (SCHEDULES, EPOCH_SELECTIONS))
-    Threshold, Calibration = (Literal[tuple(parts)] for parts in (THRESHOLD_RULES, CALIBRATIONS))
 
 
 class Settings(BaseModel):

@@ -64,7 +64,7 @@ def record(setup, tmp_path_factory):
 @pytest.fixture(scope="module")
 def scorer(setup, record, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
-    plan = plan_refit(record, setup.corpus.criteria)
+    plan = plan_refit(record, setup.corpus)
     return PairScorer.from_bundle(
         refit_bundle(plan, setup.corpus, setup.pairs, folder / "storage", folder / "bundle"), CPU
     )
@@ -81,7 +81,7 @@ def test_the_bundle_has_the_mean_of_what_the_folds_chose_and_gives_it_back(setup
 
 
 def test_each_pair_is_decided_at_its_criterions_threshold_and_a_strangers_at_the_shared_one(setup, scorer, caplog):
-    names = list(setup.corpus.criteria)
+    names = list(setup.corpus)
     texts = [*setup.corpus.criteria.values(), "a criterion that nobody trained on"]
     pairs = pd.DataFrame({"premise": ["I cannot sleep"] * len(texts), "hypothesis": texts})
     with caplog.at_level(logging.WARNING):
@@ -123,7 +123,7 @@ def test_the_models_metadata_says_what_decides_for_those_who_load_its_program(sc
 
 
 def test_a_bundle_of_format_1_reads_as_it_was_and_one_with_more_is_refused_by_its_readers(setup, record, tmp_path):
-    plain = dataclasses.replace(plan_refit(record, setup.corpus.criteria), thresholds={}, scaling=UNSCALED)
+    plain = dataclasses.replace(plan_refit(record, setup.corpus), thresholds={}, scaling=UNSCALED)
     folder = refit_bundle(plain, setup.corpus, setup.pairs, tmp_path / "storage", tmp_path / "bundle")
     kept = json.loads((folder / "bundle.json").read_text())
     assert kept["format"] == 1
