@@ -81,7 +81,7 @@ def test_the_bundle_has_the_mean_of_what_the_folds_chose_and_gives_it_back(setup
 
 
 def test_each_pair_is_decided_at_its_criterions_threshold_and_a_strangers_at_the_shared_one(setup, scorer, caplog):
-    names = list(setup.corpus)
+    names = list(setup.corpus.criteria)
     texts = [*setup.corpus.criteria.values(), "a criterion that nobody trained on"]
     pairs = pd.DataFrame({"premise": ["I cannot sleep"] * len(texts), "hypothesis": texts})
     with caplog.at_level(logging.WARNING):
