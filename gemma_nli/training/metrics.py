@@ -63,10 +63,10 @@ def curves(
 
 
 def best_threshold(probabilities_N: NDArray[np.floating], labels_N: NDArray[np.int8]) -> tuple[float, float]:
-    """The probability above which calling a pair matched gives the best F1, and that F1.
+    """The probability (or score of any range) from which on calling a pair matched gives the best F1, and that F1.
 
-    The threshold lies midway between two neighbouring scores; among equal F1s the highest threshold wins. Without a
-    positive label it is 0.5 and the F1 is 0.
+    The threshold lies midway between two neighbouring scores, the lowest one's between it and 0; among equal F1s the
+    highest threshold wins. Without a positive label it is 0.5 and the F1 is 0.
     """
     if not labels_N.any():
         return 0.5, 0.0
@@ -77,7 +77,7 @@ def best_threshold(probabilities_N: NDArray[np.floating], labels_N: NDArray[np.i
     f1_N = f1_of(Counts(hit_N, named_N, real_N, every_N))
     f1_N[:-1][scores_N[:-1] == scores_N[1:]] = -1.0
     best = int(f1_N.argmax())
-    below = scores_N[best + 1] if best + 1 < len(scores_N) else 0.0
+    below = scores_N[best + 1] if best + 1 < len(scores_N) else min(0.0, scores_N[best])
     return float((scores_N[best] + below) / 2), float(f1_N[best])
 
 

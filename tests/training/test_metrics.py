@@ -105,6 +105,14 @@ def test_without_a_positive_the_threshold_is_a_half():
     assert best_threshold(np.array([0.9, 0.2]), np.array([0, 0], dtype=np.int8)) == (0.5, 0.0)
 
 
+@pytest.mark.parametrize("shift", [0.0, -5.0, 5.0])
+def test_a_threshold_of_scores_below_zero_keeps_every_pair_that_it_should(shift):
+    """The best F1 calls the lowest score matched too, wherever zero lies."""
+    scores, labels = np.array([2.0, 1.0, -1.0]) + shift, np.array([1, 0, 1], dtype=np.int8)
+    threshold, f1 = best_threshold(scores, labels)
+    assert f1 == pytest.approx(sk.f1_score(labels, scores >= threshold)) == pytest.approx(0.8)
+
+
 @properties
 @given(scored(both_classes=True), st.floats(0, 1))
 def test_fold_metrics_equal_scikit_learns_at_any_threshold(drawn, threshold):
