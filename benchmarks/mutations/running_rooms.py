@@ -22,7 +22,7 @@ FAULTS = (
     ),
     Fault(
         "an output file is written over unasked",
-        "local/predict.py",
+        "base/files.py",
         "if target.exists() and not replace:",
         "if False:",
         PREDICT,

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gemma_nli.base.errors import ConfigError
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Replace `path` by `data` atomically: readers, and a machine after a crash, see the old file or the new one.
@@ -20,6 +22,26 @@ def write_whole(path: Path, data: bytes) -> None:
     with unfinished(path.parent, f".{path.name}.") as temporary:
         temporary.write_bytes(data)
         put_in_place(temporary, path)
+
+
+def check_target(target: Path, replace: bool, option: str) -> None:
+    """Create the folder of an output file, if it does not exist.
+
+    Args:
+        option: which of the command's names the file.
+    Raises:
+        ConfigError: the file exists and may not be replaced, is a folder, or cannot be written there.
+    """
+    if target.is_dir():
+        raise ConfigError(f"{option}: {target} is a folder; name a file.")
+    if target.exists() and not replace:
+        raise ConfigError(f"{option}: {target} already exists; name another file, or --replace it.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{option}: the folder {target.parent} cannot be created: {error.strerror}.") from None
+    if not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"{option}: the folder {target.parent} cannot be written to.")
 
 
 @contextmanager

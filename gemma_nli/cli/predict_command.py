@@ -28,11 +28,12 @@ def predict(
 
     Without a hypothesis column, each post is scored on every criterion.
     """
+    from gemma_nli.base.files import check_target
     from gemma_nli.console.training_progress import RowProgress
-    from gemma_nli.local.predict import check_target, count_rows, predict_file
+    from gemma_nli.local.predict import count_rows, predict_file
     from gemma_nli.tracking.registry.registered_models import load_scorer
 
-    check_target(output, replace)
+    check_target(output, replace, "--output")
     total = count_rows(source)  # refuses a bad file before the model is downloaded
     scorer = load_scorer(model, tracking_uri, device)
     with RowProgress(total, enabled=not as_json) as progress:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from gemma_nli.base.errors import ConfigError, CorpusError
-from gemma_nli.base.files import put_in_place, unfinished
+from gemma_nli.base.files import check_target, put_in_place, unfinished
 from gemma_nli.corpus.csv_files import CsvHeader, csv_line, missing_column, read_header, read_rows
 from gemma_nli.corpus.file_problems import FileProblems
 from gemma_nli.model.scorer import COLUMNS, PairScorer, strangers_note
@@ -56,7 +55,7 @@ def predict_file(
         ConfigError: the file is missing, the target exists or cannot be written, or a column has the name of a score.
         CorpusError: every line of the file that is not strict CSV or lacks a text. No message contains a text.
     """
-    check_target(target, replace)
+    check_target(target, replace, "--output")
     problems = FileProblems(source.name)
     header, places = _columns(source, problems)
     added = scorer.answer_columns(places)
@@ -82,24 +81,6 @@ def predict_file(
         put_in_place(part, target)
     strangers = scorer.strangers - before
     return Predicted(done, tuple(added), strangers_note(strangers, scorer.bundle.threshold) if strangers else "")
-
-
-def check_target(target: Path, replace: bool = False) -> None:
-    """Create the folder of an output file, if it does not exist.
-
-    Raises:
-        ConfigError: the file exists and may not be replaced, is a folder, or cannot be written there.
-    """
-    if target.is_dir():
-        raise ConfigError(f"--output: {target} is a folder; name a file.")
-    if target.exists() and not replace:
-        raise ConfigError(f"--output: {target} already exists; name another file, or --replace it.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output: the folder {target.parent} cannot be created: {error.strerror}.") from None
-    if not os.access(target.parent, os.W_OK):
-        raise ConfigError(f"--output: the folder {target.parent} cannot be written to.")
 
 
 def count_rows(source: Path) -> int:
