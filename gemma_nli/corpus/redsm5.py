@@ -61,6 +61,11 @@ class Corpus:
         content = [list(self.posts.items()), list(self._usual_texts.items()), judged]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    @property
+    def has_texts(self) -> bool:
+        """False for a corpus of which only the ids are at hand."""
+        return any(self.posts.values())
+
     def in_words(self, wording: str) -> Corpus:
         """The same posts and judgements, with the criteria's texts of that name.
 
