@@ -7,6 +7,7 @@
     tiny_encoders.py, tiny_tokenizer.py  encoders of two layers with random weights, of each family of transformers
     family_check.py one family of encoders against plain transformers
     encoder_pass.py one length-sorted pass of a corpus's pairs through the encoder, in a process of its own
+    outside/        other tools on a sweep's folds, for `gemma-nli report SWEEP --with` (docs/outside.md)
     mutations/      small faults planted in a copy of the package: `python -m benchmarks.mutations`, or `make mutations`
 
 Every other file is a benchmark: a function `run(place: Workplace) -> Outcome`, its docstring saying what is compared.

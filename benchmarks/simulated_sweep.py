@@ -39,6 +39,7 @@ def simulate_sweep(spec: SweepSpec, skill: Skill, epochs: int = 4, seed: int = 0
     folder = SweepFolder(storage / "sweeps" / sweep_id)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.begin(sweep_id, spec.name, spec.to_yaml(), storage)
+    folder.keep_pairs(pairs)
     folder.add_cells(cells)
     return sweep_id
 

@@ -98,9 +98,23 @@ FAULTS = (
     Fault(
         "a post is in the report without data.log_text",
         "analysis/mistakes.py",
-        "if config.data.log_text and picked:",
-        "if picked:",
+        "if config.data.log_text and picked and",
+        "if picked and",
         f"{REPORT} {EVIDENCE}",
+    ),
+    Fault(
+        "another tool's threshold is chosen on the fold that it is measured on",
+        "analysis/outside_predictions.py",
+        "best_threshold(value_N[~here_N], label_N[~here_N])",
+        "best_threshold(value_N[here_N], label_N[here_N])",
+        "tests/analysis/test_outside_predictions.py",
+    ),
+    Fault(
+        "another tool's second prediction of a pair replaces its first",
+        "analysis/outside_predictions.py",
+        "if self.line_N[place]:",
+        "if False:",
+        "tests/analysis/test_outside_predictions.py",
     ),
     Fault(
         "a claim counts trainings where a value has none",

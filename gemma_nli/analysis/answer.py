@@ -21,19 +21,10 @@ from gemma_nli.analysis.inference.honest_score import (
     expected_best,
     honest_score,
 )
-from gemma_nli.analysis.inference.significance import (
-    Difference,
-    Posterior,
-    corrected_resampled_t,
-    correlated_bayes,
-    delong,
-    mcnemar,
-)
+from gemma_nli.analysis.inference.significance import Difference
+from gemma_nli.analysis.paired_tests import ROPE, PairedTests, paired_tests
 from gemma_nli.analysis.wording import evidence_text, listed, p_text, points, power_text
 from gemma_nli.base.metrics import measured_by
-
-ROPE = 0.01
-"""Differences of up to one point of F1 (or AUC) have no practical weight."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +44,8 @@ class Contrast:
 
     `tuned` counts in that the best was chosen, and its interval and p-value hold for all pairs of values at once; where
     the values are confirmed it is of their confirming trainings, whose seeds and folds it counts in, and `over_posts`
-    is what the sweep's one training per trial says. The
-    others compare the two chosen trials as they are: `fixed` over posts, `folds` and `belief` over trainings,
-    `accuracy` by McNemar, `auc` by DeLong.
+    is what the sweep's one training per trial says. The others compare the two chosen trials as they are: `fixed` over
+    posts, and `tests`.
 
     `shown`: the leader beats the other. `smallest`: the true difference that this corpus and design would find in 80%
     of cases.
@@ -68,10 +58,7 @@ class Contrast:
     shown: bool
     smallest: float
     fixed: Difference
-    folds: Difference
-    belief: Posterior
-    accuracy: Difference
-    auc: Difference
+    tests: PairedTests
 
 
 @dataclass(frozen=True)
@@ -153,15 +140,17 @@ def _contrasts(
     leader, others = variants[0], variants[1:]
     over_posts = draws.pairs_of_tuned([variant.places for variant in variants])
     pairs = over_posts if again is None else again.luck  # in the order of the variants, both
-    fold_TK, share = evidence.fold_scores(draws.metric), 1 / (evidence.pairs.num_folds - 1)
-    label_N, group_N = evidence.label_N, evidence.group_N
+    fold_TK = evidence.fold_scores(draws.metric)
     found = []
     for place, other in enumerate(others, start=1):
-        a, b = fold_TK[leader.best], fold_TK[other.best]
-        real = ~(np.isnan(a) | np.isnan(b))
-        decided = evidence.decision_TN[[leader.best, other.best]]
-        ranked = evidence.probability_TN[[leader.best, other.best]]
+        a, b = leader.best, other.best
         tuned = pairs.difference(0, place)
+        tests = paired_tests(
+            evidence,
+            (fold_TK[a], fold_TK[b]),
+            (evidence.decision_TN[a], evidence.decision_TN[b]),
+            (evidence.probability_TN[a], evidence.probability_TN[b]),
+        )
         found.append(
             Contrast(
                 leader=leader.name,
@@ -170,11 +159,8 @@ def _contrasts(
                 over_posts=over_posts.difference(0, place),
                 shown=may_claim and tuned.p_value < 1 - LEVEL and tuned.value > 0,
                 smallest=pairs.smallest_found(0, place),
-                fixed=draws.difference(leader.best, other.best),
-                folds=corrected_resampled_t(a[real], b[real], share),
-                belief=correlated_bayes(a[real], b[real], share, ROPE),
-                accuracy=mcnemar(label_N, decided[0], decided[1], group_N),
-                auc=delong(label_N, ranked[0], ranked[1], group_N),
+                fixed=draws.difference(a, b),
+                tests=tests,
             )
         )
     return tuple(found)
@@ -226,7 +212,7 @@ def _evidence_sentence(
     again: Confirmation | None,
 ) -> str:
     nearest = contrasts[0] if verdict != "partly" else next(c for c in contrasts if not c.shown)
-    belief, most = nearest.belief, {}
+    belief, most = nearest.tests.belief, {}
     most = {
         "that it is better by more than": belief.better,
         "that the difference is below": belief.equal,

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.significance import Difference
+from gemma_nli.analysis.paired_tests import PairedTests
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.base.metrics import measured_by
 from gemma_nli.config import RunConfig
@@ -28,17 +29,29 @@ from gemma_nli.training.frozen.head_inputs import VectorInputs, feature_request,
 from gemma_nli.training.zero_shot import zero_shot, zero_shot_request
 
 Floats = NDArray[np.float64]
+CRITERION_ONLY, ALWAYS_POSITIVE, TFIDF, COSINE, ZERO_SHOT = (
+    "criterion only",
+    "always positive",
+    "TF-IDF",
+    "cosine",
+    "zero-shot",
+)
+NAMES = (CRITERION_ONLY, ALWAYS_POSITIVE, TFIDF, COSINE, ZERO_SHOT)
 ONE_WORD = "word"  # so that a vocabulary is never empty, not even of posts without a word
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Scored pair by pair, so that it can be compared with a trial; `score_N` is constant where it ranks nothing."""
+    """Scored pair by pair, so that it can be compared with a trial; `score_N` is constant where it ranks nothing.
+
+    `outside`: another tool's predictions, read from a file.
+    """
 
     name: str
     about: str
     decision_N: NDArray[np.bool_]
     score_N: Floats
+    outside: bool = False
 
     def values(self, metric: str) -> NDArray[Any]:
         """(N,) what the metric is measured on."""
@@ -52,7 +65,11 @@ class Baseline:
 
 @dataclass(frozen=True)
 class BaselineFinding:
-    """`ahead`: how far the winner is ahead of it, the luck of the winner's choice taken off."""
+    """`ahead`: how far the winner is ahead of it, the luck of the winner's choice taken off; interval and p-value hold
+    for all baselines at once.
+
+    `smallest`: the true difference that would be found in 80% of cases. `tests`: of the winner as it is.
+    """
 
     name: str
     about: str
@@ -61,11 +78,27 @@ class BaselineFinding:
     auc: float
     macro_auc: float
     ahead: Difference
+    smallest: float
+    tests: PairedTests
+    outside: bool = False
 
     @property
     def outcome(self) -> Literal["beats", "loses", "not told apart"]:
         """Of the best trial against this baseline."""
         return "beats" if self.ahead.low > 0 else "loses" if self.ahead.high < 0 else "not told apart"
+
+    def facts(self) -> dict[str, Any]:
+        """As `--json` has it."""
+        ahead = self.ahead
+        return {
+            "about": self.about,
+            "score": self.score,
+            "lead_of_winner": ahead.value,
+            "low": ahead.low,
+            "high": ahead.high,
+            "p_value": ahead.p_value,
+            "winner": self.outcome,
+        }
 
 
 def _decided(evidence: Evidence) -> RunConfig:
@@ -77,19 +110,19 @@ def _decided(evidence: Evidence) -> RunConfig:
 
 def of_criterion(evidence: Evidence) -> Baseline:
     about = "the criterion's share of positives; never reads the post"
-    return Baseline("criterion only", about, *criterion_only(_decided(evidence), evidence.pairs, evidence.rows_N))
+    return Baseline(CRITERION_ONLY, about, *criterion_only(_decided(evidence), evidence.pairs, evidence.rows_N))
 
 
 def always_positive(evidence: Evidence) -> Baseline:
     rows = len(evidence.rows_N)
     return Baseline(
-        "always positive", "calls every pair matched", np.ones(rows, dtype=bool), np.full(rows, 0.5, dtype=np.float64)
+        ALWAYS_POSITIVE, "calls every pair matched", np.ones(rows, dtype=bool), np.full(rows, 0.5, dtype=np.float64)
     )
 
 
 def tfidf(evidence: Evidence) -> Baseline:
     found = tfidf_scores(_decided(evidence), evidence.corpus, evidence.pairs, evidence.rows_N)
-    return Baseline("TF-IDF", "words of the post, a logistic regression per criterion", *found)
+    return Baseline(TFIDF, "words of the post, a logistic regression per criterion", *found)
 
 
 def tfidf_scores(
@@ -161,7 +194,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
     decided, scored = score_folds(
         evidence.pairs, evidence.rows_N, config, lambda plan: lambda rows: np.asarray(cosine_N[rows])
     )
-    return Baseline("cosine", "of the encoder's mean-pooled vectors of post and criterion", decided, scored)
+    return Baseline(COSINE, "of the encoder's mean-pooled vectors of post and criterion", decided, scored)
 
 
 def zero_shot_of(evidence: Evidence, encode: bool = False) -> Baseline | None:
@@ -185,7 +218,7 @@ def zero_shot_of(evidence: Evidence, encode: bool = False) -> Baseline | None:
         if encode:
             raise
         return None
-    return Baseline("zero-shot", found.about, found.decision_N, found.score_N)
+    return Baseline(ZERO_SHOT, found.about, found.decision_N, found.score_N)
 
 
 def zero_shot_left_out(evidence: Evidence) -> str:
@@ -205,7 +238,13 @@ def is_stored(store: FeatureStore, request: FeatureRequest) -> bool:
 
 
 def measure_baselines(evidence: Evidence, encode: bool = False) -> list[Baseline]:
-    """Every baseline that can be computed here, the one that never reads a post first."""
-    found = [of_criterion(evidence), always_positive(evidence), tfidf(evidence), cosine(evidence, encode)]
-    found.append(zero_shot_of(evidence, encode))
-    return [baseline for baseline in found if baseline is not None]
+    """Every baseline that can be computed here, the one that never reads a post first; other tools' last.
+
+    Of a corpus without texts those that read none.
+    """
+    found = [of_criterion(evidence), always_positive(evidence)]
+    if evidence.corpus.has_texts:
+        reading = [tfidf(evidence), cosine(evidence, encode), zero_shot_of(evidence, encode)]
+        found += [baseline for baseline in reading if baseline is not None]
+    outside = [Baseline(each.name, each.about, each.decision_N, each.score_N, True) for each in evidence.outside]
+    return [*found, *outside]

@@ -192,6 +192,12 @@ def _of_the_encoders(evidence: Evidence) -> Iterator[Caution]:
 
 
 def _of_the_corpus(evidence: Evidence, mistakes: Mistakes) -> Iterator[Caution]:
+    if not evidence.corpus.has_texts:
+        yield Caution(
+            Weight.WEAKENS,
+            "Made without the posts, which are not on this machine: the baselines that read them and the slices by "
+            "post length are missing.",
+        )
     known = unmatched_criteria(evidence.pairs)
     for note in corpus_notes(evidence.corpus, evidence.pairs):
         yield Caution(Weight.WEAKENS if note in known else Weight.NOTED, note)

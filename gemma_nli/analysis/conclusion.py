@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gemma_nli.analysis.answer import ROPE, Answer
+from gemma_nli.analysis.answer import Answer
 from gemma_nli.analysis.baselines import BaselineFinding
 from gemma_nli.analysis.effects import Effect, end_of
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.paired_tests import ROPE
 from gemma_nli.analysis.wording import brief, evidence_text, listed, rounded, short
 from gemma_nli.base.metrics import measured_by
 from gemma_nli.base.what_was_measured import REFIT

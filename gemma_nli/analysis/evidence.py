@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.observed import ScoredPairs
+from gemma_nli.analysis.outside_predictions import OutsidePredictions
 from gemma_nli.base.errors import ReportError
 from gemma_nli.base.metrics import measured_by, metric_of
 from gemma_nli.base.what_was_measured import measured_at
@@ -60,7 +61,10 @@ class Trial:
 
 @dataclass
 class Evidence:
-    """Everything that the analysis uses. Several sweeps on one set of pairs count as one."""
+    """Everything that the analysis uses. Several sweeps on one set of pairs count as one.
+
+    `outside`: predictions of other tools, which are compared with the trials as baselines are.
+    """
 
     names: list[str]
     questions: list[str]
@@ -78,6 +82,7 @@ class Evidence:
     sweep_ids: list[str] = field(default_factory=list)
     semantics: int = SEMANTICS_VERSION
     own_threshold_TKC: Floats | None = None  # of single criteria, NaN without one; None where no trial has any
+    outside: tuple[OutsidePredictions, ...] = ()
 
     @property
     def ranked_by(self) -> str:

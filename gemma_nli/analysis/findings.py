@@ -14,7 +14,8 @@ import numpy as np
 import yaml
 
 from gemma_nli.analysis.answer import Answer, find_answer
-from gemma_nli.analysis.baselines import BaselineFinding, measure_baselines
+from gemma_nli.analysis.baseline_leads import leads_over_baselines
+from gemma_nli.analysis.baselines import BaselineFinding
 from gemma_nli.analysis.calibration import Calibration, calibrate
 from gemma_nli.analysis.cautions import Caution, cautions, lost_to
 from gemma_nli.analysis.compared_values import compared_groups, compared_values
@@ -103,7 +104,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     draws = Draws.of(evidence, seed=seed)
     overall = honest_score(draws, groups=compared_groups(evidence))
     effects = main_effects(evidence, draws)
-    baselines = _baselines(evidence, draws, overall, encode)
+    baselines = leads_over_baselines(evidence, draws, overall.worth, encode)
     confirmation = confirm(evidence, draws, compared_values(evidence, lambda: effects))
     answer = find_answer(evidence, draws, effects, overall, confirmation)
     lost = lost_to(baselines, f"{measured_by(draws.metric).label} {evidence.measured_at}")
@@ -136,16 +137,6 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
             without_credentials(record.config).model_dump(mode="json"), sort_keys=False, allow_unicode=True
         ),
     )
-
-
-def _baselines(evidence: Evidence, draws: Draws, overall: HonestScore, encode: bool) -> tuple[BaselineFinding, ...]:
-    found = []
-    for baseline in measure_baselines(evidence, encode):
-        score = baseline.score(evidence, draws.metric)
-        ahead = draws.difference_from(overall.worth, baseline.values(draws.metric), score)
-        f1, auc, macro_auc = (baseline.score(evidence, name) for name in ("f1", "auc", "macro_auc"))
-        found.append(BaselineFinding(baseline.name, baseline.about, score, f1, auc, macro_auc, ahead))
-    return tuple(found)
 
 
 def _learning_curves(evidence: Evidence, answer: Answer, winner: TrialRecord) -> tuple[LearningCurve, ...]:
@@ -182,6 +173,7 @@ def _provenance(evidence: Evidence, record: TrialRecord) -> dict[str, str]:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    facts |= {f"predictions of {each.name}": f"{each.path.name}, sha256 {each.sha256}" for each in evidence.outside}
     commit = record.tags.get("mlflow.source.git.commit") or record.tags.get("git_commit")
     return {**facts, **({"commit": commit} if commit else {})}
 
@@ -200,7 +192,8 @@ def _commands(evidence: Evidence) -> tuple[str, ...]:
     lines = [f"gemma-nli resume {name}" for name in names]
     if evidence.spec.base.mlflow.enabled:
         lines.append(f"gemma-nli best --experiment {experiment}")
-    return (*lines, "gemma-nli train --config config.yaml", f"gemma-nli report {' '.join(names)}")
+    outside = [f" --with {shlex.quote(f'{each.name}={each.path}')}" for each in evidence.outside]
+    return (*lines, "gemma-nli train --config config.yaml", f"gemma-nli report {' '.join(names)}{''.join(outside)}")
 
 
 def facts_of(findings: Findings) -> dict[str, Any]:
@@ -225,6 +218,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
             "candidates": honest.candidates,
         },
         "confirmed": findings.confirmation.facts() if findings.confirmation is not None else None,
-        "baselines": {baseline.name: baseline.score for baseline in findings.baselines},
+        "baselines": {each.name: each.score for each in findings.baselines if not each.outside},
+        "outside": {each.name: each.facts() for each in findings.baselines if each.outside},
         "warnings": list(findings.warnings),
     }

@@ -177,7 +177,9 @@ def _slices(evidence: Evidence, place: int, config: RunConfig) -> dict[str, tupl
 
 
 def truncated(evidence: Evidence, config: RunConfig) -> NDArray[np.bool_] | None:
-    """(N,) whether the encoder saw only a part of the post; None where its tokenizer is not on this machine."""
+    """(N,) whether the encoder saw only a part of the post; None where the posts or its tokenizer are elsewhere."""
+    if not evidence.corpus.has_texts:
+        return None
     try:
         tokenizer, prompts = load_tokenizer(config.model), prompts_of(config.model)
     except EncoderError:
@@ -213,7 +215,7 @@ def _most_confident(evidence: Evidence, place: int, config: RunConfig) -> tuple[
     ]
     rows = evidence.rows_N[picked] if picked else np.zeros(0, dtype=np.int64)
     texts = [""] * len(picked)
-    if config.data.log_text and picked:
+    if config.data.log_text and picked and evidence.corpus.has_texts:
         premises, hypotheses = pair_texts(evidence.corpus.in_words(config.data.wording), evidence.pairs, rows)
         texts = [f"{premise} / {hypothesis}" for premise, hypothesis in zip(premises, hypotheses, strict=True)]
     sources = ("positive", "annotated", "sampled")

@@ -15,6 +15,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "demo",
         "best": "best --experiment demo",
         "report": "report demo",
+        "folds": "folds demo --to folds.csv --replace",
         "plan": "plan sweeps/pooling.yaml --price 1.2",
         "resume": "resume demo",
         "flush": "flush demo",

@@ -33,6 +33,7 @@ from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.saved_report import Reported, honest_tags
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.sweep.records.written_cards import kept_card
 
 log = logging.getLogger(__name__)
 Display = Callable[[ProgressState], Any]
@@ -56,6 +57,7 @@ def run_sweep(spec: SweepSpec, watch: Callable[[ProgressState], None] | None = N
     folder = SweepFolder(ready.folder)
     with folder.held(spec.name):
         folder.begin(ready.sweep_id, spec.name, spec.to_yaml(), ready.storage)
+        folder.keep_pairs(ready.pairs)
         take_up_earlier(ready, folder)
         folder.add_cells({key: cell.settings for key, cell in ready.trials.items()})
         return _Run(ready, folder, watch).go(began)
@@ -207,7 +209,8 @@ class _Run:
         began = time.monotonic()
         try:
             honest = honest_tags(self.report, record.key)
-            return finalize(self.ready, record, recorder, resources, honest, refit)
+            card = kept_card(self.folder, record.key) if self.report is not None else None
+            return finalize(self.ready, record, recorder, resources, honest, refit, card)
         except TrackingError as error:  # MLflow is unreachable: no reason to lose the sweep's result
             self.unregistered = f"the best trial is not registered yet ({error})"
             return None

@@ -28,6 +28,7 @@ from gemma_nli.sweep.cluster.trial_resources import TrialResources
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.ray.worker_gate import worker_gate
 from gemma_nli.sweep.records.mlflow_recorder import Recorder
+from gemma_nli.sweep.records.written_cards import model_name
 from gemma_nli.tracking.registry.promotion import promote_if_better
 from gemma_nli.tracking.registry.register import Registered, find_registered, give_alias, register_bundle
 from gemma_nli.tracking.write.tracker import MlflowTracker
@@ -71,12 +72,14 @@ def finalize(
     resources: TrialResources | None = None,
     tags: Mapping[str, str] | None = None,
     refit: RefitTask | None = None,
+    card: Path | None = None,
 ) -> Finalized:
     """Refit and register a finished trial; a trial that is already registered is left as it is.
 
     Args:
         tags: further tags of the new version (its honest score).
         refit: what `start_refit` returned for this trial.
+        card: its model card, put beside the new version's files.
     Raises:
         TrackingError: the registry cannot be reached; the sweep's trials are safe, and running it again finalizes it.
     """
@@ -84,8 +87,8 @@ def finalize(
     if tracker is None:
         raise TrackingError("mlflow.enabled is false: there is no registry to register the model in.")
     settings = ready.spec.finalize
-    model_name = _model_name(ready)
-    found = find_registered(tracker, model_name, record.key, record.fold_fingerprint)
+    name = model_name(ready.spec)
+    found = find_registered(tracker, name, record.key, record.fold_fingerprint)
     if found is not None:
         aliased = give_alias(tracker, found, settings.alias, recorder.sweep_run_id)
         return Finalized(_facts_of(aliased, _promotion(ready, aliased, tracker)), created=False)
@@ -119,13 +122,14 @@ def finalize(
     registered = register_bundle(
         tracker=tracker,
         bundle_folder=bundle,
-        model_name=model_name,
+        model_name=name,
         source_run_id=trial_run_id,
         sweep_run_id=recorder.sweep_run_id,
         tags=tags,
         alias=settings.alias,
         input_example=example,
         export_limit_gib=settings.export_limit_gib,
+        card=card,
     )
     return Finalized(_facts_of(registered, _promotion(ready, registered, tracker)), created=registered.created)
 
@@ -141,7 +145,7 @@ def start_refit(
     if recorder.tracker is None or _fits_here(record, resources):
         return None
     try:
-        known = find_registered(recorder.tracker, _model_name(ready), record.key, record.fold_fingerprint)
+        known = find_registered(recorder.tracker, model_name(ready.spec), record.key, record.fold_fingerprint)
     except TrackingError as error:
         log.info("refit not started: %s", error)
         return None
@@ -162,10 +166,6 @@ def _begin(ready: Prepared, record: TrialRecord, resources: TrialResources | Non
     plan = plan_refit(record, ready.corpus)
     begun: RefitTask = task.remote(plan, ready.corpus, ready.pairs, ready.storage, _target(ready, record))
     return begun
-
-
-def _model_name(ready: Prepared) -> str:
-    return ready.spec.finalize.model_name or f"gemma_nli_{ready.spec.base.output.experiment_name}"
 
 
 def _target(ready: Prepared, record: TrialRecord) -> Place:

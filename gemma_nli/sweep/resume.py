@@ -14,6 +14,7 @@ from gemma_nli.sweep.records.mlflow_recorder import Recorder, flush
 from gemma_nli.sweep.records.outcome import outcome_of
 from gemma_nli.sweep.records.saved_report import honest_tags, kept_report
 from gemma_nli.sweep.records.sweep_folder import SweepFolder, find_sweep
+from gemma_nli.sweep.records.written_cards import kept_card
 
 
 def stored_spec(name: str) -> SweepSpec:
@@ -66,4 +67,5 @@ def _register(ready: Prepared, folder: SweepFolder, recorder: Recorder) -> dict[
     record = ready.read(best.key) if best is not None else None
     if record is None:
         return None
-    return finalize(ready, record, recorder, tags=honest_tags(kept_report(folder), record.key)).registered
+    tags, card = honest_tags(kept_report(folder), record.key), kept_card(folder, record.key)
+    return finalize(ready, record, recorder, tags=tags, card=card).registered

@@ -161,33 +161,34 @@ class Recount:
     def best_of(self, keys: Sequence[str]) -> str:
         return max(keys, key=lambda key: self.score[key])
 
-    # --- pair tests of two trials
+    # --- pair tests of two trials, or of a trial and (scores, decisions) a fold of something else
 
-    def over_folds(self, a: str, b: str) -> tuple[float, float, float, tuple[float, float, float]]:
+    def over_folds(self, a: str, b: str | Sequence[float]) -> tuple[float, float, float, tuple[float, float, float]]:
         """(difference, low, high, chances of better, equal, worse beyond 0.01): Nadeau-Bengio and its posterior."""
-        d_K = np.array(self.fold_f1(a)) - np.array(self.fold_f1(b))
+        d_K = np.array(self.fold_f1(a)) - np.array(self.fold_f1(b) if isinstance(b, str) else b)
         scale = math.sqrt((1 / len(d_K) + 1 / (len(d_K) - 1)) * d_K.var(ddof=1))
         belief = stats.t(len(d_K) - 1, loc=d_K.mean(), scale=scale)
         low, high = belief.interval(0.95)
         better, worse = belief.sf(0.01), belief.cdf(-0.01)
         return float(d_K.mean()), float(low), float(high), (better, 1 - better - worse, worse)
 
-    def accuracy(self, a: str, b: str) -> tuple[float, float]:
+    def accuracy(self, a: str, b: str | Sequence[np.ndarray]) -> tuple[float, float]:
         """(difference, p): McNemar's chi-square with posts as clusters (Durkalski et al. 2003)."""
         y = np.concatenate(self.labels).astype(bool)
-        right = [np.concatenate(self.decisions(key)).astype(bool) == y for key in (a, b)]
+        decided = [self.decisions(a), self.decisions(b) if isinstance(b, str) else b]
+        right = [np.concatenate(of).astype(bool) == y for of in decided]
         d_N = right[0].astype(float) - right[1]
         posts = self.pairs.group_N[np.concatenate(self.rows)]
         of_post = np.array([d_N[posts == post].sum() for post in np.unique(posts)])
         return float(d_N.mean()), float(stats.chi2.sf(of_post.sum() ** 2 / (of_post**2).sum(), 1))
 
-    def auc(self, a: str, b: str) -> tuple[float, float]:
+    def auc(self, a: str, b: str | Sequence[np.ndarray]) -> tuple[float, float]:
         """(difference, p): DeLong by its definition, placements counted pair by pair, posts as clusters."""
         y = np.concatenate(self.labels).astype(bool)
         posts = self.pairs.group_N[np.concatenate(self.rows)]
         areas, placed = [], []
-        for key in (a, b):
-            p = np.concatenate(self.probabilities(key)).astype(np.float64)
+        for of in (self.probabilities(a), self.probabilities(b) if isinstance(b, str) else b):
+            p = np.concatenate(of).astype(np.float64)
             above = (p[y][:, None] > p[~y][None]) + 0.5 * (p[y][:, None] == p[~y][None])
             areas.append(above.mean())
             part = np.empty(len(y))

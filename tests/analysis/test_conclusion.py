@@ -12,7 +12,8 @@ from gemma_nli.analysis.cautions import Weight, cautions, lost_to
 from gemma_nli.analysis.conclusion import Conclusion, conclude
 from gemma_nli.analysis.effects import Effect
 from gemma_nli.analysis.findings import Findings
-from gemma_nli.analysis.inference.significance import Difference
+from gemma_nli.analysis.inference.significance import Difference, Posterior
+from gemma_nli.analysis.paired_tests import PairedTests
 from gemma_nli.analysis.report.write import Report
 
 
@@ -24,7 +25,8 @@ def findings(simulated_report: Report) -> Findings:
 def baseline(name: str, low: float, high: float) -> BaselineFinding:
     middle = (low + high) / 2
     ahead = Difference(middle, low, high, 0.5, 0.95, 0.7 + middle, 0.7, "")
-    return BaselineFinding(name, "a rule", 0.7, 0.7, 0.5, 0.5, ahead)
+    tests = PairedTests(ahead, Posterior(0.1, 0.8, 0.1, middle, low, high, 0.01), ahead, ahead)
+    return BaselineFinding(name, "a rule", 0.7, 0.7, 0.5, 0.5, ahead, 0.03, tests)
 
 
 def without_effect(effect: Effect, high: float) -> Effect:

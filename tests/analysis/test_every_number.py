@@ -155,25 +155,41 @@ def test_the_compared_values(parts: dict[str, str], recount: Recount) -> None:
 
 
 def test_the_baselines(parts: dict[str, str], recount: Recount) -> None:
+    """Leads over all of them are judged at once, by the largest standardized difference in each draw."""
     own_S = overall(recount)
-    rows = []
     everything = [np.ones(len(y), dtype=bool) for y in recount.labels]
     tfidf, scored = recount.tfidf()
     known, shares = recount.criterion_only()
-    for name, about, decided, scores in (
+    baselines = (
         ("criterion only", "the criterion's share of positives; never reads the post", known, shares),
         ("always positive", "calls every pair matched", everything, everything),
         ("TF-IDF", "words of the post, a logistic regression per criterion", tfidf, scored),
-    ):
-        f1 = np.mean([metrics.f1_score(y, z) for y, z in zip(recount.labels, decided, strict=True)])
+    )
+    drawn = [recount.f1_draws(decided) for _, _, decided, _ in baselines]
+    noises = [own_S - own_S.mean() - recount.widened(other_S - other_S.mean(), 0.0) for other_S in drawn]
+    errors = [noise_S.std() for noise_S in noises]
+    largest_S = np.max([np.abs(noise_S) / error for noise_S, error in zip(noises, errors, strict=True)], axis=0)
+    critical = np.quantile(largest_S, 0.95)
+    rows, tests = [], []
+    for (name, about, decided, scores), error in zip(baselines, errors, strict=True):
+        f1_K = [metrics.f1_score(y, z) for y, z in zip(recount.labels, decided, strict=True)]
         auc = np.mean([metrics.roc_auc_score(y, s) for y, s in zip(recount.labels, scores, strict=True)])
-        other_S = recount.f1_draws(decided)
-        ahead = own_S - f1 - recount.widened(other_S - other_S.mean(), 0.0)
-        low, high = np.quantile(ahead, [0.025, 0.975])
+        lead = own_S.mean() - np.mean(f1_K)
+        low, high = lead - critical * error, lead + critical * error
         outcome = "beats" if low > 0 else "loses" if high < 0 else "not told apart"
-        within = three(recount.macro_auc(scores))
-        rows.append([name, about, three(f1), three(auc), within, three(own_S.mean() - f1), interval(ahead), outcome])
-    assert table(parts["Baselines"]) == rows
+        judged = [three(lead), f"{low:.3f} to {high:.3f}", p_text(p_among(lead, error, largest_S, 3)), outcome]
+        rows.append([name, about, three(np.mean(f1_K)), three(auc), three(recount.macro_auc(scores)), *judged])
+        mean, least, most, chances = recount.over_folds(recount.winner, f1_K)
+        (more, p_more), (area, p_area) = (
+            recount.accuracy(recount.winner, decided),
+            recount.auc(recount.winner, scores),
+        )
+        beside = [f"{mean:.3f} ({least:.3f} to {most:.3f})", *(f"{chance:.0%}" for chance in chances)]
+        beside += [f"{more:.3f}, p {p_text(p_more)}", f"{area:.3f}, p {p_text(p_area)}"]
+        tests.append([name, three((critical + stats.norm.ppf(0.8)) * error), *beside])
+    judged_table, by_every_test = parts["Baselines"].split("### By every test")
+    assert table(judged_table) == rows
+    assert table(by_every_test) == tests
 
 
 def test_the_leaderboard(parts: dict[str, str], recount: Recount) -> None:

@@ -90,7 +90,7 @@ def test_the_two_sentences_hold_the_computed_numbers(reported: Report) -> None:
     honest = findings.honest
     wanted = [f"{v:.3f}" for v in (honest.value, honest.low, honest.high, honest.raw)]
     assert numbers(answer.second)[-4:] == wanted
-    assert f"{nearest.belief.better:.0%}" in answer.second
+    assert f"{nearest.tests.belief.better:.0%}" in answer.second
 
 
 def test_the_error_analysis_is_recomputed(reported: Report, records: dict[str, TrialRecord]) -> None:

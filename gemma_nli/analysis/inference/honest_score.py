@@ -18,7 +18,7 @@ from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.best_of_trials import LEVEL, Worth, worth_of_best
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.significance import Difference, difference_of_draws
-from gemma_nli.analysis.inference.simultaneous import AllPairs
+from gemma_nli.analysis.inference.simultaneous import AllPairs, Family
 from gemma_nli.base.metrics import RankedMetric, measured_by
 
 Floats = NDArray[np.float64]
@@ -104,16 +104,27 @@ class Draws:
         d_S = self.bootstrap.widened(self.inside_ST[:, place_a] - self.inside_ST[:, place_b], a - b)
         return difference_of_draws(d_S, a, b, level, "paired bootstrap over posts")
 
-    def difference_from(self, worth: Worth, values_N: NDArray[Any], score: float, level: float = LEVEL) -> Difference:
-        """The best of some trials less something that was not chosen (a baseline), on the same posts.
+    def leads_over(
+        self, worth: Worth, others: Sequence[tuple[NDArray[Any], float]], level: float = LEVEL
+    ) -> list[tuple[Difference, float]]:
+        """The best of some trials less each of what was not chosen (baselines), on the same posts.
+
+        Intervals and p-values hold for all of them at once: which of them is named is known only after the fact.
 
         Args:
-            values_N: its decisions, or scores where the metric takes them.
-            score: its score as it is.
+            others: of each its decisions, or scores where the metric takes them, and its score as it is.
+        Returns:
+            Of each the difference, and the true difference that would be found in 80% of cases.
         """
-        other_S = self.bootstrap.noise(self.bootstrap.draws(values_N, self.metric))
-        value = worth.value - score
-        return difference_of_draws(value + worth.noise_S - other_S, worth.value, score, level, METHOD)
+        noises = [worth.noise_S - self.bootstrap.noise(self.bootstrap.draws(n, self.metric)) for n, _ in others]
+        family, errors = Family(len(worth.noise_S), level), [float(noise_S.std()) for noise_S in noises]
+        for noise_S, error in zip(noises, errors, strict=True):
+            if error > 0:
+                family.add(noise_S / error)
+        return [
+            (family.difference(worth.value, score, error, METHOD), family.smallest_found(error))
+            for (_, score), error in zip(others, errors, strict=True)
+        ]
 
     def pairs_of_tuned(self, groups: Sequence[Sequence[int]], level: float = LEVEL) -> AllPairs:
         """The best of each group against the best of each other, the luck of many trials taken off.

@@ -22,6 +22,7 @@ from gemma_nli.analysis.inference.significance import Difference
 
 Floats = NDArray[np.float64]
 POWER = 0.8
+_ROUNDING = 1e-12
 
 
 class Family:
@@ -54,8 +55,8 @@ class Family:
 
     def _p_value(self, value: float, error: float) -> float:
         if error <= 0:
-            return 1.0 if value == 0 else 0.0
-        beyond = int((self._largest_S >= abs(value) / error - 1e-12).sum())
+            return 1.0 if abs(value) < _ROUNDING else 0.0
+        beyond = int((self._largest_S >= abs(value) / error - _ROUNDING).sum())
         p_value = (beyond + 1) / (len(self._largest_S) + 1)
         if beyond == 0:  # so few draws cannot say how rare it is: then the normal tail does
             p_value = min(p_value, self.size * 2 * float(stats.norm.sf(abs(value) / error)))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from gemma_nli.analysis.answer import ROPE
 from gemma_nli.analysis.effects import Effect, edge_of
 from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.paired_tests import ROPE
 from gemma_nli.analysis.report.figure_parts import Figure, color, label, lay_out
 from gemma_nli.analysis.wording import short
 from gemma_nli.spec.domain import Range

@@ -54,13 +54,13 @@ def _section(part: Section, figures: dict[str, Figure], measured_at: str) -> lis
             title, table = item
             at = f", {measured_at}" if table.scored else ""
             lines += [f"### {esc(title)}", ""] if title else []
-            lines += [*_table(table, f"*{(title or part.title)}{at}*"), ""]
+            lines += [markdown_table(table, f"*{(title or part.title)}{at}*"), ""]
         elif isinstance(item, (Facts, Code)):
             lines += [item.markdown(), ""]
     return lines
 
 
-def _table(table: TableOf, caption: str) -> list[str]:
+def markdown_table(table: TableOf, caption: str = "") -> str:
     head = "| " + " | ".join(esc(name) or " " for name in table.header) + " |"
     rule = "|" + "|".join("---:" if _numeric(table, i) else "---" for i in range(len(table.header))) + "|"
     rows = [_row(row, place in table.marked) for place, row in enumerate(table.rows[:MAX_ROWS])]
@@ -68,7 +68,8 @@ def _table(table: TableOf, caption: str) -> list[str]:
     notes = ["\\*: marked."] if any(place < MAX_ROWS for place in table.marked) else []
     notes += [esc(table.note)] if table.note else []
     notes += [f"{left} more rows are in report.html."] if left > 0 else []
-    return [caption, "", head, rule, *rows, *(["", " ".join(notes)] if notes else [])]
+    above, below = [caption, ""] if caption else [], ["", " ".join(notes)] if notes else []
+    return "\n".join([*above, head, rule, *rows, *below])
 
 
 def _row(row: tuple[Words, ...], marked: bool) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gemma_nli.analysis.answer import ROPE
 from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.paired_tests import ROPE
 from gemma_nli.analysis.report.confirmation_tables import confirmed_table, variance_table
 from gemma_nli.analysis.report.report_tables import (
     TableOf,
     baseline_table,
+    baseline_tests_table,
     confusion_table,
     contrast_table,
     criteria_table,
@@ -102,9 +103,16 @@ def _compared(findings: Findings) -> Section | None:
 def _baselines(findings: Findings) -> Section:
     lead = (
         "On the same folds and pairs, with thresholds chosen on training posts by the winner's rule. Lead: the winner, "
-        "the luck of its choice taken off, minus the baseline; each interval is for its own baseline."
+        "the luck of its choice taken off, minus the baseline; intervals and p hold for all rows at once. By every "
+        "test: the winner as it is minus the baseline, each for itself; the columns are those of Compared."
     )
-    return Section("baselines", "Baselines", lead, (("", baseline_table(findings)),))
+    if findings.evidence.outside:
+        lead += (
+            " Predictions of other tools were read from files: that each is of a model that never saw the posts of "
+            "its fold is their makers' word."
+        )
+    tables = (("", baseline_table(findings)), ("By every test", baseline_tests_table(findings)))
+    return Section("baselines", "Baselines", lead, tables)
 
 
 def _leaders(findings: Findings) -> Section:

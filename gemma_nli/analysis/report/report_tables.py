@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.importance import LEAST
+from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.analysis.mistakes import Slice, sliced_metrics
+from gemma_nli.analysis.paired_tests import PairedTests
 from gemma_nli.analysis.phrasings import Phrasings
 from gemma_nli.analysis.wording import brief, p_text, short
 from gemma_nli.base.metrics import METRICS, RankedMetric, measured_by
@@ -109,48 +111,48 @@ def leaderboard_table(findings: Findings) -> TableOf:
 def contrast_table(findings: Findings) -> TableOf:
     """The leader against each other value: what the answer is made of."""
     header = ("against", "lead, tuned", "95% interval", "p, adjusted", "found in 80%")
-    rows = [
-        (
-            word(c.other),
-            number(c.tuned.value),
-            word(f"{c.tuned.low:.3f} to {c.tuned.high:.3f}"),
-            Words(p_text(c.tuned.p_value), f"{c.tuned.p_value:.6f}", True),
-            number(c.smallest),
-        )
-        for c in findings.answer.contrasts
-    ]
+    rows = [(word(c.other), *_judged(c.tuned), number(c.smallest)) for c in findings.answer.contrasts]
     return TableOf(header, tuple(rows))
 
 
 def two_trials_table(findings: Findings) -> TableOf:
     """The best trials of the leader and of each other value, as they are, by every other test."""
-    header = ("against", "over posts", "over trainings", "better", "equal", "worse")
     rows = [
-        (
-            word(c.other),
-            word(f"{c.fixed.value:.3f} ({c.fixed.low:.3f} to {c.fixed.high:.3f})"),
-            word(f"{c.folds.value:.3f} ({c.folds.low:.3f} to {c.folds.high:.3f})"),
-            *(Words(f"{p:.0%}", f"{p:.6f}", True) for p in (c.belief.better, c.belief.equal, c.belief.worse)),
-            word(f"{c.accuracy.value:.3f}, p {p_text(c.accuracy.p_value)}"),
-            word(f"{c.auc.value:.3f}, p {p_text(c.auc.p_value)}"),
-        )
+        (word(c.other), word(f"{c.fixed.value:.3f} ({c.fixed.low:.3f} to {c.fixed.high:.3f})"), *_tests(c.tests))
         for c in findings.answer.contrasts
     ]
-    return TableOf((*header, "accuracy (McNemar)", "AUC (DeLong)"), tuple(rows))
+    return TableOf(("against", "over posts", *TESTS), tuple(rows))
+
+
+TESTS = ("over trainings", "better", "equal", "worse", "accuracy (McNemar)", "AUC (DeLong)")
+
+
+def _judged(difference: Difference) -> tuple[Words, ...]:
+    """Value, interval and p-value."""
+    return (
+        number(difference.value),
+        word(f"{difference.low:.3f} to {difference.high:.3f}"),
+        Words(p_text(difference.p_value), f"{difference.p_value:.6f}", True),
+    )
+
+
+def _tests(tests: PairedTests) -> tuple[Words, ...]:
+    """The cells under `TESTS`."""
+    folds, belief = tests.folds, tests.belief
+    chances = (belief.better, belief.equal, belief.worse)
+    known = not math.isnan(folds.value)
+    return (
+        word(f"{folds.value:.3f} ({folds.low:.3f} to {folds.high:.3f})" if known else "-"),
+        *(Words(f"{p:.0%}", f"{p:.6f}", True) if known else Words("-", "", True) for p in chances),
+        word(f"{tests.accuracy.value:.3f}, p {p_text(tests.accuracy.p_value)}"),
+        word(f"{tests.auc.value:.3f}, p {p_text(tests.auc.p_value)}"),
+    )
 
 
 def baseline_table(findings: Findings) -> TableOf:
     score = findings.metric_name
-    header = (
-        "baseline",
-        "what it does",
-        "F1",
-        "AUC",
-        "macro AUC",
-        f"winner's lead, {score}",
-        "95% interval",
-        "the best trial",
-    )
+    lead = (f"winner's lead, {score}", "95% at once", "p, adjusted")
+    header = ("baseline", "what it does", "F1", "AUC", "macro AUC", *lead, "the best trial")
     rows = [
         (
             word(b.name),
@@ -158,13 +160,18 @@ def baseline_table(findings: Findings) -> TableOf:
             number(b.f1),
             number(b.auc),
             number(b.macro_auc),
-            number(b.ahead.value),
-            word(f"{b.ahead.low:.3f} to {b.ahead.high:.3f}"),
+            *_judged(b.ahead),
             word(b.outcome),
         )
         for b in findings.baselines
     ]
     return TableOf(header, tuple(rows))
+
+
+def baseline_tests_table(findings: Findings) -> TableOf:
+    """The winner as it is against each baseline by every test."""
+    rows = [(word(b.name), number(b.smallest), *_tests(b.tests)) for b in findings.baselines]
+    return TableOf(("against", "found in 80%", *TESTS), tuple(rows))
 
 
 def effect_table(findings: Findings) -> TableOf:

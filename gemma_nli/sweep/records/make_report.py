@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.from_journals import gather, merge
+from gemma_nli.analysis.outside_predictions import check_names, read_predictions
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import GemmaNliError, ReportError, SweepBusyError
 from gemma_nli.base.files import write_whole
 from gemma_nli.base.outgoing import shown_traceback
 from gemma_nli.base.version import __version__
-from gemma_nli.corpus.pairs import build_pairs
-from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.spec.spec import SweepSpec, load_stored_sweep
 from gemma_nli.sweep.prepare import Prepared, asked_for, is_confirming, prepare
 from gemma_nli.sweep.records.mlflow_recorder import Recorder
+from gemma_nli.sweep.records.noted_corpus import corpus_and_pairs
 from gemma_nli.sweep.records.saved_report import FACTS, HTML, MARKDOWN, Reported, kept_report
 from gemma_nli.sweep.records.sweep_folder import SweepFolder, find_sweep
+from gemma_nli.sweep.records.written_cards import CARD, keep_card, write_card
 from gemma_nli.sweep.resume import stored_spec
+
+if TYPE_CHECKING:
+    from gemma_nli.analysis.findings import Findings
 
 log = logging.getLogger(__name__)
 
 
-def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = False) -> Reported:
+def report_sweeps(
+    names: Sequence[str],
+    out: Path | None = None,
+    encode: bool = False,
+    outside: Mapping[str, Path] | None = None,
+    latex: Path | None = None,
+    card: Path | None = None,
+) -> Reported:
     """The report of a sweep started before, or of several over one corpus.
+
+    The posts need not be on this machine: what is read of them (TF-IDF, their length) is then left out.
 
     Args:
         out: folder to write to; by default the sweep's own (of several: a folder named after them).
         encode: compute the vectors that the cosine and zero-shot baselines lack.
+        outside: files of other tools' out-of-fold predictions by name, compared as the baselines are
+            (`analysis/outside_predictions.py` has their form).
+        latex: folder for the report as LaTeX tables and PDF figures.
+        card: file for a model card of the registered version; an empty path puts it beside the report.
     Raises:
-        SweepError: no sweep of that name; ReportError: nothing has finished, or the sweeps cannot be compared.
+        SweepError: no sweep of that name; ReportError: nothing has finished, the sweeps cannot be compared, or a
+            file's predictions are not one of each evaluation pair.
     """
+    from gemma_nli.analysis.baselines import NAMES
+
+    outside = outside or {}
+    check_names(list(outside), NAMES)
+    if card is not None and len(dict.fromkeys(names)) > 1:
+        raise ReportError("--model-card is of one sweep's registered version; name one sweep.")
     parts: list[Evidence] = []
     folders: list[Path] = []
     for name in dict.fromkeys(names):
@@ -46,13 +71,18 @@ def report_sweeps(names: Sequence[str], out: Path | None = None, encode: bool = 
         kept.pull()
         folders.append(kept.path)
         spec = load_stored_sweep(kept.path / "spec.yaml")
-        corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
-        cells = reported(spec, kept)
-        parts.append(gather(spec, corpus, build_pairs(corpus, spec.base.data), storage, cells, sweep_id))
+        corpus, pairs = corpus_and_pairs(spec.base.data, kept)
+        parts.append(gather(spec, corpus, pairs, storage, reported(spec, kept), sweep_id))
     evidence = merge(parts)
+    read = [read_predictions(name, Path(file), evidence.pairs, evidence.rows_N) for name, file in outside.items()]
+    evidence.outside = tuple(read)
     own = len(parts) == 1 and out is None
     folder = out or (folders[0] if own else folders[0].parent / f"report-{_short(evidence.sweep_ids)}")
-    report = _write(evidence, folder, encode, note=own)
+    report, findings = _write(evidence, folder, encode, note=own, latex=latex)
+    if card is not None:
+        card = folder / CARD if card == Path() else card
+        write_card(findings, kept, card)
+        report = dataclasses.replace(report, card=card)
     if own:
         kept.push(HTML, MARKDOWN, FACTS)
     return report
@@ -94,7 +124,7 @@ def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
     kept = kept_report(folder)
     if kept is not None and kept.facts.get("of") == _digest(evidence):
         return kept
-    report = _write(evidence, folder.path, encode=False, note=True)
+    report, _ = _write(evidence, folder.path, encode=False, note=True)
     folder.push(HTML, MARKDOWN, FACTS)
     return report
 
@@ -122,15 +152,18 @@ def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, s
     return found, None
 
 
-def _write(evidence: Evidence, folder: Path, encode: bool, note: bool) -> Reported:
+def _write(
+    evidence: Evidence, folder: Path, encode: bool, note: bool, latex: Path | None = None
+) -> tuple[Reported, Findings]:
     from gemma_nli.analysis.findings import facts_of
     from gemma_nli.analysis.report.write import write_report
 
-    report = write_report(evidence, folder, encode)
+    report = write_report(evidence, folder, encode, latex)
     facts = {"of": _digest(evidence), **facts_of(report.findings)}
     if note:
         write_whole(folder / FACTS, json.dumps(facts, indent=1).encode())
-    return Reported(report.html, report.markdown, facts)
+        keep_card(report.findings, folder)
+    return Reported(report.html, report.markdown, facts, report.latex), report.findings
 
 
 def _digest(evidence: Evidence) -> str:
@@ -138,7 +171,8 @@ def _digest(evidence: Evidence) -> str:
     states = sorted((trial.key, trial.state, trial.folds_done) for trial in evidence.trials)
     again = sorted((record.key, record.state) for record in evidence.confirmations)
     about = [__version__, evidence.names, evidence.questions, evidence.compared, evidence.varied, evidence.spec.metric]
-    return hashlib.sha256(json.dumps([states, again, about]).encode()).hexdigest()
+    read = [] if evidence.corpus.has_texts else ["no texts"]
+    return hashlib.sha256(json.dumps([states, again, about, *read]).encode()).hexdigest()
 
 
 def _short(words: Sequence[str]) -> str:

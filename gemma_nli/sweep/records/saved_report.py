@@ -18,16 +18,22 @@ HTML, MARKDOWN, FACTS = "report.html", "report.md", "report.json"
 
 @dataclass(frozen=True)
 class Reported:
-    """Where a report is and what it says: `facts` as report.json has them."""
+    """Where a report is and what it says: `facts` as report.json has them; `latex`, `card`: what was asked for beside
+    it.
+    """
 
     html: Path
     markdown: Path
     facts: dict[str, Any]
+    latex: Path | None = None
+    card: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         facts = {name: value for name, value in self.facts.items() if name != "of"}
-        return {"html": str(self.html), "markdown": str(self.markdown), **facts}
+        beside = {"latex": self.latex, "model_card": self.card}
+        asked = {name: str(path) for name, path in beside.items() if path is not None}
+        return {"html": str(self.html), "markdown": str(self.markdown), **asked, **facts}
 
 
 def kept_report(folder: SweepFolder) -> Reported | None:

@@ -4,6 +4,7 @@ storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `res
                           cells.jsonl    one checksummed line per cell: trial key and settings; the sweep's trials
                           result.json    what the last run of the command ended with
                           pending.jsonl  trials whose updates MLflow does not have yet
+                          pairs.safetensors  ids, labels and folds of its pairs: a report needs no posts
                           owner          names the folder among the drivers that share an Optuna study
                           shared/        files that many trials show in MLflow
                           stopping       exists from the first Ctrl-C until the sweep is run again
@@ -27,9 +28,12 @@ from gemma_nli.base.checked_lines import checked_line, read_line
 from gemma_nli.base.errors import SweepBusyError, SweepError, did_you_mean
 from gemma_nli.base.files import write_whole
 from gemma_nli.config import home
+from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.corpus.stored_pairs import pairs_from_bytes, pairs_to_bytes
 from gemma_nli.storage import Changed, Lease, Place, Prefix, folder_of, place_of
 
-KEPT = ("spec.yaml", "cells.jsonl", "result.json", "owner", "report.html", "report.md", "report.json")
+PAIRS = "pairs.safetensors"
+KEPT = ("spec.yaml", "cells.jsonl", "result.json", "owner", PAIRS, "report.html", "report.md", "report.json")
 """What a bucket holds of a sweep besides its claim; everything for MLflow is rebuilt from these and the journals."""
 
 
@@ -142,6 +146,17 @@ class SweepFolder:
         index = home() / "sweeps"
         index.mkdir(parents=True, exist_ok=True)
         write_whole(index / f"{sweep_id}.json", json.dumps({"name": name, "storage": str(storage)}).encode())
+
+    def keep_pairs(self, pairs: PairTable) -> None:
+        """Note the sweep's pairs, which never change."""
+        if not (self.path / PAIRS).exists():
+            write_whole(self.path / PAIRS, pairs_to_bytes(pairs))
+            self.push(PAIRS)
+
+    def pairs(self) -> PairTable | None:
+        """The pairs as noted; None in the folder of a sweep of an earlier version."""
+        path = self.path / PAIRS
+        return pairs_from_bytes(path.read_bytes()) if path.exists() else None
 
     def owner(self) -> str:
         """Names this folder among the drivers of one Optuna study: whoever holds the folder continues as the same

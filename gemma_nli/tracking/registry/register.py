@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ def register_bundle(
     alias: str = "candidate",
     input_example: pd.DataFrame | None = None,
     export_limit_gib: float = 4.0,
+    card: Path | None = None,
 ) -> Registered:
     """The bundle in the source run's artifacts as a version of `model_name`, under `alias`.
 
@@ -78,6 +80,7 @@ def register_bundle(
         source_run_id: the trial's run, which holds the files.
         tags: of the version; `gemma_nli.trial_key` and `gemma_nli.fold_fingerprint` must be among them.
         input_example: columns premise and hypothesis; invented text, never a post.
+        card: a model card, put beside the model's files as README.md.
     Raises:
         TrackingError: MLflow is unreachable or refuses, or there is no such bundle.
     """
@@ -94,7 +97,7 @@ def register_bundle(
         if created:
             # A folder named by content: files of an existing version are never overwritten.
             name = f"model-{digest[:12]}"
-            source, torch = _upload(client, source_run_id, bundle_folder, name, input_example, export_limit_gib)
+            source, torch = _upload(client, source_run_id, bundle_folder, name, input_example, export_limit_gib, card)
             everything[TORCH] = torch
             _open_model(client, model_name)
             client.create_model_version(
@@ -150,11 +153,19 @@ def bundle_digest(folder: Path) -> str:
 
 
 def _upload(
-    client: MlflowClient, run_id: str, bundle: Path, name: str, example: pd.DataFrame | None, limit_gib: float
+    client: MlflowClient,
+    run_id: str,
+    bundle: Path,
+    name: str,
+    example: pd.DataFrame | None,
+    limit_gib: float,
+    card: Path | None,
 ) -> tuple[str, str]:
     """(the files' address, what `save_model_folder` says of a torch module in it)."""
     with tempfile.TemporaryDirectory(prefix=".register_", dir=bundle.parent) as folder:
         exported_as = save_model_folder(bundle, Path(folder) / name, example, limit_gib)
+        if card is not None:
+            shutil.copyfile(card, Path(folder) / name / "README.md")
         client.log_artifacts(run_id, folder)
     return f"{client.get_run(run_id).info.artifact_uri}/{name}", exported_as
 
