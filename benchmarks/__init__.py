@@ -20,6 +20,8 @@ NAMES = {
     "logging_cost": "seconds a report of 40 metrics, ours against the stock callback",
     "memory": "memory of 4 trials that share features",
     "encode": "padding and speed of encoding; causal prefix reuse",
+    "layers": "what the layers of a frozen encoder cost, and what they gain",
+    "head_norms": "which norm of a head's input suits frozen encoders best",
     "peers": "scikit-learn's GridSearchCV over the same vectors",
     "racing": "what racing folds finds and saves",
     "report": "seconds and memory of the report of 1,000 trials",

@@ -165,6 +165,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
         {
             "model.pair_encoding": "separate",
             "model.pooling_strategy": "mean",
+            "model.layers": "last",
             "model.freeze_encoder": True,
             "model.lora": None,
             "model.unfreeze_last_n": None,
@@ -184,7 +185,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
         return None
     assert isinstance(inputs, VectorInputs), "mean pooling is not learned"
     sides = []
-    for vectors_MH, place_N in inputs.sides:
+    for vectors_MH, place_N in inputs.vectors:
         unit_MH = vectors_MH.float().cpu().numpy()
         unit_MH = unit_MH / np.maximum(np.linalg.norm(unit_MH, axis=1, keepdims=True), 1e-12)
         sides.append((unit_MH, place_N.cpu().numpy()))

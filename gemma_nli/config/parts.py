@@ -46,6 +46,7 @@ class SettingsRead:
 
 POOLINGS = find_parts("model/pooling", "pooler")
 HEADS = find_parts("model/heads", "head")
+HEAD_NORMS = find_parts("model/head_norms.py", "head_norm")
 LOSSES = find_parts("training/losses", "loss")
 SCHEDULES = find_parts("training/rate_schedules.py", "rate_schedule")
 EPOCH_SELECTIONS = find_parts("training/epoch_selections.py", "epoch_selection")
@@ -65,6 +66,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "pooling": Kind(POOLINGS, lambda config: config.model.pooling_strategy),
     "head": Kind(HEADS, lambda config: config.model.head),
+    "head norm": Kind(HEAD_NORMS, lambda config: config.model.head_norm),
     "loss": Kind(LOSSES, lambda config: config.training.loss),
     "schedule": Kind(SCHEDULES, lambda config: config.training.schedule),
     "threshold rule": Kind(THRESHOLD_RULES, lambda config: config.training.threshold),
@@ -120,7 +122,7 @@ def readers(setting: str, field: Any, *more: Mapping[str, Part]) -> list[str]:
     """
     if not _is_marked(field):
         return []
-    every = [POOLINGS, HEADS, LOSSES, SCHEDULES, EPOCH_SELECTIONS, THRESHOLD_RULES, CALIBRATIONS, *more]
+    every = [POOLINGS, HEADS, HEAD_NORMS, LOSSES, SCHEDULES, EPOCH_SELECTIONS, THRESHOLD_RULES, CALIBRATIONS, *more]
     return [name for parts in every for name, part in parts.items() if part.reads is None or setting in part.reads]
 
 

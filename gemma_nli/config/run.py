@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
+from gemma_nli.config.chosen_layers import LAST
 from gemma_nli.config.parts import EPOCH_SELECTIONS, at_their_default, dormant_settings, later_settings
 from gemma_nli.config.sections import (
     ADAPTER_RATE,
@@ -50,6 +51,11 @@ class RunConfig(Settings):
             )
         if model.lora is not None and model.unfreeze_last_n is not None:
             raise ValueError("model.lora and model.unfreeze_last_n are both set; choose one")
+        if model.pooling_strategy == "native" and model.layers != LAST:
+            raise ValueError(
+                f"model.pooling_strategy is native, which a folder makes of its last layer, but model.layers is "
+                f"{model.layers}; set model.layers=last or another pooling"
+            )
         if training.gradient_accumulation > training.batch_size:
             raise ValueError(
                 f"training.gradient_accumulation ({training.gradient_accumulation}) exceeds "

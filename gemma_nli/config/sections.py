@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.base.what_was_measured import measured_at
-from gemma_nli.config.part_names import Calibration, Head, Loss, Pooling, Schedule, Selection, Threshold
+from gemma_nli.config.chosen_layers import LAST, Layers, as_stored
+from gemma_nli.config.part_names import Calibration, Head, HeadNorm, Loss, Pooling, Schedule, Selection, Threshold
 from gemma_nli.config.parts import Later, WhereRead
 from gemma_nli.config.templates import NATIVE, PLACES, check_fit, read_template, refuse_mapping
 from gemma_nli.config.typed_values import as_wanted
@@ -82,6 +83,11 @@ class ModelConfig(Settings):
     pooling_strategy: Pooling = Field(
         default="mean", description="how token states become one vector; native: as encode() of the folder does"
     )
+    layers: Annotated[Layers, Later()] = Field(
+        default=LAST,
+        description="the encoder's layers that are pooled: last, a number (1 is the first, -1 the last, 0 the "
+        "embeddings), a list (side by side), mix or {mix: [numbers]} (a learned mixture, of all or of some)",
+    )
     pooling_k: Annotated[int, WhereRead()] = Field(
         default=4, ge=1, le=4096, description="k of the poolings that take one: tokens that are averaged"
     )
@@ -112,6 +118,11 @@ class ModelConfig(Settings):
     head_hidden: Annotated[int, WhereRead()] = Field(
         default=256, ge=1, le=65536, description="hidden units of the head"
     )
+    head_norm: Annotated[HeadNorm, Later()] = Field(
+        default="none",
+        description="layernorm: each text's vector to mean 0 and spread 1 over its own numbers; standardize: each "
+        "number of the head's input to mean 0 and spread 1 over the fold's training pairs before the first step",
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before each linear map of the head")
     freeze_encoder: bool = Field(default=True, description="train only the pooling and head, on cached vectors")
     unfreeze_last_n: int | None = Field(
@@ -140,6 +151,11 @@ class ModelConfig(Settings):
     def _templates_fit(self) -> ModelConfig:
         check_fit(self)
         return self
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers_as_stored(cls, value: Any) -> Any:
+        return as_stored(value)
 
     @property
     def trained(self) -> str:

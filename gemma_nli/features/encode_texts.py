@@ -16,12 +16,15 @@ from torch import Tensor
 
 from gemma_nli.base.errors import FeatureError
 from gemma_nli.config import FeaturesConfig, ModelConfig
+from gemma_nli.config.chosen_layers import LAST
 from gemma_nli.features.pooled_batch import Encoded, pool_all
 from gemma_nli.features.prefix import encode_by_prefix
 from gemma_nli.features.prefix_probe import reusable_tokens
-from gemma_nli.features.request import FeatureRequest, view_pooler
+from gemma_nli.features.request import FeatureRequest, layer_of, view_pooler
+from gemma_nli.features.token_buffer import TokenStateBuffer
 from gemma_nli.features.token_states import TokenStates
 from gemma_nli.model.encoder import Encoder, Tokens, load_encoder
+from gemma_nli.model.layers import reading
 from gemma_nli.model.length_batches import token_batches
 
 CHUNK_TEXTS = 2048
@@ -104,28 +107,49 @@ def encode(
         FeatureError: the encoder or its precision is not the one that the request's key names.
     """
     check_encoder(request, encoder)
+    layers = layers_read(request, encoder)
+    with reading(encoder, layers):
+        return _encode(request, encoder, settings, layers, token_budget_bytes, on_progress)
+
+
+def layers_read(request: FeatureRequest, encoder: Encoder) -> tuple[int, ...]:
+    """The layers that a request reads, as this encoder numbers them."""
+    return tuple(encoder.choice.depth if number is None else number for number in request.layers)
+
+
+def _encode(
+    request: FeatureRequest,
+    encoder: Encoder,
+    settings: FeaturesConfig,
+    layers: tuple[int, ...],
+    token_budget_bytes: int | None,
+    on_progress: Progress | None,
+) -> EncodedTexts:
     request = request.subset(request.unique_rows)
     count, names = len(request), request.stored_views()
     hidden, modules = encoder.hidden_size, encoder.sentence_modules
     poolers = [view_pooler(name, hidden, modules).to(encoder.device) for name in names]
+    depth = encoder.choice.depth
+    at = [layers.index(depth if layer_of(name) is None else layer_of(name)) for name in names]
     views = {name: np.empty((count, pool.width), dtype=np.float32) for name, pool in zip(names, poolers, strict=True)}
-    borders = np.cumsum([pool.width for pool in poolers])[:-1]
+    ends = np.cumsum([pool.width for pool in poolers])
     lengths = np.zeros(count, dtype=np.int32)
     longest = reusable_tokens(encoder) if settings.prefix_reuse and request.hypotheses is not None else 0
     chunks: Iterable[Chunk] = _tokenised(request, encoder, longest > 0)
-    buffer = None
+    buffer, wide = None, hidden * max(1, len(request.token_layers))
     if request.with_tokens:
         chunks = list(chunks)  # all lengths are needed before the first state is kept
         for rows, tokens in chunks:
             lengths[rows] = tokens.lengths
         budget = int(settings.token_budget_gib * 2**30) if token_budget_bytes is None else token_budget_bytes
-        buffer = _TokenStateBuffer(lengths, encoder.hidden_size, request, budget)
+        buffer = TokenStateBuffer(lengths, wide, request, budget)
 
     def finish(rows: list[int], pooled_BP: Tensor, batch: Encoded) -> None:
-        for name, pooled_BW in zip(names, np.split(pooled_BP.cpu().numpy(), borders, axis=1), strict=True):
-            views[name][rows] = pooled_BW
+        found_BP = pooled_BP.cpu().numpy()
+        for (name, view_MW), end in zip(views.items(), ends, strict=True):
+            views[name][rows] = found_BP[:, end - view_MW.shape[1] : end]
         if buffer is not None:
-            buffer.keep(np.asarray(rows), batch)
+            buffer.keep(np.asarray(rows), batch.h_BTH[..., -wide:], batch.mask_BT)  # the last layer's stand last
 
     done = padded = slots = 0
     waiting: tuple[list[int], Tensor, Encoded] | None = None  # read back only once the next batch has started
@@ -134,7 +158,7 @@ def encode(
         beginnings = [request.beginnings[row] for row in chunk_rows] if longest else []
         for batch in _batches(encoder, tokens, beginnings, settings.batch_tokens, longest):
             rows = [chunk_rows[row] for row in batch.rows]
-            pooled_BP = pool_all(poolers, batch, tokens.prompts)
+            pooled_BP = pool_all(poolers, at, len(layers), batch, tokens.prompts)
             if waiting is not None:
                 finish(*waiting)
             waiting = (rows, pooled_BP, batch)
@@ -144,7 +168,7 @@ def encode(
     if waiting is not None:
         finish(*waiting)
     states = buffer.states if buffer else None
-    return EncodedTexts(request.digests, lengths, views, encoder.hidden_size, states, padded, slots)
+    return EncodedTexts(request.digests, lengths, views, wide, states, padded, slots)
 
 
 def load_for(request: FeatureRequest) -> Encoder:
@@ -154,7 +178,9 @@ def load_for(request: FeatureRequest) -> Encoder:
         EncoderError: it cannot be loaded.
         FeatureError: its files are no longer those the request names.
     """
-    frozen = {"freeze_encoder": True, "lora": None, "unfreeze_last_n": None}
+    numbers = [-1 if number is None else number for number in request.layers]
+    layers = LAST if numbers == [-1] else numbers
+    frozen = {"freeze_encoder": True, "lora": None, "unfreeze_last_n": None, "layers": layers}
     encoder = load_encoder(ModelConfig.model_validate({**request.model.model_dump(), **frozen}), request.pinned_device)
     check_encoder(request, encoder)
     return encoder
@@ -245,43 +271,6 @@ def _chunks(request: FeatureRequest, together: bool) -> Iterator[list[int]]:
         start = end
 
 
-def rows_within(lengths: np.ndarray, row_bytes: int, budget_bytes: int) -> np.ndarray:
-    """(n,) which texts' token states fit a budget, the shortest first, so that most texts fit.
-
-    Args:
-        row_bytes: bytes of one token's state.
-    """
-    order = np.argsort(lengths, kind="stable")
-    fits = np.zeros(len(lengths), dtype=bool)
-    fits[order] = np.cumsum(lengths[order].astype(np.int64)) * row_bytes <= budget_bytes
-    return fits
-
-
-class _TokenStateBuffer:
-    """Token states of those texts that fit the budget, written in place as batches come."""
-
-    def __init__(self, lengths: np.ndarray, hidden: int, request: FeatureRequest, budget_bytes: int) -> None:
-        self.dtype = request.dtype
-        self.fits = rows_within(lengths, hidden * self.dtype.itemsize, budget_bytes)
-        offsets = np.concatenate([[0], np.cumsum(np.where(self.fits, lengths, 0))]).astype(np.int64)
-        self.flat_SH = torch.empty(int(offsets[-1]), hidden, dtype=self.dtype)
-        self.offsets = torch.from_numpy(offsets)
-
-    def keep(self, rows_B: np.ndarray, batch: Encoded) -> None:
-        fits_B = torch.from_numpy(self.fits[rows_B])
-        if not fits_B.any():
-            return
-        mask_BT = batch.mask_BT.cpu() & fits_B[:, None]
-        place_BT = self.offsets[torch.from_numpy(rows_B)][:, None] + mask_BT.cumsum(1) - 1
-        states_NH = batch.h_BTH[mask_BT.to(batch.h_BTH.device)]
-        self.flat_SH[place_BT[mask_BT]] = states_NH.to("cpu", self.dtype)
-
-    @property
-    def states(self) -> TokenStates:
-        flat_SH = self.flat_SH.view(torch.uint16) if self.dtype == torch.bfloat16 else self.flat_SH
-        return TokenStates(flat_SH.numpy(), self.offsets.numpy(), str(self.dtype).removeprefix("torch."))
-
-
 class EncodedOnDemand:
     """A StateSource: token states of a block's rows by running the encoder, loaded when first asked.
 
@@ -299,6 +288,9 @@ class EncodedOnDemand:
             self._encoder = load_for(self._request)
         part = self._request.subset([self._request_rows[row] for row in rows])
         tokens = self._encoder.tokenize(part.premises, part.hypotheses, part.prompts)
-        h_BTH, mask_BT = _forward(self._encoder, tokens, list(range(len(tokens))))
+        with reading(self._encoder, layers_read(self._request, self._encoder)):
+            h_BTH, mask_BT = _forward(self._encoder, tokens, list(range(len(tokens))))
+        if not self._request.token_layers:
+            h_BTH = h_BTH[..., -self._encoder.hidden_size :]
         h_BTH = h_BTH.to("cpu", torch.float32).masked_fill(~mask_BT.cpu().unsqueeze(-1), 0)
         return h_BTH, mask_BT.cpu()

@@ -25,12 +25,21 @@ class Encoded(NamedTuple):
 
 
 @torch.inference_mode()
-def pool_all(poolers: Sequence[Pooler], batch: Encoded, prompts: list[int] | None) -> Tensor:
-    """(B, P); `prompts`: tokens that the prompt takes in each row of the Tokens, where a pooling leaves them out."""
-    h_BTH, mask_BT = batch.h_BTH.float(), batch.mask_BT
-    prompt_B = None if prompts is None else torch.tensor([prompts[row] for row in batch.rows], device=h_BTH.device)
+def pool_all(
+    poolers: Sequence[Pooler], at: Sequence[int], layers: int, batch: Encoded, prompts: list[int] | None
+) -> Tensor:
+    """(B, P), each pooling of one of the layers whose states stand side by side.
+
+    Args:
+        at: the layer of each pooling, by its place among the `layers`.
+        prompts: tokens that the prompt takes in each row of the Tokens, where a pooling leaves them out.
+    """
+    h_LBTH = [h_BTH.float().contiguous() for h_BTH in batch.h_BTH.chunk(layers, -1)]
+    mask_BT, device = batch.mask_BT, batch.h_BTH.device
+    prompt_B = None if prompts is None else torch.tensor([prompts[row] for row in batch.rows], device=device)
     parts = []
-    for pool in poolers:
+    for pool, place in zip(poolers, at, strict=True):
+        h_BTH = h_LBTH[place]
         looks_past = pool.of_folder and prompt_B is not None
         parts.append(pool(h_BTH, mask_BT, prompt_B) if looks_past else pool(h_BTH, mask_BT))
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1) if parts else torch.zeros(len(mask_BT), 0, device=device)

@@ -84,8 +84,9 @@ def _run_posts(encoder: Encoder, prefixes: list[list[int]]) -> tuple[Tensor, Ten
 def _run(encoder: Encoder, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
     batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
     on_device = {name: value.to(encoder.device, non_blocking=True) for name, value in batch.items()}
-    states: Tensor = encoder.model(**on_device, past_key_values=cache, use_cache=True).last_hidden_state
-    return states
+    return encoder.reader.read(
+        encoder.model(**on_device, **encoder.reader.options, past_key_values=cache, use_cache=True)
+    )
 
 
 def _encode_posts(

@@ -36,8 +36,9 @@ class FeatureRequest:
         premises: posts; with `hypotheses` None each is encoded alone.
         hypotheses: criteria, one per premise: each pair is one sequence.
         prompts: what precedes each premise, or the frame it is set into, if anything does (templates, native pooling).
-        views: pooled vectors, as `view_name` of model/pooling/ names them: `mean`, `first_k:4`.
-        with_tokens: whether token states are wanted too (learned poolings).
+        views: pooled vectors, as `view_name` of model/pooling/ names them: `mean`, `first_k:4`, `mean@9` of layer 9.
+        with_tokens: whether token states are wanted too (learned poolings), of the last layer.
+        token_layers: whose token states are wanted in its place, side by side; such states have a key of their own.
         precision: the compute dtype, such as `float32`; resolved from `device` when empty.
     """
 
@@ -50,6 +51,7 @@ class FeatureRequest:
     with_tokens: bool = False
     precision: str = field(default="")
     prompts: tuple[Prompt, ...] | None = None
+    token_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "premises", tuple(self.premises))
@@ -82,6 +84,7 @@ class FeatureRequest:
             "max_length": self.model.max_length,
             "precision": self.precision,
             "attention": self.model.attention,
+            **({"token_layers": list(self.token_layers)} if self.token_layers else {}),
         }
 
     @cached_property
@@ -127,6 +130,14 @@ class FeatureRequest:
         tree = self.device.model_dump()
         return DeviceConfig.model_validate({**tree, "mixed_precision": _MIXED_PRECISION[self.precision]})
 
+    @property
+    def layers(self) -> tuple[int | None, ...]:
+        """The encoder's layers that are read; None for its last."""
+        if self.token_layers:
+            return self.token_layers
+        asked = {layer_of(view) for view in self.stored_views()} | ({None} if self.with_tokens else set())
+        return (*sorted(number for number in asked if number is not None), *([None] if None in asked else []))
+
     def subset(self, rows: Sequence[int]) -> FeatureRequest:
         """The same request for some of its texts."""
         hypotheses = None if self.hypotheses is None else tuple(self.hypotheses[row] for row in rows)
@@ -162,23 +173,28 @@ class FeatureRequest:
 
         A pooling of the folder's reads texts in a way of its own, so nothing is made beside it but what is asked for.
         """
+        if self.token_layers:
+            return self.views
         if is_native(self.model):
             return tuple(sorted({NATIVE, *self.views}))
+        of_layers = tuple(view for view in self.views if layer_of(view) is not None)
+        if of_layers == self.views and not self.with_tokens:
+            return of_layers
         widths = sorted({self.model.pooling_k} | {k for _, k in map(split_view, self.views) if k is not None})
         names: list[str] = []
         for name, kind in POOLERS.items():
             if not kind.learned and not kind.of_folder:
                 names += [f"{name}:{k}" for k in widths] if uses_k(name) else [name]
-        return tuple(names)
+        return (*names, *of_layers)
 
 
 def split_view(view: str) -> tuple[str, int | None]:
-    """`first_k:4` to ("first_k", 4), `mean` to ("mean", None).
+    """`first_k:4` and `first_k:4@9` to ("first_k", 4), `mean` to ("mean", None).
 
     Raises:
         FeatureError: no such pooling, a learned one, or a k that is missing or wrong.
     """
-    name, colon, text = view.partition(":")
+    name, colon, text = view.partition("@")[0].partition(":")
     kinds = {known: kind for known, kind in POOLERS.items() if not kind.learned}
     if name not in kinds:
         raise FeatureError(f"view '{view}': unknown pooling '{name}'{did_you_mean(name, kinds)}")
@@ -189,6 +205,17 @@ def split_view(view: str) -> tuple[str, int | None]:
     if not text.isdecimal() or int(text) < 1:
         raise FeatureError(f"view '{view}': {name} needs a k of 1 or more; write '{name}:4'.")
     return name, int(text)
+
+
+def layer_of(view: str) -> int | None:
+    """`mean@4` to 4; None for the last layer's, whose views are named without it."""
+    number = view.partition("@")[2]
+    return int(number) if number else None
+
+
+def view_of_layer(view: str, number: int, depth: int) -> str:
+    """`mean` of layer 4 to `mean@4`; of the last layer it is `mean`."""
+    return view if number == depth else f"{view}@{number}"
 
 
 def view_pooler(view: str, hidden_size: int, modules: SentenceModules | None = None) -> Pooler:

@@ -36,12 +36,12 @@ from gemma_nli.features.encode_texts import (
     Progress,
     encode,
     load_for,
-    rows_within,
 )
 from gemma_nli.features.feature_block import FeatureBlock
-from gemma_nli.features.request import FeatureRequest, digest_array, view_pooler
+from gemma_nli.features.request import FeatureRequest, digest_array, layer_of, view_pooler
 from gemma_nli.features.shard_file import TEMPORARY, Shard, write_shard
 from gemma_nli.features.shard_index import HIDDEN, TOKENS, KeyIndex, Located
+from gemma_nli.features.token_buffer import rows_within
 from gemma_nli.features.verify_and_prune import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
 from gemma_nli.model.length_batches import token_batches
@@ -237,7 +237,8 @@ class FeatureStore:
         """Views (another k) of texts whose token states are stored need no encoder."""
         self._refresh(request.key)
         located = self._locate(request)
-        names = [view for view in request.views if view != NATIVE and not located.has(f"view:{view}").all()]
+        of_last = [view for view in request.views if view != NATIVE and layer_of(view) is None]
+        names = [view for view in of_last if not located.has(f"view:{view}").all()]
         lacking_N = np.zeros(len(located.digests), dtype=bool)
         for name in names:
             lacking_N |= ~located.has(f"view:{name}")
@@ -261,7 +262,7 @@ class FeatureStore:
         new = {f"view:{name}": array for name, array in encoded.views.items() if not located.has(f"view:{name}").all()}
         if encoded.tokens is not None and (~located.has(TOKENS) & (np.diff(encoded.tokens.offsets) > 0)).any():
             new |= {TOKENS: encoded.tokens.flat_SH, "offsets": encoded.tokens.offsets}
-        if not new:
+        if not new and (located.lengths >= 0).all():  # what a text's states past the budget need is its length
             return None
         hidden = np.array([encoded.hidden_size], dtype=np.int32)
         return {"digests": digest_array(encoded.digests), "lengths": encoded.lengths, HIDDEN: hidden, **new}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from gemma_nli.base.errors import EncoderError, did_you_mean
 from gemma_nli.base.part_registry import Registry
 from gemma_nli.config import LoraConfig, ModelConfig
 from gemma_nli.model.encoder import Encoder
+from gemma_nli.model.layers import layer_list
 
 _AUTO_TARGETS = (
     ("q_proj", "v_proj"),  # Gemma, Llama, Mistral, Qwen
@@ -79,7 +79,7 @@ def _everything(encoder: Encoder, model: ModelConfig, seed: int) -> None:
 )
 def _some_layers(encoder: Encoder, model: ModelConfig, seed: int) -> None:
     assert model.unfreeze_last_n is not None
-    for module in _last_layers(encoder.model, model.unfreeze_last_n):
+    for module in _last_layers(encoder, model.unfreeze_last_n):
         module.requires_grad_(True)
 
 
@@ -144,16 +144,19 @@ def _targets(model: nn.Module, lora: LoraConfig) -> list[str]:
     return [name for name in linear if any(name == t or name.endswith(f".{t}") for t in wanted)]
 
 
-def _last_layers(model: Any, count: int) -> list[nn.Module]:
-    """The last layers and the norm after them, if there is one."""
-    depth = int(model.config.num_hidden_layers)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            if count > depth:
-                raise EncoderError(f"model.unfreeze_last_n: {count}, but the encoder has {depth} layers.")
-            parent = model.get_submodule(name.rpartition(".")[0])
-            after = [m for n, m in parent.named_children() if n in ("norm", "final_norm", "ln_f", "final_layer_norm")]
-            return [*list(module)[-count:], *after]
+def _last_layers(encoder: Encoder, count: int) -> list[nn.Module]:
+    """The last layers up to the highest that is read, and the norm after them, if there is one and it is used."""
+    model, depth, highest = encoder.model, int(encoder.model.config.num_hidden_layers), encoder.choice.highest
+    found = layer_list(model, encoder.reader.kept or depth)
+    if found is not None:
+        name, layers = found
+        if count > highest:
+            read = "" if highest == depth else f", of which model.layers reads the first {highest}"
+            raise EncoderError(f"model.unfreeze_last_n: {count}, but the encoder has {depth} layers{read}.")
+        parent = model.get_submodule(name.rpartition(".")[0])
+        norms = ("norm", "final_norm", "ln_f", "final_layer_norm")
+        after = [m for n, m in parent.named_children() if n in norms and highest == depth]
+        return [*list(layers)[highest - count : highest], *after]
     raise EncoderError(
         "model.unfreeze_last_n: the encoder's layers were not found; train all of it, or use model.lora."
     )

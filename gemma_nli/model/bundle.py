@@ -1,7 +1,7 @@
 """A classifier as a self-contained folder: settings, safetensors and tokenizer files, never pickle.
 
 bundle.json             format, settings, thresholds, scaling of the logits, the encoder's identity, checksums, metadata
-classifier.safetensors  pooling and head
+classifier.safetensors  pooling, norm and head
 encoder/                config.json, weights (adapters merged in), tokenizer; its modules.json under native pooling
 """
 
@@ -27,6 +27,7 @@ from gemma_nli.config import (
     DataConfig,
     DeviceConfig,
     MlflowConfig,
+    ModelConfig,
     RunConfig,
     build_config,
     build_stored_config,
@@ -36,7 +37,6 @@ from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_
 from gemma_nli.model.bundle_record import DECIDED_FORMAT, FORMAT, read_bundle_record
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
-from gemma_nli.model.heads import Head
 from gemma_nli.model.loading.identity import (
     WEIGHTS_INDEX,
     file_digest,
@@ -45,8 +45,8 @@ from gemma_nli.model.loading.identity import (
     tokenizer_files,
     weight_files,
 )
+from gemma_nli.model.loading.network import load_network
 from gemma_nli.model.loading.sentence_modules import copy_modules, named_prompts, read_sentence_modules
-from gemma_nli.model.pooling import Pooler
 from gemma_nli.model.scaling import UNSCALED, Scaling
 
 _RELOADED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.1}
@@ -78,9 +78,7 @@ class LoadedBundle:
 def save_bundle(
     folder: str | Path,
     config: RunConfig,
-    encoder: Encoder,
-    pooler: Pooler,
-    head: Head,
+    classifier: PairClassifier,
     threshold: float,
     metadata: Mapping[str, Any],
     thresholds: Mapping[str, float] | None = None,
@@ -103,16 +101,17 @@ def save_bundle(
             raise ValueError(f"threshold must be in 0..1, got {each}")
     if odd := sorted(own.keys() - metadata.get("criteria", {}).keys()):
         raise ValueError(f"thresholds of criteria that the metadata does not have: {', '.join(odd)}")
-    if pooler.num_models != 1 or head.num_models != 1:
+    if classifier.pooler.num_models != 1 or classifier.head.num_models != 1:
         raise ValueError("a bundle holds one model; take one of the stack")
+    encoder = classifier.encoder
     if target.exists() and not (target / "bundle.json").is_file() and (not target.is_dir() or any(target.iterdir())):
         raise EncoderError(f"{target}: exists and is not a bundle; name another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         work.chmod(0o755)
-        _write_encoder(work / "encoder", encoder, trained=not config.model.freeze_encoder)
-        parts = {**_named("pooler", pooler), **_named("head", head)}
+        _write_encoder(work / "encoder", encoder, config.model)
+        parts = {name: tensor.contiguous() for name, tensor in classifier.head_state().items()}
         save_file(parts, work / "classifier.safetensors")
         portable = _portable(config, encoder)
         written = None if encoder.sentence_modules is None else read_sentence_modules(work / "encoder")
@@ -141,10 +140,6 @@ def save_bundle(
     return target
 
 
-def _named(prefix: str, module: Pooler | Head) -> dict[str, Tensor]:
-    return {f"{prefix}.{n}": p.detach().cpu().contiguous().clone() for n, p in module.named_parameters()}
-
-
 def _portable(config: RunConfig, encoder: Encoder) -> RunConfig:
     """The settings without paths of this machine: they may not exist, or be secret, where the bundle is read."""
     data = config.data.model_dump() | {"data_dir": DataConfig().data_dir}
@@ -157,12 +152,12 @@ def _portable(config: RunConfig, encoder: Encoder) -> RunConfig:
     return build_config(tree, "bundle")
 
 
-def _write_encoder(folder: Path, encoder: Encoder, trained: bool) -> None:
+def _write_encoder(folder: Path, encoder: Encoder, model: ModelConfig) -> None:
     folder.mkdir()
     copied = tokenizer_files(encoder.folder)
-    if trained or has_adapters(encoder):
+    if not model.freeze_encoder or has_adapters(encoder):
         within = encoder.part if encoder.part.startswith("encoder") else ""
-        state = {f"{within}.{name}".lstrip("."): weight for name, weight in merged_state(encoder).items()}
+        state = {f"{within}.{name}".lstrip("."): weight for name, weight in _whole_state(encoder, model).items()}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         if within:  # an encoder-decoder's: its encoder has no configuration of its own to load it by
             copied += [encoder.folder / "config.json"]
@@ -175,6 +170,15 @@ def _write_encoder(folder: Path, encoder: Encoder, trained: bool) -> None:
         shutil.copyfile(path, folder / path.name)
     if encoder.sentence_modules is not None:
         copy_modules(encoder.sentence_modules, encoder.folder, folder)
+
+
+def _whole_state(encoder: Encoder, model: ModelConfig) -> dict[str, Tensor]:
+    """The network's weights, adapters merged; layers above the highest that is read are as they were loaded."""
+    state = merged_state(encoder)
+    if encoder.reader.kept == encoder.depth:
+        return state
+    loaded = load_network(model, encoder.folder, encoder.dtype).module.state_dict()
+    return {**{name: tensor.contiguous() for name, tensor in loaded.items()}, **state}
 
 
 def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> LoadedBundle:

@@ -17,9 +17,10 @@ from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder, trainable_state
 from gemma_nli.model.encoder import PROMPT_TOKENS, Encoder, Tokens
-from gemma_nli.model.heads import Head, build_head, combine, head_width
+from gemma_nli.model.head_norms import build_head_norm, head_input
+from gemma_nli.model.heads import build_head, head_width
+from gemma_nli.model.layers import build_layers_pooler
 from gemma_nli.model.length_batches import token_batches
-from gemma_nli.model.pooling import Pooler, build_pooler
 from gemma_nli.model.scaling import UNSCALED
 
 __all__ = ["Batch", "PairClassifier", "load_trainable_state", "trainable_encoder", "trainable_state"]
@@ -35,18 +36,16 @@ class PairClassifier(nn.Module):
     float32, whatever the encoder's precision.
     """
 
-    def __init__(
-        self, encoder: Encoder, model: ModelConfig, pooler: Pooler | None = None, head: Head | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, model: ModelConfig) -> None:
         super().__init__()
         self.encoder, self.separate, self.dropout = encoder, model.pair_encoding == "separate", model.dropout
-        self.pooler = pooler or build_pooler(
-            model.pooling_strategy, encoder.hidden_size, model.pooling_k, 1, encoder.sentence_modules
-        )
-        self.head = head or build_head(model.head, head_width(model, self.pooler.width), model.head_hidden, 1)
+        self.pooler = build_layers_pooler(model, encoder.choice, encoder.hidden_size, modules=encoder.sentence_modules)
+        width = head_width(model, self.pooler.width)
+        self.norm = build_head_norm(model.head_norm, width)
+        self.head = build_head(model.head, width, model.head_hidden, 1)
+        for part in (self.pooler, self.norm, self.head):
+            part.to(encoder.device)
         self.scaling = UNSCALED
-        self.pooler.to(encoder.device)
-        self.head.to(encoder.device)
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw the initial weights of pooling and head."""
@@ -54,7 +53,7 @@ class PairClassifier(nn.Module):
         self.head.reset(0, generator)
 
     def head_state(self) -> dict[str, Tensor]:
-        """Copies of pooling and head on the CPU: `pooler.*` and `head.*`, each with its leading 1."""
+        """Copies of pooling, norm and head on the CPU: `pooler.*`, `norm.*`, `head.*`, each with its leading 1."""
         own = [(n, p) for n, p in self.named_parameters() if not n.startswith("encoder.")]
         return {name: parameter.detach().cpu().clone() for name, parameter in own}
 
@@ -76,7 +75,7 @@ class PairClassifier(nn.Module):
     def forward(self, batch: Batch | tuple[Batch, Batch]) -> Tensor:
         """logit_B of joint pairs (one batch), or of texts encoded alone (a batch of posts and one of criteria)."""
         if isinstance(batch, tuple):
-            return self.classify(combine(self.vectors(batch[0]), self.vectors(batch[1])))
+            return self.classify(self.vectors(batch[0]), self.vectors(batch[1]))
         return self.classify(self.vectors(batch))
 
     def vectors(self, batch: Batch) -> Tensor:
@@ -90,11 +89,16 @@ class PairClassifier(nn.Module):
             x_1BW: Tensor = self.pooler(*inputs)
         return x_1BW[0]
 
-    def classify(self, x_BD: Tensor) -> Tensor:
-        with torch.autocast(x_BD.device.type, enabled=False):
-            logit_1B: Tensor = self.head(x_BD.float().unsqueeze(0), self._drop)
+    def classify(self, *sides: Tensor) -> Tensor:
+        """logit_B of pooled vectors x_BW: the pairs', or the posts' and the criteria's."""
+        with torch.autocast(sides[0].device.type, enabled=False):
+            logit_1B: Tensor = self.head(self.norm(self.head_input(*sides)), self._drop)
             logit_B: Tensor = self.scaling.of(logit_1B[0])
         return logit_B
+
+    def head_input(self, *sides: Tensor) -> Tensor:
+        """(1, B, D): what the norm is fitted to."""
+        return head_input(self.norm, [side.float().unsqueeze(0) for side in sides])
 
     def _drop(self, x: Tensor, site: int) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
@@ -120,8 +124,8 @@ class PairClassifier(nn.Module):
             logits = [np.zeros(0, dtype=np.float32)]
             for start in range(0, len(premises), 4096):
                 part = slice(start, start + 4096)
-                u_BW, v_BW = (x_UW[[place[text] for text in side[part]]] for side in sides)
-                logits.append(self.classify(combine(u_BW, v_BW).to(self.encoder.device)).cpu().numpy())
+                pair = [x_UW[[place[text] for text in side[part]]].to(self.encoder.device) for side in sides]
+                logits.append(self.classify(*pair).cpu().numpy())
             return np.concatenate(logits)
         finally:
             self.train(was_training)

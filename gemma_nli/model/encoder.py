@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig
+from gemma_nli.config.chosen_layers import LAST, LayerChoice, choose_layers
 from gemma_nli.model.attention import sees_ahead, set_attention
 from gemma_nli.model.devices import resolve_device, resolve_precision
+from gemma_nli.model.layers import LayerReader, read_layers
 from gemma_nli.model.loading import tokenizer as vocabulary
 from gemma_nli.model.loading.folder_files import one_line
 from gemma_nli.model.loading.identity import EncoderIdentity, encoder_folder, identify_encoder, identify_folder
@@ -66,6 +68,8 @@ class Encoder(nn.Module):
         self.sentence_modules, self.prompts = modules, prompts or Prompts()
         self.max_length, self.identity, self.folder, self.part = max_length, identity, folder, part
         self.notes: ProbeNotes | None = None
+        self.depth = int(getattr(model.config, "num_hidden_layers", None) or 0)
+        self.reader, self.choice = LayerReader(self.depth), LayerChoice((self.depth,), self.depth)
         self.takes = frozenset(inspect.signature(self.model.forward).parameters)
         try:
             self.rows = int(self.model.get_input_embeddings().weight.shape[0])
@@ -222,7 +226,9 @@ class Encoder(nn.Module):
         return {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Last hidden states h_BTH of a padded batch; those of padding tokens are meaningless.
+        """Last hidden states h_BTH of a padded batch, or those of several layers side by side, as `reader` says.
+
+        States of padding tokens are meaningless.
 
         If padding or other rows would change a row's states, rows of equal length run together, or each alone.
         """
@@ -270,8 +276,7 @@ class Encoder(nn.Module):
             self.max_length > manner.longest
         )  # state that a short text leaves in the model may change a longer one
         with unchanged(self.model) if manner.put_back or untried else nullcontext():
-            h_BTH: Tensor = self.model(**inputs, return_dict=True).last_hidden_state
-        return h_BTH
+            return self.reader.read(self.model(**inputs, **self.reader.options, return_dict=True))
 
 
 def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
@@ -310,6 +315,8 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
         encoder.manner = _manner(encoder, encoder.notes, model.attention)
     if modules is not None:
         read_natively(encoder, modules)
+    if model.layers != LAST:
+        read_layers(encoder, choose_layers(model.layers, encoder.depth, model.name))
     return encoder
 
 

@@ -213,18 +213,17 @@ def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place,
         classifier = fit_all(config, corpus, pairs, rows, refit.epochs)
     else:
         inputs = load_inputs(config, corpus, pairs, rows, FeatureStore(storage / "features", config.features))
-        stack = fit_head(config, pairs, rows, refit.epochs, inputs).cpu()
-        encoder = load_encoder(config.model, config.device)
-        classifier = PairClassifier(encoder, config.model, stack.pooler, stack.head).eval()
+        stack = fit_head(config, pairs, rows, refit.epochs, inputs)
+        classifier = PairClassifier(load_encoder(config.model, config.device), config.model).eval()
+        classifier.load_head_state(stack.state_of(0))
     classifier.scaling = refit.scaling
     hypotheses = list(_criteria(corpus, config).values())
     premises = [EXAMPLE_PREMISE] * len(hypotheses)
     logits = classifier.predict(premises, hypotheses)
-    parts = classifier.encoder, classifier.pooler, classifier.head
     folder = save_bundle(
-        target, config, *parts, refit.threshold, refit.metadata, thresholds=refit.thresholds, scaling=refit.scaling
+        target, config, classifier, refit.threshold, refit.metadata, thresholds=refit.thresholds, scaling=refit.scaling
     )
-    del parts, classifier  # two copies of a large encoder may not fit
+    del classifier  # two copies of a large encoder may not fit
     check_bundle(folder, premises, hypotheses, logits, config.device)
     return folder
 

@@ -20,12 +20,14 @@ from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
+from gemma_nli.model.layers import is_learned
 from gemma_nli.model.loading.language_head import why_no_language_head
 from gemma_nli.model.loading.longest_text import check_max_length
 from gemma_nli.model.loading.sentence_modules import native_way
 from gemma_nli.spec.space import Cell
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.storage import Place, Prefix, place_of
+from gemma_nli.sweep.check_layers import check_layers
 from gemma_nli.training.frozen.head_inputs import feature_request
 from gemma_nli.training.trial_texts import check_texts
 from gemma_nli.training.zero_shot import zero_shot_config, zero_shot_request
@@ -155,6 +157,7 @@ def check_ways(spec: SweepSpec, corpus: Corpus, configs: list[RunConfig]) -> Non
         identify_encoder(config.model)
         check_max_length(config.model)
         check_texts(config, corpus)
+    check_layers(spec, configs)
 
 
 def _check_study(spec: SweepSpec, folder: Place) -> None:
@@ -246,6 +249,7 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
             native_way(model),
             config.data.wording,
             *(getattr(model, setting) for setting in PLACES),
+            model.layers if is_learned(model) else None,  # token states of other layers have a key of their own
         )
         groups.setdefault((*way, config.device.device, config.device.mixed_precision), []).append(config)
     ways: dict[tuple[str, bool], list[FeatureRequest]] = {}
@@ -283,7 +287,7 @@ def _united(ready: Prepared, group: list[RunConfig]) -> FeatureRequest:
 
 
 def _by_pooling(group: list[RunConfig]) -> list[RunConfig]:
-    return list({(c.model.pooling_strategy, c.model.pooling_k): c for c in group}.values())
+    return list({(c.model.pooling_strategy, c.model.pooling_k, c.model.layers): c for c in group}.values())
 
 
 def _probe_configs(spec: SweepSpec) -> list[RunConfig]:

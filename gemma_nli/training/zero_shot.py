@@ -66,6 +66,7 @@ def zero_shot_config(config: RunConfig) -> RunConfig:
             "model.premise_prompt": None,
             "model.hypothesis_prompt": None,
             "model.pooling_strategy": "last",
+            "model.layers": "last",
             "model.attention": "auto",
             "model.freeze_encoder": True,
             "model.lora": None,
@@ -91,7 +92,7 @@ def zero_shot(config: RunConfig, corpus: Corpus, pairs: PairTable, rows_N: Rows,
     rows = pairs.rows_used(config.data.negative_ratio)
     inputs = load_inputs(asked, corpus, pairs, rows, store)
     assert isinstance(inputs, VectorInputs), "the last state is not learned"
-    (vectors_MH, place_N) = inputs.sides[0]
+    (vectors_MH, place_N) = inputs.vectors[0]
     odds_R = np.full(len(pairs), np.nan)
     odds_R[rows] = head.log_odds(vectors_MH.cpu())[place_N.cpu()[rows]].double().numpy()
 

@@ -311,6 +311,8 @@ DECIDES = {
     "model.pair_encoding": "separate",
     "model.pooling_strategy": "last",
     "model.head": "mlp",
+    "model.head_norm": "standardize",
+    "model.layers": 4,
     "model.dropout": 0.5,
     "model.freeze_encoder": False,
     "model.attention": "causal",

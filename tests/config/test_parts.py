@@ -23,6 +23,8 @@ def test_trials_that_were_run_keep_their_keys(trial):
     had a name: that is version 2 of the semantics."""
     canonical = RunConfig().with_settings(trial["settings"]).canonical()
     assert canonical.pop("data.negatives") == "matched"
+    normed = RunConfig().with_settings({**trial["settings"], "model.head_norm": "layernorm"}).canonical()
+    assert normed.keys() - canonical.keys() == {"data.negatives", "model.head_norm"}
     assert hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:16] == trial["key"]
 
 

@@ -147,8 +147,7 @@ def test_lora_trains_and_its_bundle_and_program_give_the_same_logits(real_gemma:
     classifier = fit_all(config, corpus, pairs, pairs.evaluation_rows(1)[:16], 1)
     premises, hypotheses = SENTENCES, CRITERIA[:2]
     logits = classifier.predict(premises, hypotheses)
-    parts = classifier.encoder, classifier.pooler, classifier.head
-    again = load_bundle(save_bundle(tmp_path / "bundle", config, *parts, 0.5, {"criteria": {}}), CPU).classifier
+    again = load_bundle(save_bundle(tmp_path / "bundle", config, classifier, 0.5, {"criteria": {}}), CPU).classifier
     np.testing.assert_allclose(again.predict(premises, hypotheses), logits, atol=1e-3, rtol=1e-3)
 
     assert save_model_folder(tmp_path / "bundle", tmp_path / "model", None, 4.0) == PT2

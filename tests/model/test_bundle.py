@@ -40,6 +40,8 @@ def make(folder: Path, **settings: Any) -> tuple[RunConfig, PairClassifier]:
     classifier = PairClassifier(trainable_encoder(load_encoder(config.model, CPU), config.model), config.model).eval()
     classifier.reset(torch.Generator().manual_seed(1))
     with torch.no_grad():
+        for parameter in classifier.norm.parameters():  # as if fitted
+            parameter.copy_(torch.rand(parameter.shape, generator=torch.Generator().manual_seed(3)) + 0.5)
         for parameter in classifier.encoder.parameters():
             if parameter.requires_grad:  # as if trained
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.02)
@@ -47,15 +49,14 @@ def make(folder: Path, **settings: Any) -> tuple[RunConfig, PairClassifier]:
 
 
 def save(folder: Path, config: RunConfig, classifier: PairClassifier, threshold: float = 0.4) -> Path:
-    parts = classifier.encoder, classifier.pooler, classifier.head
-    return save_bundle(folder, config, *parts, threshold, {"trial": "abc"})
+    return save_bundle(folder, config, classifier, threshold, {"trial": "abc"})
 
 
 LORA = {"freeze_encoder": False, "lora": {"rank": 2}}
 CASES = [
     ("minilm", {"pooling_strategy": "attention_kv"}),
-    ("minilm", {"pair_encoding": "separate", "head": "mlp"}),
-    ("tiny_bert", LORA),
+    ("minilm", {"pair_encoding": "separate", "head": "mlp", "head_norm": "standardize"}),
+    ("tiny_bert", {**LORA, "head_norm": "layernorm"}),
     ("tiny_gemma2", {**LORA, "attention": "bidirectional", "pooling_strategy": "last_k", "pooling_k": 3}),
     ("tiny_gemma3", {"freeze_encoder": False, "attention": "bidirectional"}),
     ("tiny_gemma3", {"freeze_encoder": False, "attention": "causal", "unfreeze_last_n": 1}),

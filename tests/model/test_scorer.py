@@ -25,7 +25,7 @@ def scorer(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> PairSco
     classifier = PairClassifier(load_encoder(config.model, DeviceConfig(device="cpu")), config.model).eval()
     classifier.reset(torch.Generator().manual_seed(5))
     folder = tmp_path_factory.mktemp("served") / "bundle"
-    save_bundle(folder, config, classifier.encoder, classifier.pooler, classifier.head, 0.5, {})
+    save_bundle(folder, config, classifier, 0.5, {})
     return PairScorer.from_bundle(folder, DeviceConfig(device="cpu"))
 
 

@@ -187,7 +187,7 @@ def test_a_bundle_reads_texts_as_its_classifier_did(settings: dict[str, Any], ti
     classifier = PairClassifier(encoder, config.model).eval()
     classifier.reset(torch.Generator().manual_seed(1))
     logits = classifier.predict(POSTS, CRITERIA)
-    saved = save_bundle(tmp_path / "bundle", config, encoder, classifier.pooler, classifier.head, 0.5, {})
+    saved = save_bundle(tmp_path / "bundle", config, classifier, 0.5, {})
     shutil.rmtree(folder)
     loaded = load_bundle(saved, CPU)
     np.testing.assert_allclose(loaded.classifier.predict(POSTS, CRITERIA), logits, atol=1e-5)

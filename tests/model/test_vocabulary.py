@@ -116,8 +116,7 @@ def test_bpe_codes_are_read_known_by_the_fingerprint_and_bundled(tiny_bert: Path
     encoder = load(folder)
     classifier = PairClassifier(encoder, config.model).eval()
     classifier.reset(torch.Generator().manual_seed(1))
-    parts = encoder, classifier.pooler, classifier.head
-    again = load_bundle(save_bundle(tmp_path / "bundle", config, *parts, 0.5, {}), CPU)
+    again = load_bundle(save_bundle(tmp_path / "bundle", config, classifier, 0.5, {}), CPU)
     pair = ["she walked home alone"], ["nothing is fun"]
     assert again.classifier.predict(*pair) == classifier.predict(*pair)
     lines = (folder / "bpe.codes").read_text().splitlines()

@@ -48,7 +48,7 @@ def make_bundle(folder: Path, model: Path, seed: int, **metadata: object) -> Pat
     encoder = load_encoder(config.model, config.device)
     classifier = PairClassifier(encoder, config.model)
     classifier.reset(torch.Generator().manual_seed(seed))
-    return save_bundle(folder, config, encoder, classifier.pooler, classifier.head, 0.5, metadata)
+    return save_bundle(folder, config, classifier, 0.5, metadata)
 
 
 @pytest.fixture

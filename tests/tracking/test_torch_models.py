@@ -34,8 +34,7 @@ def make_bundle(folder: Path, model: Path, seed: int = 1, **settings: object) ->
     config = RunConfig().with_settings({"model.name": str(model), "device.device": "cpu", **dotted})
     classifier = PairClassifier(load_encoder(config.model, config.device), config.model)
     classifier.reset(torch.Generator().manual_seed(seed))
-    parts = (classifier.encoder, classifier.pooler, classifier.head)
-    return save_bundle(folder, config, *parts, 0.5, {"criteria": CRITERIA})
+    return save_bundle(folder, config, classifier, 0.5, {"criteria": CRITERIA})
 
 
 def shapes_of(classifier: PairClassifier) -> list[tuple[torch.Tensor, ...]]:
@@ -55,8 +54,8 @@ KINDS = [
     ("tiny_bert", {"pooling_strategy": "mean"}),
     ("tiny_gemma2", {"pooling_strategy": "attention"}),
     ("tiny_gemma3", {"pooling_strategy": "last", "attention": "bidirectional"}),
-    ("tiny_bert", {"pair_encoding": "separate", "pooling_strategy": "attention_kv"}),
-    ("tiny_gemma3", {"pooling_strategy": "first_k", "head": "mlp"}),
+    ("tiny_bert", {"pair_encoding": "separate", "pooling_strategy": "attention_kv", "head_norm": "standardize"}),
+    ("tiny_gemma3", {"pooling_strategy": "first_k", "head": "mlp", "head_norm": "layernorm"}),
     ("tiny_gemma2", {"pooling_strategy": "last_k"}),
     ("tiny_bert", {"pooling_strategy": "max"}),
     ("minilm", {"pair_encoding": "separate", "max_length": 128}),
@@ -94,7 +93,7 @@ def test_a_program_of_any_batch_and_length_gives_the_same_logits_without_pickle(
 def store(sqlite_uri, tiny_gemma3, tmp_path):
     tracker = MlflowTracker(MlflowConfig(tracking_uri=sqlite_uri), "torch")
     run_id = tracker.sync_trial(None, a_trial())
-    bundle = make_bundle(tmp_path / "bundle", tiny_gemma3)
+    bundle = make_bundle(tmp_path / "bundle", tiny_gemma3, head_norm="standardize")
     return tracker, run_id, bundle
 
 

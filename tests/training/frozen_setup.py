@@ -49,7 +49,7 @@ class FrozenSetup:
 
     def inputs(self, config: RunConfig) -> HeadInputs:
         model = config.model
-        pooled = (model.pooling_strategy, model.pooling_k, model.premise_prompt, model.hypothesis_prompt)
+        pooled = (model.pooling_strategy, model.layers, model.pooling_k, model.premise_prompt, model.hypothesis_prompt)
         key = (*pooled, model.pair_encoding, config.data.negative_ratio)
         if key not in self._inputs:
             rows = self.pairs.rows_used(config.data.negative_ratio)

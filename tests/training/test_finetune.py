@@ -34,7 +34,7 @@ from gemma_nli.trial import TrialJournal
 from tests.training.small_trials import LORA, NO_DROPOUT, corpus, pairs_for, run_fold, same_numbers, trial
 
 LAST_LAYER = {"model.unfreeze_last_n": 1}
-KINDS = {"all": {}, "lora": LORA, "last": LAST_LAYER}
+KINDS = {"all": {}, "lora": {**LORA, "model.head_norm": "standardize"}, "last": LAST_LAYER}
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,8 @@ def test_what_is_kept_gives_the_out_of_fold_probabilities_again(
         trainable_encoder(load_encoder(config.model, config.device), config.model, config.training.seed), config.model
     ).eval()
     trained = {name: p for name, p in again.named_parameters() if p.requires_grad}
-    assert result.state.keys() == trained.keys(), "only what was trained is kept"
+    fitted = {name for name, _ in again.named_parameters() if name.startswith("norm.")}
+    assert result.state.keys() == trained.keys() | fitted, "only what was trained or fitted is kept"
     assert all(tensor.device.type == "cpu" and not tensor.requires_grad for tensor in result.state.values())
     assert result.trained_parameters == sum(p.numel() for p in trained.values())
     logits = again.predict(*pair_texts(corpus(), pairs, result.rows))
@@ -71,6 +72,19 @@ def test_what_is_kept_gives_the_out_of_fold_probabilities_again(
     load_trainable_state(again.encoder, encoder_state)
     logits = again.predict(*pair_texts(corpus(), pairs, result.rows))
     np.testing.assert_allclose(sigmoid(logits), result.probabilities, atol=1e-5)
+
+
+def test_a_trained_encoders_head_is_normed_by_what_the_encoder_gave_at_first(tiny_gemma3: Path) -> None:
+    config = trial(tiny_gemma3, **{"model.head_norm": "standardize", "training.num_epochs": 1})
+    state = run_fold(config).state
+    pairs = pairs_for(config.data)
+    rows = plan_fold(config, pairs, 1).fit
+    first = PairClassifier(load_encoder(config.model, config.device), config.model).eval()
+    tokens = first.encoder.tokenize(*pair_texts(corpus(), pairs, rows))
+    with torch.no_grad():
+        x_BD = first.by_length(tokens, np.arange(len(rows)), 4096, first.vectors)
+    torch.testing.assert_close(state["norm.mean_KD"][0], x_BD.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(1 / state["norm.scale_KD"][0], x_BD.std(0, correction=0), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -286,7 +300,7 @@ def test_a_refit_can_be_saved_and_no_later_fold_changes_it(tiny_bert: Path, tmp_
     np.testing.assert_array_equal(classifier.predict(*texts), logits)
     np.testing.assert_array_equal(fit_all(config, corpus(), pairs, rows, epochs=2).predict(*texts), logits)
     assert not np.allclose(fit_all(config, corpus(), pairs, rows, epochs=1).predict(*texts), logits)
-    save_bundle(tmp_path / "b", config, classifier.encoder, classifier.pooler, classifier.head, 0.5, {})
+    save_bundle(tmp_path / "b", config, classifier, 0.5, {})
     loaded = load_bundle(tmp_path / "b").classifier
     np.testing.assert_allclose(loaded.predict(*texts), logits, atol=1e-5)
 

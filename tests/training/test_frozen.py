@@ -56,6 +56,8 @@ class TestTogether:
             "training__warmup_ratio": 0.2,
             "training__loss": "weighted",
         }
+        if head == "mlp":
+            settings |= {"model__head_norm": "standardize"}
         if POOLERS[pooling].learned:
             settings |= {"training__num_epochs": 2, "training__learning_rate": 0.003}
         together = setup.train(**settings)
@@ -164,7 +166,7 @@ class TestSelection:
         inputs = setup.inputs(config)
         for fold in setup.train([2, 3], training__epoch_selection=selection, training__num_epochs=8):
             bias, weight = fold.state["head.bias_K"], fold.state["head.weight_KD"]
-            vectors_MH, place_N = inputs.sides[0]
+            vectors_MH, place_N = inputs.vectors[0]
             z_V = vectors_MH[place_N[torch.from_numpy(fold.rows)]] @ weight[0] + bias[0]
             np.testing.assert_allclose(torch.sigmoid(z_V).numpy(), fold.probabilities, atol=1e-5)
             assert fold.trained_parameters == 33
@@ -261,12 +263,40 @@ class TestNoInnerSplit:
         assert [fold.status for fold in small.train()] == [FINISHED] * 2
 
 
+class TestHeadNorm:
+    """What a fold's head is normed by is of the pairs that the fold is fitted on, and goes with its weights."""
+
+    @pytest.mark.parametrize("selection", ["inner", "last"])
+    def test_mean_and_spread_are_of_the_pairs_that_a_fold_is_fitted_on_and_of_no_others(self, setup, selection):
+        settings = {"model__head_norm": "standardize", "training__epoch_selection": selection}
+        config = setup.config(**settings)
+        vectors_MH, place_N = setup.inputs(config).vectors[0]
+        for fold in setup.train([2, 3], **settings):
+            plan = plan_fold(config, setup.pairs, fold.fold)
+            x_BD = vectors_MH[place_N[plan.fit]].double()
+            torch.testing.assert_close(fold.state["norm.mean_KD"][0].double(), x_BD.mean(0), atol=1e-6, rtol=1e-5)
+            spread_D = 1 / fold.state["norm.scale_KD"][0].double()
+            torch.testing.assert_close(spread_D, x_BD.std(0, correction=0), atol=1e-6, rtol=1e-5)
+            assert fold.trained_parameters == x_BD.shape[1] + 1
+
+    def test_dimensions_of_any_scale_train_alike_under_it_and_not_without(self, setup):
+        vectors_MH, place_N = setup.inputs(setup.base).vectors[0]
+        huge_MH = vectors_MH * torch.where(torch.arange(vectors_MH.shape[1]) % 16 == 3, 1000.0, 1.0) + 7
+        inputs = VectorInputs([(huge_MH, place_N)], setup.inputs(setup.base).device)
+        for norm, alike in (("standardize", True), ("none", False)):
+            config = setup.config(model__head_norm=norm)
+            plain, scaled = (
+                train_folds(config, setup.pairs, [1], each)[0].probabilities for each in (setup.inputs(config), inputs)
+            )
+            assert np.allclose(plain, scaled, atol=5e-3) == alike
+
+
 class TestDivergence:
     """A fold whose loss is no number is told apart and poisons nothing."""
 
     def hurt(self, setup: FrozenSetup, fold: int, value: float) -> VectorInputs:
         """The inputs with one vector of the fold's evaluation pairs replaced."""
-        (vectors_MH, place_N) = setup.inputs(setup.base).sides[0]
+        (vectors_MH, place_N) = setup.inputs(setup.base).vectors[0]
         vectors_MH = vectors_MH.clone()
         vectors_MH[place_N[setup.pairs.evaluation_rows(fold)[0]]] = value
         return VectorInputs([(vectors_MH, place_N)], setup.inputs(setup.base).device)
@@ -284,7 +314,7 @@ class TestDivergence:
 
     def test_a_diverged_fold_leaves_its_neighbours_and_the_mean_as_they_were(self, setup):
         pairs = build_pairs(setup.corpus, setup.config(data__eval_negative_ratio=4.0).data)
-        (vectors_MH, place_N) = setup.inputs(setup.config(data__negative_ratio=4.0)).sides[0]
+        (vectors_MH, place_N) = setup.inputs(setup.config(data__negative_ratio=4.0)).vectors[0]
         first = plan_fold(setup.base, pairs, 1)
         seen_by_1 = np.concatenate([first.fit, first.selection, first.evaluation])
         only_2 = np.setdiff1d(pairs.evaluation_rows(2), seen_by_1)
@@ -303,7 +333,7 @@ class TestDivergence:
         assert found.aggregates["cv_aggregate/folds_finished"] == 1
 
     def test_a_fold_that_diverges_later_keeps_the_history_of_its_finite_epochs(self, setup):
-        (vectors_MH, place_N) = setup.inputs(setup.base).sides[0]
+        (vectors_MH, place_N) = setup.inputs(setup.base).vectors[0]
         config = setup.config(training__learning_rate=1.0, training__num_epochs=6)
         results = train_folds(
             config, setup.pairs, [1, 2], VectorInputs([(vectors_MH * 1e18, place_N)], torch.device("cpu"))
@@ -321,7 +351,7 @@ def test_the_refit_learns_all_its_rows_and_repeats(setup):
     for one, two in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
     with torch.no_grad():
-        z_N = setup.inputs(config).logits(first, torch.from_numpy(rows)[None])[0].numpy()
+        z_N = first(setup.inputs(config).sides(first, torch.from_numpy(rows)[None]))[0].numpy()
     labels_N = setup.pairs.label_N[rows]
     assert best_threshold(sigmoid(z_N), labels_N)[1] > best_threshold(np.zeros(len(rows)), labels_N)[1]
     assert fold_metrics(z_N, labels_N, 0.0)["accuracy"] > 0.5

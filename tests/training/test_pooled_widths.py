@@ -79,13 +79,14 @@ def test_a_head_trained_on_stored_vectors_says_the_same_over_the_encoder_and_out
     rows, inputs = bench.pairs.all_rows(1.0), bench.inputs(config)
     stack = fit_head(config, bench.pairs, rows, 1, inputs)
     assert stack.head.in_features == WIDTHS[pooling] * (4 if pair_encoding == "separate" else 1)
-    classifier = PairClassifier(load_encoder(config.model, CPU), config.model, stack.pooler, stack.head).eval()
+    classifier = PairClassifier(load_encoder(config.model, CPU), config.model).eval()
+    classifier.load_head_state(stack.state_of(0))
     posts, criteria = list(bench.corpus.posts.values()), list(bench.corpus.criteria.values())
     pairs = bench.pairs
     found = classifier.predict([posts[p] for p in pairs.post_N[rows]], [criteria[c] for c in pairs.criterion_N[rows]])
-    wanted = inputs.logits(stack, torch.from_numpy(rows)[None]).detach()[0].numpy()
+    wanted = stack(inputs.sides(stack, torch.from_numpy(rows)[None])).detach()[0].numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    bundle = save_bundle(tmp_path / "b", config, classifier.encoder, classifier.pooler, classifier.head, 0.5, {})
+    bundle = save_bundle(tmp_path / "b", config, classifier, 0.5, {})
     again = load_bundle(bundle, CPU).classifier
     np.testing.assert_allclose(again.predict(POSTS, CRITERIA), classifier.predict(POSTS, CRITERIA), atol=1e-6)
 

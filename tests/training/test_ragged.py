@@ -30,7 +30,7 @@ def test_ragged_attention_is_padded_attention(name):
         mask_KBT[k, b, : LENGTHS[text]] = 1
     padded = pool(h_KBTH, mask_KBT)
     texts = ragged_rows(flat_SH, OFFSETS, rows.reshape(-1))
-    ragged = pool.mix(attend(texts, pool.look().repeat_interleave(3, 0)).view(2, 3, HIDDEN))
+    ragged = pool.mix(attend([texts], pool.look().repeat_interleave(3, 0)).view(2, 3, HIDDEN))
     torch.testing.assert_close(ragged, padded)
     parameters = list(pool.parameters())
     for mine, theirs in zip(
@@ -44,7 +44,7 @@ def test_ragged_attention_is_padded_attention(name):
 def test_a_text_without_tokens_gives_zeros():
     offsets = np.array([0, 0, 2])
     texts = ragged_rows(torch.ones(2, HIDDEN), offsets, np.array([0, 1]))
-    out = attend(texts, torch.ones(2, HIDDEN))
+    out = attend([texts], torch.ones(2, HIDDEN))
     assert torch.equal(out, torch.stack([torch.zeros(HIDDEN), torch.ones(HIDDEN)]))
 
 
@@ -54,6 +54,6 @@ def test_scores_of_any_size_give_weights_that_sum_to_one(size):
     flat_SH = torch.eye(HIDDEN) * size
     query = torch.ones(1, HIDDEN)
     query[0, 0] = 1 + 1e-6
-    out = attend(ragged_rows(flat_SH, np.array([0, HIDDEN]), np.array([0])), query)
+    out = attend([ragged_rows(flat_SH, np.array([0, HIDDEN]), np.array([0]))], query)
     weights = torch.softmax(flat_SH @ query[0], 0)
     torch.testing.assert_close(out[0], weights @ flat_SH)

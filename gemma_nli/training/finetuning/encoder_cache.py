@@ -30,7 +30,7 @@ from gemma_nli.training.fold import Rows
 
 log = logging.getLogger(__name__)
 _OF_THE_ENCODER = {"name", "revision", "max_length", "unfreeze_last_n", "lora", "attention", "attn_implementation"}
-_OF_THE_ENCODER |= {"premise_prompt", "hypothesis_prompt", *PLACES}
+_OF_THE_ENCODER |= {"layers", "premise_prompt", "hypothesis_prompt", *PLACES}
 
 
 @dataclass

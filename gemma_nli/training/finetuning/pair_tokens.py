@@ -5,6 +5,7 @@ Shapes: B rows of a batch, R rows asked for, U different texts, T tokens, H hidd
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,6 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, Tokens
-from gemma_nli.model.heads import combine
 from gemma_nli.training.fold import Rows
 from gemma_nli.training.trial_texts import trial_texts
 
@@ -40,7 +40,7 @@ class PairTokens:
             logit_B: Tensor = classifier(classifier.encoder.collate(self.tokens, self.sides[0][rows_B]))
             return logit_B
         u_BH, v_BH = (self._each_once(classifier, side_N[rows_B]) for side_N in self.sides)
-        return classifier.classify(combine(u_BH, v_BH))
+        return classifier.classify(u_BH, v_BH)
 
     def _each_once(self, classifier: PairClassifier, places_B: Rows) -> Tensor:
         places_U, which_B = np.unique(places_B, return_inverse=True)
@@ -53,11 +53,21 @@ class PairTokens:
             return np.zeros(0, dtype=np.float32)
         if len(self.sides) == 1:
             return _on_cpu(classifier.by_length(self.tokens, self.sides[0][rows_R], batch_tokens, classifier))
+        parts = self._sides(classifier, rows_R, batch_tokens)
+        return _on_cpu(torch.cat([classifier.classify(*sides) for sides in parts]))
+
+    def fit_norm(self, classifier: PairClassifier, rows_R: Rows, batch_tokens: int) -> None:
+        """Fit the classifier's norm to these pairs as the encoder and the pooling give them now."""
+        inputs = (classifier.head_input(*sides) for sides in self._sides(classifier, rows_R, batch_tokens))
+        classifier.norm.fit((x_1BD, torch.ones(x_1BD.shape[:2])) for x_1BD in inputs)
+
+    def _sides(self, classifier: PairClassifier, rows_R: Rows, batch_tokens: int) -> Iterator[list[Tensor]]:
+        """Pooled vectors of the pairs, or of their posts and criteria, some thousand pairs at a time."""
         places_U, which_SR = np.unique(np.stack([side_N[rows_R] for side_N in self.sides]), return_inverse=True)
         x_UH = classifier.by_length(self.tokens, places_U, batch_tokens, classifier.vectors)
-        which = torch.from_numpy(which_SR.reshape(2, -1)).to(x_UH.device)
-        parts = zip(torch.split(which[0], 4096), torch.split(which[1], 4096), strict=True)
-        return _on_cpu(torch.cat([classifier.classify(combine(x_UH[u_B], x_UH[v_B])) for u_B, v_B in parts]))
+        each_SR = torch.from_numpy(which_SR.reshape(len(self.sides), -1)).to(x_UH.device)
+        for each_SB in torch.split(each_SR, 4096, dim=1):
+            yield [x_UH[each_B] for each_B in each_SB]
 
 
 def _on_cpu(logits: Tensor) -> NDArray[np.float32]:

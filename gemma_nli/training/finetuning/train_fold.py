@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from gemma_nli.training.finetuning.optimizer_step import Steps, free_memory, is_
 from gemma_nli.training.fold import FoldPlan, Rows, epoch_curves, epoch_score, measure, plan_fold
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
+Computed = TypeVar("Computed")
 _LOOK_EVERY = 32  # steps between two checks of the loss; a check waits for the GPU
 
 
@@ -105,6 +107,8 @@ class _Run:
             config, pairs, rows, fold, classifier, self.tokens, shared.precision, total_steps, shared.memory_warning
         )
         self.batch_tokens = config.features.batch_tokens
+        if classifier.norm.fitted:
+            self._within_memory(rows, lambda: self.tokens.fit_norm(classifier, rows, self.batch_tokens))
 
     def epoch(self) -> float:
         """One pass over the rows; the mean of its batches' losses, or NaN or inf as soon as one is."""
@@ -115,15 +119,21 @@ class _Run:
                 break
         return float(total) / self.batches.steps
 
-    @torch.inference_mode()
     def logits(self, rows: Rows) -> NDArray[np.float32]:
-        """(V,) logits of rows, in fewer tokens at a time if memory is short; raises TrainingError at one pair."""
-        classifier = self.steps.classifier.eval()
+        """(V,) logits of rows."""
+        return self._within_memory(rows, lambda: self.tokens.evaluate(self.steps.classifier, rows, self.batch_tokens))
+
+    @torch.inference_mode()
+    def _within_memory(self, rows: Rows, compute: Callable[[], Computed]) -> Computed:
+        """What `compute` gives without training, in fewer tokens at a time if memory is short; raises TrainingError
+        at one pair.
+        """
+        self.steps.classifier.eval()
         longest = int(self.tokens.lengths(rows).max(initial=1))
         while True:
             try:
                 with self.steps.autocast():
-                    return self.tokens.evaluate(classifier, rows, self.batch_tokens)
+                    return compute()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -133,9 +143,9 @@ class _Run:
             self.batch_tokens = max(longest, self.batch_tokens // 2)
 
     def keep_weights(self, kept: dict[str, Tensor]) -> None:
-        """Copy what is trained into `kept`, on the CPU and in place: two copies of an encoder may not fit."""
+        """Copy what is trained or fitted into `kept`, on the CPU and in place: two copies of an encoder may not fit."""
         for name, parameter in self.steps.classifier.named_parameters():
-            if parameter.requires_grad:
+            if parameter.requires_grad or name.startswith("norm."):
                 if name in kept:
                     kept[name].copy_(parameter.detach())
                 else:

@@ -36,16 +36,28 @@ def ragged_rows(flat_SH: Tensor, offsets: NDArray[np.int64], rows_R: NDArray[np.
     return Ragged(flat_SH, *(torch.from_numpy(a).to(flat_SH.device) for a in (index_N, first_R, row_N)))
 
 
-def attend(texts: Ragged, query_RH: Tensor) -> Tensor:
-    """(R, H): each row's states, weighted by softmax of query . state. A row without tokens gives zeros."""
-    score_N: Tensor = _Dot.apply(query_RH, texts)  # type: ignore[no-untyped-call]
-    rows = len(query_RH)
+def attend(layers: list[Ragged], query_RH: Tensor, share_RL: Tensor | None = None) -> Tensor:
+    """(R, H): each row's states, weighted by softmax of query . state. A row without tokens gives zeros.
+
+    Args:
+        layers: the same tokens' states in each of L layers; one without `share_RL`.
+        share_RL: how much of each layer a state has; the mixed states themselves are never made.
+    """
+    rows, texts = len(query_RH), layers[0]
+    scores: list[Tensor] = [_Dot.apply(query_RH, each) for each in layers]  # type: ignore[no-untyped-call]
+    score_N = scores[0]
+    if share_RL is not None:
+        share_NL = share_RL[texts.row_N]
+        score_N = torch.stack([share_NL[:, place] * each for place, each in enumerate(scores)]).sum(0)
     with torch.no_grad():
         top_R = torch.full((rows,), -torch.inf, device=score_N.device, dtype=score_N.dtype)
         top_R.scatter_reduce_(0, texts.row_N, score_N, "amax")
     power_N = (score_N - top_R[texts.row_N]).exp()
     total_R = torch.zeros(rows, device=score_N.device, dtype=score_N.dtype).index_add(0, texts.row_N, power_N)
-    return _bag(texts, power_N / total_R[texts.row_N])
+    weight_N = power_N / total_R[texts.row_N]
+    if share_RL is None:
+        return _bag(texts, weight_N)
+    return torch.stack([share_RL[:, [place]] * _bag(each, weight_N) for place, each in enumerate(layers)]).sum(0)
 
 
 def _bag(texts: Ragged, weight_N: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class StackedAdamW:
-    """Owns the parameters of `module`, whose every parameter has the K models along its first dimension.
+    """Owns the trained parameters of `module`, each of which has the K models along its first dimension.
 
     Args:
         module: its parameters become views of one (K, P) tensor.
@@ -25,7 +25,7 @@ class StackedAdamW:
     """
 
     def __init__(self, module: nn.Module, rates_KS: Tensor, weight_decay: float, max_grad_norm: float | None) -> None:
-        named = list(module.named_parameters())
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         models, device = len(rates_KS), named[0][1].device
         sizes = [p.numel() // models for _, p in named]
         self.values_KP = torch.cat([p.detach().reshape(models, -1) for _, p in named], dim=1).contiguous()

@@ -7,7 +7,7 @@ Shapes: S steps, K models (folds, of one seed or several), B rows, V rows of an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,12 +16,16 @@ from torch import Tensor
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
+from gemma_nli.model.head_norms import head_input
 from gemma_nli.training.fold import Rows, positive_weight
 from gemma_nli.training.frozen.fold_batches import FoldBatches, FoldDropout
 from gemma_nli.training.frozen.head_inputs import HeadInputs, StackedClassifier
 from gemma_nli.training.frozen.stacked_adamw import StackedAdamW
 from gemma_nli.training.losses import pair_losses
 from gemma_nli.training.rate_schedules import rate_factors
+
+_FITTED_NUMBERS = 4_000_000
+"""Numbers of heads' inputs that a norm is fitted to at a time."""
 
 
 class HeadStack:
@@ -41,6 +45,8 @@ class HeadStack:
         for index, (seed, fold) in enumerate(drawn_by):
             self.classifier.reset(index, seed, fold)
         self.classifier.to(self.device)
+        if self.classifier.norm.fitted:
+            PaddedRows(rows, self.device).fit_norm(inputs, self.classifier)
         widths = self.classifier.head.drop_widths()
         self.batches = FoldBatches(rows, training.batch_size, drawn_by)
         self.dropout = FoldDropout(config.model.dropout, widths, training.batch_size, drawn_by, self.batches.max_steps)
@@ -59,7 +65,7 @@ class HeadStack:
         total_K = torch.zeros(len(self.steps_K), device=self.device)
         for step in range(self.batches.max_steps):
             self.dropout.next_step(self.device)
-            logit_KB = self.inputs.logits(self.classifier, rows_SKB[step], self.dropout)
+            logit_KB = self.classifier(self.inputs.sides(self.classifier, rows_SKB[step]), self.dropout)
             losses_KB = pair_losses(logit_KB, label_SKB[step], self.training, self.positive_weight_K1)
             loss_K = (losses_KB * weight_SKB[step]).sum(1)
             self.optimizer.descend(loss_K.sum(), self.batches.asleep(step, self.device))
@@ -78,8 +84,8 @@ def _rates(config: RunConfig, batches: FoldBatches) -> Tensor:
     return rates_KS
 
 
-class EvaluationSet:
-    """The evaluation rows of K folds as one padded (K, V) tensor, so that all folds are measured in one call."""
+class PaddedRows:
+    """Rows of K folds as one padded (K, V) tensor, so that all folds are measured, or fitted to, in one call."""
 
     def __init__(self, rows: list[Rows], device: torch.device) -> None:
         self.lengths = [len(fold_rows) for fold_rows in rows]
@@ -90,8 +96,22 @@ class EvaluationSet:
     @torch.no_grad()
     def logits(self, inputs: HeadInputs, classifier: StackedClassifier) -> list[NDArray[np.float32]]:
         parts = torch.split(self.rows_KV, inputs.chunk or self.rows_KV.shape[1], dim=1)
-        z_KV = torch.cat([inputs.logits(classifier, part) for part in parts], dim=1).float().cpu().numpy()
+        found = [classifier(inputs.sides(classifier, part_KB)) for part_KB in parts]
+        z_KV = torch.cat(found, dim=1).float().cpu().numpy()
         return [z_KV[fold, :length] for fold, length in enumerate(self.lengths)]
+
+    @torch.no_grad()
+    def fit_norm(self, inputs: HeadInputs, classifier: StackedClassifier) -> None:
+        """Fit the folds' norms, each to its own rows, with the pooling as it is now."""
+        classifier.norm.fit(self._inputs(inputs, classifier))
+
+    def _inputs(self, inputs: HeadInputs, classifier: StackedClassifier) -> Iterator[tuple[Tensor, Tensor]]:
+        size = inputs.chunk or max(1, _FITTED_NUMBERS // (len(self.lengths) * classifier.norm.in_features))
+        lengths_K1 = torch.tensor(self.lengths).unsqueeze(1)
+        for start in range(0, self.rows_KV.shape[1], size):
+            part_KB = self.rows_KV[:, start : start + size]
+            real_KB = start + torch.arange(part_KB.shape[1]) < lengths_K1
+            yield head_input(classifier.norm, inputs.sides(classifier, part_KB)), real_KB
 
     @staticmethod
     def finite(logits: list[NDArray[np.float32]]) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.epoch_selections import patience_of
 from gemma_nli.training.fold import FoldPlan, Rows, epoch_curves, epoch_score, measure, plan_fold
 from gemma_nli.training.frozen.head_inputs import HeadInputs, StackedClassifier
-from gemma_nli.training.frozen.stacked_heads import EvaluationSet, HeadStack
+from gemma_nli.training.frozen.stacked_heads import HeadStack, PaddedRows
 from gemma_nli.training.results import DIVERGED, FINISHED, FoldResult
 
 
@@ -73,9 +73,9 @@ def train_seeds(
     drawn_by = [(seed, fold) for seed in seeds for fold in folds]
     plans = [plan_fold(config, pairs, fold) for fold in folds] * len(seeds)
     stack = HeadStack(config, pairs, drawn_by, [plan.fit for plan in plans], inputs)
-    evaluation = EvaluationSet([plan.evaluation for plan in plans], inputs.device)
+    evaluation = PaddedRows([plan.evaluation for plan in plans], inputs.device)
     inner = any(plan.choice.inner for plan in plans)
-    selection = EvaluationSet([plan.selection for plan in plans], inputs.device) if inner else None
+    selection = PaddedRows([plan.selection for plan in plans], inputs.device) if inner else None
     stopping = _EarlyStopping(len(plans), patience_of(config.training))
     values_KP = stack.optimizer.values_KP
     kept_KP = values_KP.clone()
@@ -97,7 +97,7 @@ def train_seeds(
     results = [record.result(index, stopping) for index in range(len(plans))]
     for index, result in enumerate(results):
         result.state, result.seconds = stack.classifier.state_of(index), seconds
-        result.trained_parameters = sum(value.numel() for value in result.state.values())
+        result.trained_parameters = values_KP.shape[1]
     return [results[start : start + len(folds)] for start in range(0, len(results), len(folds))]
 
 
@@ -118,8 +118,8 @@ class _EpochRecord:
 
     def finite(self) -> NDArray[np.bool_]:
         """(K,) whether the latest epoch gave finite numbers only."""
-        finite_K = np.isfinite(self.train_loss[-1]) & EvaluationSet.finite(self.logits[-1])
-        return finite_K & EvaluationSet.finite(self.inner_logits[-1]) if self.inner_logits else finite_K
+        finite_K = np.isfinite(self.train_loss[-1]) & PaddedRows.finite(self.logits[-1])
+        return finite_K & PaddedRows.finite(self.inner_logits[-1]) if self.inner_logits else finite_K
 
     def result(self, index: int, stopping: _EarlyStopping) -> FoldResult:
         ran, plan = int(stopping.last_epoch[index]), self.plans[index]

@@ -1,0 +1,42 @@
+"""Every layer that a sweep's space can ask for is one that its encoder has: checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gemma_nli.config import RunConfig
+from gemma_nli.config.chosen_layers import LAST, as_stored, choose_layers
+from gemma_nli.model.layers import layers_of
+from gemma_nli.model.loading.identity import encoder_folder
+from gemma_nli.model.loading.network import sizes
+from gemma_nli.spec.domain import Range
+from gemma_nli.spec.spec import SweepSpec
+
+
+def check_layers(spec: SweepSpec, configs: Iterable[RunConfig]) -> None:
+    """
+    Args:
+        configs: the sweep's cells; with Optuna a sample, and then every layer of the space is checked as well.
+    Raises:
+        EncoderError: quotes `model.layers` and the encoder's number of layers.
+    """
+    models = {(m.name, m.revision, m.layers, m.unfreeze_last_n): m for m in (config.model for config in configs)}
+    for model in models.values():
+        if model.layers != LAST:
+            layers_of(model)
+    if spec.search.algorithm == "optuna":
+        for name, layers in _asked(spec):
+            model = spec.base.model.model_copy(update={"name": name})
+            choose_layers(as_stored(layers), sizes(name, encoder_folder(model))[1], name)
+
+
+def _asked(spec: SweepSpec) -> Iterator[tuple[str, Any]]:
+    """Each encoder with each layer that the space lets it have: of a range, its two ends."""
+    named = spec.space.domain("model.name")
+    names = [spec.base.model.name] if named is None else list(named.corners)
+    for varied in spec.space.varied:
+        if varied.key == "model.layers":
+            allowed = dict(varied.when).get("model.name", names)
+            values = varied.domain.corners if isinstance(varied.domain, Range) else varied.domain.values
+            yield from ((str(name), value) for name in names if name in allowed for value in values)

@@ -1,0 +1,93 @@
+"""Layers that a sweep asks for: all of them from one pass, and a layer that an encoder lacks refused before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gemma_nli.base.errors import EncoderError
+from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.features import FeatureStore
+from gemma_nli.model.encoder import load_encoder
+from gemma_nli.model.pooling import build_pooler
+from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.forecast.plan import plan_sweep
+from gemma_nli.sweep.prepare import feature_requests, prepare
+
+VIEWS = ("mean", "last", "max")
+
+
+def sweep(folder: Path, encoder: Path, space: dict[str, Any], **search: Any) -> SweepSpec:
+    if not (folder / "data").exists():
+        write_synthetic(folder / "data", num_posts=24, seed=2)
+    tree = {
+        "name": "layers",
+        "base": {
+            "data": {"data_dir": str(folder / "data"), "num_folds": 3},
+            "model": {"name": str(encoder), "max_length": 24},
+            "device": {"device": "cpu", "mixed_precision": "none"},
+            "mlflow": {"enabled": False},
+        },
+        "space": space,
+        "search": search or {"algorithm": "grid"},
+        "storage": str(folder / "storage"),
+    }
+    return SweepSpec.from_mapping(tree, "layers")
+
+
+def test_every_layer_and_pooling_comes_out_of_one_pass_and_nothing_else_is_kept(tiny_gemma3: Path, tmp_path: Path):
+    space = {"model.layers": {"grid": [0, 1, [0, 1], "mix"]}, "model.pooling_strategy": {"grid": list(VIEWS)}}
+    ready = prepare(sweep(tmp_path, tiny_gemma3, space))
+    (request,) = feature_requests(ready)
+    asked = {f"{view}{at}" for view in VIEWS for at in ("", "@0", "@1")}
+    assert set(request.views) == asked  # `mix` is of layers 1 and 2, the last
+    store = FeatureStore(tmp_path / "storage" / "features")
+    texts = len(request.unique_rows)
+    assert [store.ensure(request).encoded, store.ensure(request).encoded] == [texts, 0]
+    plain = ("mean", "max", "cls", "last", "first_k:4", "last_k:4")
+    (kept,) = store.entries()
+    assert set(kept.views) == asked | set(plain)
+
+    block, model = store.load(request), request.model
+    encoder = load_encoder(model.model_copy(update={"layers": (0, 1)}), request.pinned_device)
+    tokens = encoder.tokenize(request.premises[:4], request.hypotheses[:4] if request.hypotheses else None)
+    rows = block.rows_of(request.digests[:4])
+    for row in range(4):
+        batch = encoder.collate(tokens, [row])
+        parts = encoder(batch).detach().chunk(2, -1)
+        for number, h_1TH in enumerate(parts):
+            for view in VIEWS:
+                want = build_pooler(view, 32)(h_1TH, batch["attention_mask"])[0].numpy()
+                found = block.view(f"{view}@{number}")[rows[row]].numpy()
+                np.testing.assert_allclose(found, want, atol=1e-5, err_msg=f"{view}@{number}")
+
+
+REFUSED = {
+    "a grid": ({"model.layers": {"grid": ["last", 9]}}, {}),
+    "a grid's list": ({"model.layers": {"grid": ["last", [1, -3]]}}, {}),
+    "one trial of a study": ({"model.layers": {"choice": [*[1] * 40, 2, "mix", 9]}}, {"num_trials": 2}),
+    "a study's range": ({"model.layers": {"int": [-2, 9]}}, {"num_trials": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_layer_that_the_encoder_lacks_is_refused_in_any_trial_of_the_space(kind, tiny_bert: Path, tmp_path: Path):
+    space, study = REFUSED[kind]
+    search = {"algorithm": "optuna", **study} if study else {}
+    with pytest.raises(EncoderError, match=r"model\.layers: .*(9|8|-3).*, but .*tiny_bert has 2 layers"):
+        plan_sweep(sweep(tmp_path, tiny_bert, space, **search))
+
+
+def test_a_layer_is_asked_only_of_the_encoders_that_a_space_lets_have_it(tiny_bert: Path, minilm: Path, tmp_path: Path):
+    names = {"choice": [str(tiny_bert), str(minilm)]}
+    for encoder, refused in ((minilm, False), (tiny_bert, True)):
+        space = {"model.name": names, "model.layers": {"choice": [3, 6], "when": {"model.name": str(encoder)}}}
+        spec = sweep(tmp_path, tiny_bert, space, algorithm="optuna", num_trials=2)
+        if refused:
+            with pytest.raises(EncoderError, match=r"tiny_bert has 2 layers"):
+                plan_sweep(spec)
+        else:
+            assert plan_sweep(spec)["cells"] == 2
