@@ -76,14 +76,14 @@ def test_a_bundle_that_does_not_load_to_what_was_fitted_is_never_registered(setu
     """Whatever goes wrong between the fitted model and its files: here a file is left out, or of another encoder."""
     write = bundle_module._write_encoder
 
-    def lacking(folder, encoder, trained):
-        write(folder, encoder, trained)
+    def lacking(folder, encoder, model):
+        write(folder, encoder, model)
         (folder / part).unlink()
 
-    def another(folder, encoder, trained):
+    def another(folder, encoder, model):
         with torch.no_grad():
             next(encoder.model.parameters()).mul_(3)
-        write(folder, encoder, True)
+        write(folder, encoder, model.model_copy(update={"freeze_encoder": False}))
 
     plan = plan_refit(record, setup.corpus)
     fit = setup.corpus, setup.pairs, tmp_path / "storage"
