@@ -121,8 +121,8 @@ FAULTS = (
     Fault(
         "the first layers are trained in place of the last",
         "model/adapters.py",
-        "list(module)[-count:]",
-        "list(module)[:count]",
+        "list(layers)[highest - count : highest]",
+        "list(layers)[:count]",
         f"{CLASSIFIER} {FINETUNE}",
     ),
     Fault(

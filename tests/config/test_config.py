@@ -311,6 +311,8 @@ DECIDES = {
     "model.pair_encoding": "separate",
     "model.pooling_strategy": "last",
     "model.head": "mlp",
+    "data.wording": "short",
+    "model.template": "{premise} Is this so: {hypothesis}",
     "model.head_norm": "standardize",
     "model.layers": 4,
     "model.dropout": 0.5,
@@ -349,6 +351,8 @@ AWAKE_ELSEWHERE = [
     ("model.lora.alpha", 4.0, LORA),
     ("model.lora.dropout", 0.5, LORA),
     ("model.lora.target_modules", "all-linear", LORA),
+    ("model.premise_template", "Post: {premise}", {"model.pair_encoding": "separate"}),
+    ("model.hypothesis_template", "Criterion: {hypothesis}", {"model.pair_encoding": "separate"}),
 ]
 
 
