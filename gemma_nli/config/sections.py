@@ -125,9 +125,7 @@ class ModelConfig(Settings):
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before each linear map of the head")
     freeze_encoder: bool = Field(default=True, description="train only the pooling and head, on cached vectors")
-    unfreeze_last_n: int | None = Field(
-        default=None, ge=1, description="train only the last n layers of an unfrozen encoder"
-    )
+    unfreeze_last_n: int | None = Field(default=None, ge=1, description="train the last n layers of the encoder alone")
     lora: LoraConfig | None = Field(default=None, description="train adapters in place of the encoder's own weights")
     attention: Literal["auto", "causal", "bidirectional"] = Field(
         default="auto", description="which tokens a token attends to; auto is what the encoder was trained with"

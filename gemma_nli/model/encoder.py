@@ -63,8 +63,7 @@ class Encoder(nn.Module):
         prompts: Prompts | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.sentence_modules, self.prompts = modules, prompts or Prompts()
         self.max_length, self.identity, self.folder, self.part = max_length, identity, folder, part
         self.notes: ProbeNotes | None = None
@@ -295,8 +294,7 @@ def load_encoder(model: ModelConfig, device: DeviceConfig) -> Encoder:
     precision = resolve_precision(device, torch_device)
     own_weights_trained = not model.freeze_encoder and model.lora is None
     found = load_network(model, folder, torch.float32 if own_weights_trained else precision)
-    network = found.module
-    tokenizer = vocabulary.load_tokenizer(model.name, folder)
+    network, tokenizer = found.module, vocabulary.load_tokenizer(model.name, folder)
     length, prompts = text_length(model, modules, tokenizer, network), prompts_of(model)
     network.to(torch_device)
     encoder = Encoder(network, tokenizer, length, identity, folder, found.part, modules, prompts).eval()
