@@ -10,7 +10,7 @@ import numpy as np
 
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
-from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.prepare import identify_sweep
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
@@ -27,7 +27,7 @@ def simulate_sweep(spec: SweepSpec, skill: Skill, epochs: int = 4, seed: int = 0
     Args:
         skill: of a cell's settings, how far the logits of matched pairs lie above the others, in standard deviations.
     """
-    corpus = load_corpus(spec.base.data.data_dir)
+    corpus = training_corpus(spec.base.data)
     pairs = build_pairs(corpus, spec.base.data)
     storage, sweep_id = Path(spec.storage), identify_sweep(spec, pairs)
     rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def simulate_confirmation(
     Args:
         luck: standard deviation of a training's skill over training seeds.
     """
-    corpus, rng = load_corpus(spec.base.data.data_dir), np.random.default_rng(seed)
+    corpus, rng = training_corpus(spec.base.data), np.random.default_rng(seed)
     hard_N = rng.normal(size=len(build_pairs(corpus, spec.base.data)))
     cells: dict[str, dict[str, Any]] = {}
     for drawing in range(1, fold_drawings + 1):

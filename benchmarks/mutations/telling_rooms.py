@@ -77,8 +77,8 @@ FAULTS = (
     Fault(
         "TF-IDF has read the posts it is measured on",
         "analysis/baselines.py",
-        "[texts[post] for post in np.unique(pairs.post_N[plan.fit])]",
-        "texts",
+        "posts = np.unique(pairs.post_N[rows])",
+        "posts = np.arange(len(texts))",
         f"{BASELINES} {NUMBERS}",
     ),
     Fault(

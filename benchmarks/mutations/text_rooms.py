@@ -14,6 +14,20 @@ FINETUNE = "tests/training/test_finetune.py"
 
 FAULTS = (
     Fault(
+        "sealed posts are trained on",
+        "corpus/sealed.py",
+        "rest = _part(whole, whole.posts.keys() - sealed.posts.keys())",
+        "rest = _part(whole, whole.posts)",
+        "tests/corpus/test_sealed.py",
+    ),
+    Fault(
+        "a copy of a sealed post is left among the others",
+        "corpus/sealed.py",
+        "np.isin(whole.group_P, whole.group_P[at_P])",
+        "at_P",
+        "tests/corpus/test_sealed.py",
+    ),
+    Fault(
         "equal folds with other inner splits have one fingerprint",
         "corpus/pairs.py",
         "self.fold_N, self.inner_N, self.rank_N):",
@@ -132,7 +146,9 @@ FAULTS = (
         "weight",
         BUNDLE,
     ),
-    Fault("a prediction has dropout in it", "model/classifier.py", "        self.eval()\n", "", CLASSIFIER),
+    Fault(
+        "a prediction has dropout in it", "model/classifier.py", "        self.eval()\n", "        pass\n", CLASSIFIER
+    ),
     Fault(
         "a bundle whose encoder was changed is loaded",
         "model/bundle.py",

@@ -5,6 +5,7 @@ Letters: N evaluation pairs, P posts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,22 +137,42 @@ def tfidf_scores(
     texts = [corpus.posts[post] for post in pairs.post_ids]
 
     def fit(plan: FoldPlan) -> Scorer:
-        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
-        vectorizer.fit([texts[post] for post in np.unique(pairs.post_N[plan.fit])] + 2 * [ONE_WORD])
-        words_PV = vectorizer.transform(texts)
-        score_PC = np.empty((len(texts), len(pairs.criterion_ids)))
-        for criterion in range(len(pairs.criterion_ids)):
-            rows = plan.fit[pairs.criterion_N[plan.fit] == criterion]
-            labels = pairs.label_N[rows]
-            if len(np.unique(labels)) < 2:
-                score_PC[:, criterion] = (labels.sum() + 0.5) / (len(labels) + 1)
-                continue
-            model = LogisticRegression(C=10.0, solver="liblinear", random_state=0)
-            model.fit(words_PV[pairs.post_N[rows]], labels)
-            score_PC[:, criterion] = model.predict_proba(words_PV)[:, 1]
-        return lambda rows: np.asarray(score_PC[pairs.post_N[rows], pairs.criterion_N[rows]])
+        return fit_words(texts, pairs, plan.fit).scorer(texts, pairs)
 
     return score_folds(pairs, rows_N, config, fit)
+
+
+@dataclass(frozen=True)
+class WordModel:
+    """What `tfidf` fits: the words' weights, and per criterion a regression, or the share of positives."""
+
+    vectorizer: TfidfVectorizer
+    by_criterion: tuple[LogisticRegression | float, ...]
+
+    def scorer(self, texts: Sequence[str], pairs: PairTable) -> Scorer:
+        """Of the pairs of `texts` (in the order of the table's posts)."""
+        words_PV = self.vectorizer.transform(texts)
+        score_PC = np.empty((len(texts), len(self.by_criterion)))
+        for criterion, model in enumerate(self.by_criterion):
+            score_PC[:, criterion] = model if isinstance(model, float) else model.predict_proba(words_PV)[:, 1]
+        return lambda rows: np.asarray(score_PC[pairs.post_N[rows], pairs.criterion_N[rows]])
+
+
+def fit_words(texts: Sequence[str], pairs: PairTable, rows: NDArray[np.int64]) -> WordModel:
+    """Fitted on these rows' posts."""
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+    posts = np.unique(pairs.post_N[rows])
+    words_PV = vectorizer.fit([texts[post] for post in posts] + 2 * [ONE_WORD]).transform([texts[p] for p in posts])
+    models: list[LogisticRegression | float] = []
+    for criterion in range(len(pairs.criterion_ids)):
+        own = rows[pairs.criterion_N[rows] == criterion]
+        labels = pairs.label_N[own]
+        if len(np.unique(labels)) < 2:
+            models.append(float((labels.sum() + 0.5) / (len(labels) + 1)))
+            continue
+        model = LogisticRegression(C=10.0, solver="liblinear", random_state=0)
+        models.append(model.fit(words_PV[np.searchsorted(posts, pairs.post_N[own])], labels))
+    return WordModel(vectorizer, tuple(models))
 
 
 def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:

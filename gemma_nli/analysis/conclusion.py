@@ -74,7 +74,16 @@ def _use(
         own = {variant.name for variant in answer.variants if evidence.winner in variant.places}
         others = [name for name in [answer.variants[0].name, *equals] if name not in own]
         said += f"; {listed(others)} {'is' if len(others) == 1 else 'are'} not shown to be worse, so cost may decide"
-    return f"{said}. A model registered from it is {REFIT}."
+    return f"{said}. A model registered from it is {_refit(evidence)}."
+
+
+def _refit(evidence: Evidence) -> str:
+    """What the registered model is, and whether anybody has measured it."""
+    looks = [test.last for test in evidence.sealed if test.last is not None and test.last.scores]
+    if looks and looks[0].scores:
+        return f"a refit on all posts but the sealed ones, on which it scores {looks[0].scores[0].score.text}"
+    waiting = f"; gemma-nli test {evidence.sealed[0].sweep} would measure it" if evidence.sealed else ""
+    return f"{REFIT}{waiting}"
 
 
 def _steps(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.observed import ScoredPairs
 from gemma_nli.analysis.outside_predictions import OutsidePredictions
+from gemma_nli.analysis.sealed_posts import SealedTest
 from gemma_nli.base.errors import ReportError
 from gemma_nli.base.metrics import measured_by, metric_of
 from gemma_nli.base.what_was_measured import measured_at
@@ -83,6 +84,7 @@ class Evidence:
     semantics: int = SEMANTICS_VERSION
     own_threshold_TKC: Floats | None = None  # of single criteria, NaN without one; None where no trial has any
     outside: tuple[OutsidePredictions, ...] = ()
+    sealed: list[SealedTest] = field(default_factory=list)  # of each sweep that sealed posts
 
     @property
     def ranked_by(self) -> str:

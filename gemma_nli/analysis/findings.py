@@ -220,5 +220,6 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "confirmed": findings.confirmation.facts() if findings.confirmation is not None else None,
         "baselines": {each.name: each.score for each in findings.baselines if not each.outside},
         "outside": {each.name: each.facts() for each in findings.baselines if each.outside},
+        **({"sealed": [test.to_json() for test in findings.evidence.sealed]} if findings.evidence.sealed else {}),
         "warnings": list(findings.warnings),
     }

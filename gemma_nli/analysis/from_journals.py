@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from gemma_nli.analysis.evidence import WITHOUT, Evidence, Floats, Trial
+from gemma_nli.analysis.sealed_posts import SealedTest
 from gemma_nli.base.errors import ReportError
 from gemma_nli.base.metrics import metric_of
 from gemma_nli.config import SEMANTICS_VERSION, RunConfig
@@ -30,9 +31,12 @@ def gather(
     storage: Place,
     cells: Mapping[str, Mapping[str, Any]],
     sweep_id: str = "",
+    sealed: Sequence[SealedTest] = (),
 ) -> Evidence:
     """The evidence of one sweep's journals; cells that have not run yet are passed over.
 
+    Args:
+        sealed: what is known of its sealed posts.
     Raises:
         ReportError: no trial has finished.
     """
@@ -85,6 +89,7 @@ def gather(
         sweep_ids=[sweep_id],
         semantics=semantics,
         own_threshold_TKC=_if_any(own),
+        sealed=list(sealed),
     )
 
 
@@ -200,6 +205,7 @@ def merge(parts: list[Evidence]) -> Evidence:
         sweep_ids=[sweep_id for part in parts for sweep_id in part.sweep_ids],
         semantics=first.semantics,
         own_threshold_TKC=_if_any(own),
+        sealed=[test for part in parts for test in part.sealed],
     )
 
 

@@ -82,6 +82,9 @@ OPTIMIZER_STEP = Stream("training.seed", _FINE_TUNED, "torch", (_FOLD, Word(2), 
 FOLDS = Stream("data.fold_seed", frozenset({"pairs"}), "MT19937")
 """Which fold a post is in; a fold's inner split is drawn from the seeds just above (corpus/pairs.py)."""
 
+SEALED_POSTS = Stream("data.test.seed", frozenset({"pairs"}), "MT19937", (Word(plus=1),))
+"""Which posts are in the sealed test set (corpus/sealed.py)."""
+
 RANDOM_CELLS = Stream("search.seed", _RANDOM, "PCG64")
 SAMPLER = Stream("search.seed", _OPTUNA, "sampler", (Word(name="trials before"),))
 FRESH_CELLS = Stream("search.seed", _OPTUNA, "PCG64", (Word(name="trials", least=1),))

@@ -16,6 +16,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "best": "best --experiment demo",
         "report": "report demo",
         "folds": "folds demo --to folds.csv --replace",
+        "test": "test SWEEP",
         "plan": "plan sweeps/pooling.yaml --price 1.2",
         "resume": "resume demo",
         "flush": "flush demo",

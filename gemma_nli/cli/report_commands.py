@@ -1,4 +1,4 @@
-"""`gemma-nli report`: what a sweep, or several over one corpus, show; `folds`: its pairs for another tool."""
+"""`gemma-nli report`: what sweeps over one corpus show; `folds`: pairs for another tool; `test`: on sealed posts."""
 
 from __future__ import annotations
 
@@ -99,3 +99,25 @@ def folds(
 
     done = write_folds(sweep, to, parse_overrides(overrides or []), replace)
     print_json(as_json, done.to_json(), "\n".join(done.lines))
+
+
+@app.command("test")
+def open_test(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="a sweep's name or id")],
+    best: Annotated[int, typer.Option(min=0, max=50, help="also the K best trials, refitted at their settings")] = 0,
+    compared: Annotated[bool, typer.Option("--compared", help="also the best trial of each compared value")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a sweep's model on its sealed posts (data.test).
+
+    Each look is counted before it shows a score, in the report, in MLflow and on the model version.
+    """
+    from gemma_nli.console.sealed_results import show_opened
+    from gemma_nli.console.sweep_progress import Steps
+    from gemma_nli.sweep.open_sealed import open_sealed
+
+    with Steps("testing", enabled=not as_json) as steps:
+        opened = open_sealed(name, best, compared, steps.report)
+    print_json(as_json, opened.to_json())
+    if not as_json:
+        show_opened(opened)

@@ -3,6 +3,7 @@
 """
 
 from gemma_nli.base.paths import expanded, home
+from gemma_nli.config.checked_settings import SealedConfig, Settings
 from gemma_nli.config.databases import (
     database_uri,
     quoted_path,
@@ -30,7 +31,6 @@ from gemma_nli.config.sections import (
     MlflowConfig,
     ModelConfig,
     OutputConfig,
-    Settings,
     TrainingConfig,
 )
 from gemma_nli.config.semantics import SEMANTICS_VERSION, build_stored_config
@@ -45,6 +45,7 @@ __all__ = [
     "ModelConfig",
     "OutputConfig",
     "RunConfig",
+    "SealedConfig",
     "Settings",
     "TrainingConfig",
     "build_config",

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
+from gemma_nli.config.checked_settings import Settings
 from gemma_nli.config.chosen_layers import LAST
 from gemma_nli.config.parts import EPOCH_SELECTIONS, at_their_default, dormant_settings, later_settings
 from gemma_nli.config.sections import (
@@ -24,7 +25,6 @@ from gemma_nli.config.sections import (
     MlflowConfig,
     ModelConfig,
     OutputConfig,
-    Settings,
     TrainingConfig,
 )
 
@@ -113,9 +113,9 @@ class RunConfig(Settings):
 
         Left out: where things are (data_dir, stores, names), how much is cached, and each setting
         that others deactivate (`model.head_hidden` without an mlp head), so that equal trials have equal keys.
-        The corpus and the encoder's weights enter the key by fingerprint. What is dormant follows from the parts that
-        the configuration names: each says which settings it reads. A setting that came after trials were stored is left
-        out at its default.
+        The corpus, its sealed posts and the encoder's weights enter the key by fingerprint. What is dormant follows
+        from the parts that the configuration names: each says which settings it reads. A setting that came after trials
+        were stored is left out at its default.
         """
         left_out = _PLACES | dormant_settings(self, _all_settings()) | at_their_default(self, _all_settings())
         sections = ("data", "model", "training", "device")
@@ -140,7 +140,9 @@ class RunConfig(Settings):
 _BY_INNER_SPLIT = {"training.threshold": "shared", "training.calibration": "none"}
 """Settings that choose by the inner split, and their values that need none."""
 _RATE = "learning_rate"
-_PLACES = {"data.data_dir", "data.log_text", "model.name", "model.revision", "device.device"}
+_PLACES = {"data.data_dir", "data.log_text", "model.name", "model.revision", "device.device"} | {
+    f"data.test{part}" for part in ("", ".share", ".seed", ".ids")
+}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

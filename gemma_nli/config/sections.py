@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from gemma_nli.base.what_was_measured import measured_at
+from gemma_nli.config.checked_settings import SealedConfig, Settings
 from gemma_nli.config.chosen_layers import LAST, Layers, as_stored
 from gemma_nli.config.part_names import Calibration, Head, HeadNorm, Loss, Pooling, Schedule, Selection, Threshold
 from gemma_nli.config.parts import Later, WhereRead
 from gemma_nli.config.templates import NATIVE, PLACES, check_fit, read_template, refuse_mapping
-from gemma_nli.config.typed_values import as_wanted
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _as_typed(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML 1.1's interpretations, and pydantic's of true as 1, are not accepted for a setting."""
-        return as_wanted(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 class DataConfig(Settings):
@@ -43,6 +33,9 @@ class DataConfig(Settings):
         min_length=1,
         description="which of a criterion's texts is used, by its name in criteria.json; a criterion of one text has "
         "it as `full`",
+    )
+    test: SealedConfig | None = Field(
+        default=None, description="posts that no trial sees, until `gemma-nli test` scores models on them; null: none"
     )
     log_text: bool = Field(default=False, description="whether post text may appear in artifacts (posts are private)")
 

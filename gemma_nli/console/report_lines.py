@@ -21,6 +21,8 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
         console.say(f"{name.replace('_', ' ').capitalize()}: {sentence}")
     if report.get("confirmed"):
         console.print(confirmed_table(report["confirmed"]))
+    for sealed in report.get("sealed", []):
+        console.say(sealed["sentence"])
     said = " ".join(report["answer"])
     warnings = [warning for warning in report["warnings"] if warning not in said]  # the most serious first
     for warning in warnings[:WARNINGS]:

@@ -12,7 +12,7 @@ SHOWN = 3
 
 def corpus_notes(corpus: Corpus, pairs: PairTable) -> list[str]:
     """One sentence per note; none if there is nothing to note. No sentence contains a text."""
-    return [*corpus.notes, *_copies(pairs), *unmatched_criteria(pairs)]
+    return [*corpus.notes, *_copies(pairs), *_sealed_with_others(corpus), *unmatched_criteria(pairs)]
 
 
 def _copies(pairs: PairTable) -> list[str]:
@@ -29,6 +29,17 @@ def _copies(pairs: PairTable) -> list[str]:
         f"group{'s' if groups != 1 else ''}): a group stays in one fold and counts as one post in intervals and tests"
     )
     return [note + (f"; the annotations of copies differ in {split}." if split else ".")]
+
+
+def _sealed_with_others(corpus: Corpus) -> list[str]:
+    count = corpus.seal.with_copies if corpus.seal is not None else 0
+    if not count:
+        return []
+    what = "1 post that data.test.ids does not name is a copy of one that it names, and is"
+    what = (
+        what if count == 1 else f"{count} posts that data.test.ids does not name are copies of posts it names, and are"
+    )
+    return [f"{what} sealed too: a copy in training would give its twin away."]
 
 
 def unmatched_criteria(pairs: PairTable) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gemma_nli.base.random_streams import FOLDS
+from gemma_nli.base.random_streams import FOLDS, SEALED_POSTS
 
 
 def assign_folds(
@@ -30,6 +30,29 @@ def assign_folds(
     Source: Sechidis, Tsoumakas and Vlahavas 2011, "On the Stratification of Multi-Label Data", algorithm 1; the
     limit on the folds' sizes, the leading columns and the groups are ours.
     """
+    rng = np.random.RandomState(np.random.MT19937(FOLDS.sequence(seed)))
+    return _assigned(labels_PC, np.full(num_folds, 1 / num_folds), rng, num_leading, group_P)
+
+
+def draw_share(labels_PC: np.ndarray, share: float, seed: int, num_leading: int, group_P: np.ndarray) -> np.ndarray:
+    """(P,) bool: a share of the posts, with its share of every stratum, drawn as a fold is (`assign_folds`).
+
+    Args:
+        share: in (0, 1); how many posts it is, is rounded, and whole groups may make it a few more or fewer.
+    """
+    rng = np.random.RandomState(np.random.MT19937(SEALED_POSTS.sequence(seed)))
+    part = round(share * len(labels_PC)) / max(len(labels_PC), 1)
+    return np.asarray(_assigned(labels_PC, np.array([part, 1 - part]), rng, num_leading, group_P) == 1)
+
+
+def _assigned(
+    labels_PC: np.ndarray,
+    share_K: np.ndarray,
+    rng: np.random.RandomState,
+    num_leading: int,
+    group_P: np.ndarray | None,
+) -> np.ndarray:
+    """(P,) int16: parts 1..K of these shares."""
     labels_PC = np.asarray(labels_PC, dtype=bool)
     num_posts, num_strata = labels_PC.shape
     # Units in the order of their first posts: without groups, the posts themselves.
@@ -41,9 +64,8 @@ def assign_folds(
     labels_UC = np.zeros((len(order_U), num_strata), dtype=np.int64)
     np.add.at(labels_UC, unit_P, labels_PC)
     size_U = np.bincount(unit_P, minlength=len(order_U))
-    rng = np.random.RandomState(np.random.MT19937(FOLDS.sequence(seed)))
     drawn_U = rng.permutation(len(order_U))
-    assigner = _FoldAssigner(labels_UC[drawn_U], size_U[drawn_U], num_folds, rng)
+    assigner = _FoldAssigner(labels_UC[drawn_U], size_U[drawn_U], share_K, rng)
     for columns in (range(num_leading), range(num_leading, num_strata)):
         assigner.assign_strata(np.array(columns, dtype=np.int64))
     assigner.assign_rest()
@@ -55,12 +77,16 @@ def assign_folds(
 class _FoldAssigner:
     """Units in random order, the folds' sizes in posts, and how many posts of each stratum each fold still wants."""
 
-    def __init__(self, labels_UC: np.ndarray, size_U: np.ndarray, num_folds: int, rng: np.random.RandomState) -> None:
+    def __init__(
+        self, labels_UC: np.ndarray, size_U: np.ndarray, share_K: np.ndarray, rng: np.random.RandomState
+    ) -> None:
         self.labels_UC, self.size_U = labels_UC, size_U
         self.fold_U = np.zeros(len(labels_UC), dtype=np.int16)  # 0: not dealt yet
-        self.wanted_KC = np.tile(labels_UC.sum(0) / num_folds, (num_folds, 1))
-        self.size_K = np.zeros(num_folds, dtype=np.int64)
-        self.least, self.larger_folds = divmod(int(size_U.sum()), num_folds)
+        self.wanted_KC = share_K[:, None] * labels_UC.sum(0)
+        self.size_K = np.zeros(len(share_K), dtype=np.int64)
+        posts = int(size_U.sum())
+        self.least_K = np.floor(posts * share_K + 1e-6).astype(np.int64)  # a share like 1 / 49 is rounded
+        self.larger_folds = posts - int(self.least_K.sum())
         self.rng = rng
 
     def assign_strata(self, columns: np.ndarray) -> None:
@@ -74,7 +100,7 @@ class _FoldAssigner:
 
     def assign_rest(self) -> None:
         for unit in self._unassigned(np.ones(len(self.fold_U), dtype=bool)):
-            self._place(unit, -self.size_K)
+            self._place(unit, self.least_K - self.size_K)
 
     def _unassigned(self, asked_U: np.ndarray) -> list[int]:
         """The largest first, else in their random order."""
@@ -84,14 +110,15 @@ class _FoldAssigner:
 
     def _place(self, unit: int, wanted_K: np.ndarray) -> None:
         after_K = self.size_K + self.size_U[unit]
-        has_room_K = after_K <= self.least
-        if (self.size_K > self.least).sum() < self.larger_folds:
-            has_room_K |= after_K == self.least + 1
+        has_room_K = after_K <= self.least_K
+        if (self.size_K > self.least_K).sum() < self.larger_folds:
+            has_room_K |= after_K == self.least_K + 1
+        room_K = self.least_K - self.size_K
         if not has_room_K.any():  # a group larger than any gap
-            has_room_K = self.size_K == self.size_K.min()
+            has_room_K = room_K == room_K.max()
         folds = np.flatnonzero(has_room_K)
         folds = folds[wanted_K[folds] == wanted_K[folds].max()]
-        folds = folds[self.size_K[folds] == self.size_K[folds].min()]
+        folds = folds[room_K[folds] == room_K[folds].max()]
         fold = folds[self.rng.randint(len(folds))] if len(folds) > 1 else folds[0]
         self.fold_U[unit] = fold + 1
         self.size_K[fold] += self.size_U[unit]

@@ -183,14 +183,34 @@ def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
     Raises:
         CorpusError: some fold would have no positive or no negative pair.
     """
-    source_PC = _sources(corpus)
+    source_PC = sources_of(corpus)
     fold_P, inner_P = _folds_of_posts(corpus, source_PC, data)
+    table = _table(corpus, data, source_PC, fold_P, inner_P, data.num_folds, data.fold_seed)
+    _check_folds(table, corpus, data)
+    return table
+
+
+def build_pairs_in_one_fold(corpus: Corpus, data: DataConfig, seed: int) -> PairTable:
+    """All pairs of a corpus that is measured on as a whole, its negatives in the order of `seed`."""
+    source_PC = sources_of(corpus)
+    fold_P = np.ones(len(corpus.posts), dtype=np.int16)
+    return _table(corpus, data, source_PC, fold_P, np.zeros_like(fold_P), 1, seed)
+
+
+def _table(
+    corpus: Corpus,
+    data: DataConfig,
+    source_PC: np.ndarray,
+    fold_P: np.ndarray,
+    inner_P: np.ndarray,
+    num_folds: int,
+    seed: int,
+) -> PairTable:
     num_posts, num_criteria = source_PC.shape
     source_N, fold_N = source_PC.reshape(-1), np.repeat(fold_P, num_criteria)
     label_N = (source_N == POSITIVE).astype(np.int8)
     criterion_N = np.tile(np.arange(num_criteria, dtype=np.int32), num_posts)
     kind_N = kinds_of(data.negatives, fold_N, criterion_N, num_criteria)
-    _check_folds(label_N, fold_N, kind_N, corpus.group_P, data)
     posts, criteria = list(corpus.posts), list(corpus.criteria)
     columns = {
         "post_N": np.repeat(np.arange(num_posts, dtype=np.int32), num_criteria),
@@ -199,7 +219,7 @@ def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
         "source_N": source_N,
         "fold_N": fold_N,
         "inner_N": np.repeat(inner_P, num_criteria),
-        "rank_N": rank_negatives(posts, criteria, label_N, source_N, kind_N, data.fold_seed),
+        "rank_N": rank_negatives(posts, criteria, label_N, source_N, kind_N, seed),
     }
     for column in columns.values():
         column.setflags(write=False)
@@ -208,8 +228,8 @@ def build_pairs(corpus: Corpus, data: DataConfig) -> PairTable:
         criterion_ids=criteria,
         group_P=corpus.group_P,
         **columns,
-        num_folds=data.num_folds,
-        fold_seed=data.fold_seed,
+        num_folds=num_folds,
+        fold_seed=seed,
         eval_negative_ratio=data.eval_negative_ratio,
         negatives=data.negatives,
         corpus_fingerprint=corpus.fingerprint,
@@ -223,7 +243,7 @@ def pair_texts(corpus: Corpus, pairs: PairTable, rows: np.ndarray) -> tuple[list
     return [premises[i] for i in pairs.post_N[rows]], [hypotheses[i] for i in pairs.criterion_N[rows]]
 
 
-def _sources(corpus: Corpus) -> np.ndarray:
+def sources_of(corpus: Corpus) -> np.ndarray:
     """(P, C) int8: positive with any status-1 sentence, else annotated with any status-0 one, else sampled."""
     post_index = {name: i for i, name in enumerate(corpus.posts)}
     criterion_index = {name: i for i, name in enumerate(corpus.criteria)}
@@ -249,9 +269,9 @@ def _folds_of_posts(corpus: Corpus, source_PC: np.ndarray, data: DataConfig) -> 
     return fold_P, inner_P
 
 
-def _check_folds(
-    label_N: np.ndarray, fold_N: np.ndarray, kind_N: np.ndarray, group_P: np.ndarray, data: DataConfig
-) -> None:
+def _check_folds(table: PairTable, corpus: Corpus, data: DataConfig) -> None:
+    label_N, fold_N, group_P = table.label_N, table.fold_N, corpus.group_P
+    kind_N = kinds_of(data.negatives, fold_N, table.criterion_N, len(table.criterion_ids))
     lines, unmatched = [], False
     for fold in range(1, data.num_folds + 1):
         label_R, kind_R = label_N[fold_N == fold], kind_N[fold_N == fold]
@@ -267,10 +287,12 @@ def _check_folds(
     if lines:
         positives, groups = int(label_N.sum()), len(np.unique(group_P))
         alone = f" ({groups} apart from copies, which stay in one fold)" if groups < len(group_P) else ""
+        sealed = f" ({len(corpus.seal.post_ids)} more are sealed by data.test)" if corpus.seal is not None else ""
         other = ", or data.negatives=pooled to take negatives of any criterion" if unmatched else ""
         raise CorpusError(
-            f"{data.data_dir}: {len(group_P)} posts{alone} with {positives} positive and {len(label_N) - positives} "
-            f"negative pairs cannot be split into {data.num_folds} folds that each have both:\n"
+            f"{data.data_dir}: {len(group_P)} posts{alone}{sealed} with {positives} positive and "
+            f"{len(label_N) - positives} negative pairs cannot be split into {data.num_folds} folds that each have "
+            "both:\n"
             + "\n".join(lines)
             + f"\n  Set data.num_folds below {data.num_folds} (at least 2){other}, or add more annotated posts."
         )

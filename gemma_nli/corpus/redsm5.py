@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gemma_nli.base import private_texts as redaction
 from gemma_nli.base.errors import CorpusError, did_you_mean
 from gemma_nli.config import expanded
+from gemma_nli.corpus.contradictions import Contradiction, contradictions_in, note_on
 from gemma_nli.corpus.copies import groups_of_copies
 from gemma_nli.corpus.criteria import FULL, dsm5_wordings, read_criteria, several_texts, usual_text
 from gemma_nli.corpus.csv_files import csv_line
@@ -44,21 +46,36 @@ class Annotation:
 
 
 @dataclass(frozen=True)
+class Seal:
+    """The posts that `data.test` keeps out of a corpus: sorted ids, and a fingerprint of their texts and judgements.
+
+    `with_copies`: how many of them were not named, and are copies of posts that were.
+    """
+
+    post_ids: tuple[str, ...]
+    fingerprint: str
+    with_copies: int = 0
+
+
+@dataclass(frozen=True)
 class Corpus:
     posts: dict[str, str]  # id to text, in file order
     criteria: dict[str, str]  # id to hypothesis, in file order
     annotations: tuple[Annotation, ...]
-    notes: tuple[str, ...] = field(default=(), compare=False)  # notes for the user; no post's text
+    contradictions: tuple[Contradiction, ...] = field(default=(), compare=False)
     wordings: dict[str, dict[str, str]] = field(default_factory=dict)  # id to its texts by name, if not `full` alone
+    seal: Seal | None = None  # of the posts that are not among these (corpus/sealed.py)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of posts, criteria and judgements; the order of the annotations does not matter.
+        """SHA-256 (hex) of posts, criteria and judgements and seal; the order of the annotations does not matter.
 
         Of a criterion with several texts only the usual one counts: pairs are ids, the same in every wording.
         """
         judged = sorted({(a.post_id, a.criterion_id, a.status) for a in self.annotations})
-        content = [list(self.posts.items()), list(self._usual_texts.items()), judged]
+        content: list[Any] = [list(self.posts.items()), list(self._usual_texts.items()), judged]
+        if self.seal is not None:
+            content.append(self.seal.fingerprint)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
@@ -98,6 +115,11 @@ class Corpus:
     def _usual_texts(self) -> dict[str, str]:
         return {name: usual_text(self.wordings.get(name, {FULL: text})) for name, text in self.criteria.items()}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes for the user; no post's text."""
+        return note_on(self.contradictions, ANNOTATIONS_FILE)
+
     @cached_property
     def group_P(self) -> np.ndarray:
         """(P,) int32, in the order of the posts: equal for posts that are copies of one another."""
@@ -105,7 +127,7 @@ class Corpus:
 
 
 def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
-    """Posts, annotations and criteria of a folder in ReDSM5's format.
+    """Posts, annotations and criteria of a folder in ReDSM5's format; sealed posts are among them (corpus/sealed.py).
 
     Args:
         log_text: `data.log_text`; without it nothing that leaves this process (`base/outgoing.py`) quotes a post.
@@ -142,7 +164,7 @@ def load_corpus(data_dir: str | Path, log_text: bool = False) -> Corpus:
     _raise_if_any(folder, (of_posts, of_annotations, of_criteria))
     annotations = tuple(annotation for _, annotation in judged)
     criteria = {name: usual_text(each) for name, each in texts.items()}
-    corpus = Corpus(posts, criteria, annotations, _contradictions(judged), several_texts(texts))
+    corpus = Corpus(posts, criteria, annotations, contradictions_in(judged), several_texts(texts))
     if log_text:
         redaction.forget(str(folder))
     else:
@@ -156,25 +178,6 @@ def _raise_if_any(folder: Path, files: tuple[FileProblems, ...]) -> None:
         lines = [line for problems in files for line in problems.shown()]
         head = f"{folder}: {count} problem{'s' if count != 1 else ''}"
         raise CorpusError("\n".join([head, *(f"  {line}" for line in lines)]))
-
-
-def _contradictions(judged: list[tuple[int, Annotation]]) -> tuple[str, ...]:
-    """A note on the sentences that were annotated both ways for one criterion."""
-    lines: dict[tuple[str, str, str], dict[int, int]] = {}
-    for line, one in judged:
-        # Each annotator may number sentences separately, so equal text also counts as one sentence.
-        for sentence in {one.sentence_id, one.sentence_text.strip()} - {""} or {""}:
-            lines.setdefault((one.post_id, sentence, one.criterion_id), {}).setdefault(one.status, line)
-    both = sorted({tuple(sorted(found.values())) for found in lines.values() if len(found) == 2})
-    if not both:
-        return ()
-    places = ", ".join(f"{first} and {second}" for first, second in both[:SHOWN_PLACES])
-    more = ", ..." if len(both) > SHOWN_PLACES else ""
-    what = "1 sentence has" if len(both) == 1 else f"{len(both)} sentences have"
-    return (
-        f"{what} status 1 and status 0 for one criterion ({ANNOTATIONS_FILE}, lines {places}{more}); "
-        "any status 1 counts, so the pair is positive.",
-    )
 
 
 def _check_posts(table: Table, problems: FileProblems) -> tuple[dict[str, str], set[str]]:

@@ -8,7 +8,7 @@ from gemma_nli.base.paths import home
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.corpus.pairs import build_pairs
-from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.gguf_conversion import quantization_notes
 from gemma_nli.storage import Place
@@ -39,7 +39,7 @@ def zero_shot_here(config: RunConfig, storage: Place | None = None) -> BaselineS
     Raises:
         EncoderError: the encoder has no language-model head, or cannot be loaded.
     """
-    corpus = load_corpus(config.data.data_dir, config.data.log_text)
+    corpus = training_corpus(config.data)
     pairs = build_pairs(corpus, config.data)
     rows_N = evaluation_rows(pairs)
     store = FeatureStore((storage or home() / "storage") / "features", config.features)

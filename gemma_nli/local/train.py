@@ -17,7 +17,8 @@ from gemma_nli.base.files import write_whole
 from gemma_nli.config import RunConfig, home
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.corpus.pairs import PairTable, build_pairs
-from gemma_nli.corpus.redsm5 import Corpus, load_corpus
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.encoder import identify_encoder, resolve_device
 from gemma_nli.model.gguf_conversion import quantization_notes
@@ -93,7 +94,7 @@ def run_here(
         TrialCrashed: the same for an exception that is not the user's mistake.
     """
     began = time.monotonic()
-    corpus = load_corpus(config.data.data_dir, config.data.log_text)
+    corpus = training_corpus(config.data)
     pairs = build_pairs(corpus, config.data)
     encoder = identify_encoder(config.model).fingerprint
     resolve_device(config.device)  # a missing one is an error now, not a failed run

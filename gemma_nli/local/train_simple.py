@@ -19,7 +19,8 @@ from gemma_nli.base.metrics import METRICS
 from gemma_nli.config import RunConfig, home
 from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.corpus.pairs import PairTable, build_pairs, pair_texts
-from gemma_nli.corpus.redsm5 import Corpus, load_corpus
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.adapters import load_trainable_state, trainable_encoder
 from gemma_nli.model.classifier import PairClassifier
@@ -76,7 +77,7 @@ def run_simple(
     store = FeatureStore((storage or home() / "storage") / "features", config.features)
     if not use_mlflow and wandb_project is None:
         return train_simple(config, store), None
-    corpus = load_corpus(config.data.data_dir, config.data.log_text)
+    corpus = training_corpus(config.data)
     pairs = build_pairs(corpus, config.data)
     identify_encoder(config.model)
     device = resolve_device(config.device)
@@ -132,7 +133,7 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
                 f"it by; leave it out, or cross-validate: gemma-nli train {name}={asked[name]}"
             )
     config = config.with_settings({"training.epoch_selection": "best", "data.num_folds": max(3, config.data.num_folds)})
-    corpus = load_corpus(config.data.data_dir, config.data.log_text)
+    corpus = training_corpus(config.data)
     pairs = build_pairs(corpus, config.data)
     check_texts(config, corpus)
     split = split_of(pairs, config.data.negative_ratio)
@@ -195,7 +196,7 @@ def _without_test(corpus: Corpus, pairs: PairTable) -> tuple[Corpus, PairTable]:
         corpus,
         posts={name: corpus.posts[name] for name in kept},
         annotations=tuple(a for a in corpus.annotations if a.post_id in known),
-        notes=(),
+        contradictions=(),
     )
     rows = np.flatnonzero(keep_P[pairs.post_N])
     place_P = np.cumsum(keep_P) - 1

@@ -142,7 +142,7 @@ def save_bundle(
 
 def _portable(config: RunConfig, encoder: Encoder) -> RunConfig:
     """The settings without paths of this machine: they may not exist, or be secret, where the bundle is read."""
-    data = config.data.model_dump() | {"data_dir": DataConfig().data_dir}
+    data = config.data.model_dump() | {"data_dir": DataConfig().data_dir, "test": None}
     model = config.model.model_dump() | {"name": Path(config.model.name).name or "encoder", "revision": None}
     for setting, prompt in named_prompts(config.model, encoder.folder).items():  # of files that are left behind
         model[setting] = quoted(prompt) + f"{{{PLACES[setting][0]}}}"

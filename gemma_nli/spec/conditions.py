@@ -13,6 +13,7 @@ from gemma_nli.spec.domain import Domain, checked_value, identity, parse_domain,
 
 Conditions = tuple[tuple[str, tuple[Any, ...]], ...]
 _EVALUATION = ("data.data_dir", "data.num_folds", "data.fold_seed", "data.negatives", "data.eval_negative_ratio")
+_SEALED = "data.test"
 _NO_EFFECT = ("data.log_text", "device.device", "features.", "mlflow.", "output.")
 
 
@@ -55,7 +56,7 @@ def _may_vary(key: str, problems: Problems, where: str) -> bool:
     before = len(problems.lines)
     if not check_key(key, problems, where):
         return False
-    if key in _EVALUATION:
+    if key in _EVALUATION or f"{key}.".startswith(f"{_SEALED}."):
         what = "decides which pairs a trial is measured on, so its trials could not be compared; "
         problems.add(where, what + "set it in base, and run one sweep per value.")
     elif any(key == name or (name.endswith(".") and key.startswith(name)) for name in _NO_EFFECT):

@@ -31,6 +31,7 @@ from gemma_nli.sweep.records.mlflow_recorder import Recorder
 from gemma_nli.sweep.records.outcome import outcome_of
 from gemma_nli.sweep.records.progress_state import ProgressState
 from gemma_nli.sweep.records.saved_report import Reported, honest_tags
+from gemma_nli.sweep.records.sealed_looks import SealedLooks, refuse_another_seal
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
 from gemma_nli.sweep.records.written_cards import kept_card
@@ -52,12 +53,15 @@ def run_sweep(spec: SweepSpec, watch: Callable[[ProgressState], None] | None = N
     """
     began = time.monotonic()
     ready = prepare(spec)
+    refuse_another_seal(ready)
     if ready.waiting or not ready.cells:
         check_ray()
     folder = SweepFolder(ready.folder)
     with folder.held(spec.name):
         folder.begin(ready.sweep_id, spec.name, spec.to_yaml(), ready.storage)
         folder.keep_pairs(ready.pairs)
+        if ready.corpus.seal is not None:
+            SealedLooks(folder).begin(ready.corpus.seal)
         take_up_earlier(ready, folder)
         folder.add_cells({key: cell.settings for key, cell in ready.trials.items()})
         return _Run(ready, folder, watch).go(began)

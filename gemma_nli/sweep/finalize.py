@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,32 +13,25 @@ import ray
 
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.base.what_was_measured import REFIT
-from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.features import FeatureStore
-from gemma_nli.model.bundle import check_bundle, save_bundle
-from gemma_nli.model.classifier import PairClassifier
-from gemma_nli.model.encoder import load_encoder
-from gemma_nli.model.scaling import UNSCALED, Scaling, mean_scaling
 from gemma_nli.storage import Place, fetch_folder, folder_of, store_folder
 from gemma_nli.sweep.cluster.ray_session import may_grow
 from gemma_nli.sweep.cluster.trial_resources import TrialResources
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.ray.worker_gate import worker_gate
 from gemma_nli.sweep.records.mlflow_recorder import Recorder
+from gemma_nli.sweep.records.sealed_looks import sealed_test
 from gemma_nli.sweep.records.written_cards import model_name
+from gemma_nli.sweep.refit import EXAMPLE_PREMISE, Refit, bundle_place, criteria_of, plan_refit, refit_bundle
 from gemma_nli.tracking.registry.promotion import promote_if_better
 from gemma_nli.tracking.registry.register import Registered, find_registered, give_alias, register_bundle
+from gemma_nli.tracking.registry.sealed_tags import OF_ALL_MODELS, sealed_tags
 from gemma_nli.tracking.write.tracker import MlflowTracker
-from gemma_nli.training.frozen.head_inputs import load_inputs
-from gemma_nli.training.frozen.train_folds import fit_head
 from gemma_nli.trial import TrialRecord
 
 log = logging.getLogger(__name__)
 RefitTask: TypeAlias = Any  # a ray.ObjectRef[None]
-EXAMPLE_PREMISE = "For weeks I have slept badly, and by noon I am too tired to answer a message."
-"""Written for this project: a registered model must not contain anyone's post."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +40,6 @@ class Finalized:
 
     registered: dict[str, Any]
     created: bool
-
-
-@dataclass(frozen=True)
-class Refit:
-    """What a refit needs, small enough to travel: the trial's choice of epochs and thresholds over its folds.
-
-    thresholds: by criterion id, of those with one of their own. scaling: of the logits.
-    """
-
-    config: RunConfig
-    epochs: int
-    threshold: float
-    metadata: dict[str, Any]
-    thresholds: dict[str, float] = field(default_factory=dict)
-    scaling: Scaling = UNSCALED
 
 
 def finalize(
@@ -99,10 +76,12 @@ def finalize(
     refit = refit or _begin(ready, record, resources)
     if refit is not None:
         ray.get(refit)
-        bundle = fetch_folder(_target(ready, record))
+        bundle = fetch_folder(bundle_place(ready, record.key))
     else:
         plan = plan_refit(record, ready.corpus)
-        bundle = refit_bundle(plan, ready.corpus, ready.pairs, ready.storage, folder_of(_target(ready, record)))
+        bundle = refit_bundle(
+            plan, ready.corpus, ready.pairs, ready.storage, folder_of(bundle_place(ready, record.key))
+        )
     tags = {
         **(tags or {}),
         "gemma_nli.trial_key": record.key,
@@ -117,7 +96,9 @@ def finalize(
         "gemma_nli.measured": record.config.data.measured_at,
         "gemma_nli.refit": REFIT,
     }
-    hypothesis = next(iter(_criteria(ready.corpus, record.config).values()))
+    for test in sealed_test(ready.corpus.seal, recorder.folder, ready.spec.name):
+        tags |= {name: value for name, value in sealed_tags(test).items() if name in OF_ALL_MODELS}
+    hypothesis = next(iter(criteria_of(ready.corpus, record.config).values()))
     example = pd.DataFrame({"premise": [EXAMPLE_PREMISE], "hypothesis": [hypothesis]})
     registered = register_bundle(
         tracker=tracker,
@@ -164,68 +145,8 @@ def _begin(ready: Prepared, record: TrialRecord, resources: TrialResources | Non
     wanted = resources or TrialResources(1.0, 0.0, 1)
     task = _refit_there.options(num_cpus=wanted.cpu, num_gpus=wanted.gpu or 0, max_retries=2)
     plan = plan_refit(record, ready.corpus)
-    begun: RefitTask = task.remote(plan, ready.corpus, ready.pairs, ready.storage, _target(ready, record))
+    begun: RefitTask = task.remote(plan, ready.corpus, ready.pairs, ready.storage, bundle_place(ready, record.key))
     return begun
-
-
-def _target(ready: Prepared, record: TrialRecord) -> Place:
-    return ready.folder / f"bundle-{record.key}"
-
-
-def _criteria(corpus: Corpus, config: RunConfig) -> dict[str, str]:
-    """Id to text, as the trial reads them."""
-    return corpus.in_words(config.data.wording).criteria
-
-
-def plan_refit(record: TrialRecord, corpus: Corpus) -> Refit:
-    """The median of the epochs and the mean of the thresholds that the folds chose; the criteria go into the bundle.
-
-    A fold whose inner split lacks a class chose neither, and counts only where none did. A criterion has a threshold of
-    its own if it had one in some fold: there its own counts, in the other folds the shared one.
-    """
-    every = list(record.folds.values())
-    folds = [fold for fold in every if not fold.lacks_inner_split] or every
-    epochs = round(statistics.median(fold.selected_epoch for fold in folds))
-    threshold = statistics.fmean(fold.threshold for fold in folds)
-    criteria = _criteria(corpus, record.config)
-    own = {
-        name: statistics.fmean(fold.thresholds.get(name, fold.threshold) for fold in folds)
-        for name in criteria
-        if any(name in fold.thresholds for fold in folds)
-    }
-    metadata: dict[str, Any] = {"criteria": dict(criteria)}
-    metadata |= {"trial_key": record.key, "epochs": epochs, "aggregates": _finite(record.aggregates)}
-    scaling = mean_scaling([fold.scaling for fold in folds if fold.scaling != UNSCALED])
-    return Refit(record.config, max(1, epochs), min(max(threshold, 0.0), 1.0), metadata, own, scaling)
-
-
-def refit_bundle(refit: Refit, corpus: Corpus, pairs: PairTable, storage: Place, target: Path) -> Path:
-    """Fit on every fold's pairs at the trial's ratio and write the bundle, which is loaded once to check that it works.
-
-    Raises:
-        EncoderError: the bundle does not load, or differs from the fitted classifier.
-    """
-    config = refit.config
-    rows = pairs.all_rows(config.data.negative_ratio)
-    if not config.model.freeze_encoder:
-        from gemma_nli.training.finetuning.train_fold import fit_all
-
-        classifier = fit_all(config, corpus, pairs, rows, refit.epochs)
-    else:
-        inputs = load_inputs(config, corpus, pairs, rows, FeatureStore(storage / "features", config.features))
-        stack = fit_head(config, pairs, rows, refit.epochs, inputs)
-        classifier = PairClassifier(load_encoder(config.model, config.device), config.model).eval()
-        classifier.load_head_state(stack.state_of(0))
-    classifier.scaling = refit.scaling
-    hypotheses = list(_criteria(corpus, config).values())
-    premises = [EXAMPLE_PREMISE] * len(hypotheses)
-    logits = classifier.predict(premises, hypotheses)
-    folder = save_bundle(
-        target, config, classifier, refit.threshold, refit.metadata, thresholds=refit.thresholds, scaling=refit.scaling
-    )
-    del classifier  # two copies of a large encoder may not fit
-    check_bundle(folder, premises, hypotheses, logits, config.device)
-    return folder
 
 
 @ray.remote
@@ -253,7 +174,3 @@ def _facts_of(registered: Registered, promotion: dict[str, Any] | None) -> dict[
         "alias": registered.alias,
         "created": registered.created,
     }
-
-
-def _finite(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value == value}

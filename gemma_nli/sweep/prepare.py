@@ -17,7 +17,8 @@ from gemma_nli.base.private_texts import without_posts
 from gemma_nli.config import RunConfig
 from gemma_nli.config.templates import PLACES
 from gemma_nli.corpus.pairs import PairTable, build_pairs
-from gemma_nli.corpus.redsm5 import Corpus, load_corpus
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
 from gemma_nli.model.layers import is_learned
@@ -126,7 +127,7 @@ def prepare(spec: SweepSpec) -> Prepared:
     storage = place_of(spec.storage)
     if isinstance(storage, Prefix):
         storage.bucket.check()
-    corpus = load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
+    corpus = training_corpus(spec.base.data)
     pairs = build_pairs(corpus, spec.base.data)
     cells = [] if spec.search.algorithm == "optuna" else spec.cells()
     check_ways(spec, corpus, [cell.config for cell in cells])

@@ -15,7 +15,7 @@ from gemma_nli.base.metrics.macro import mean_of_known, supported, within_criter
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.fold import FoldPlan, plan_fold
-from gemma_nli.training.metrics import sigmoid
+from gemma_nli.training.metrics import best_threshold, sigmoid
 from gemma_nli.training.threshold_rules import THRESHOLD_RULES
 
 Floats = NDArray[np.float64]
@@ -52,21 +52,37 @@ def score_folds(
     return chosen[rows_N], of_row[rows_N]
 
 
+def mean_threshold(pairs: PairTable, config: RunConfig, fit: Callable[[FoldPlan], Scorer]) -> float:
+    """The threshold of a scorer that is fitted on all folds: the mean of what the folds chose, as a refit trial's."""
+    inner = config.with_settings({"training.epoch_selection": "inner"})
+    plans = [plan_fold(inner, pairs, fold) for fold in range(1, pairs.num_folds + 1)]
+    return float(np.mean([_threshold(pairs, plan, fit(plan)) for plan in plans]))
+
+
+def _threshold(pairs: PairTable, plan: FoldPlan, scorer: Scorer) -> float:
+    tuned_on = plan.selection if len(plan.selection) else plan.fit
+    return best_threshold(scorer(tuned_on), pairs.label_N[tuned_on])[0]
+
+
 def criterion_only(config: RunConfig, pairs: PairTable, rows_N: Rows) -> tuple[NDArray[np.bool_], Floats]:
     """(N,) decisions and (N,) scores: the criterion's share of positives among each fold's training pairs.
 
-    A model that scores no higher has learned how frequent the criteria are, whatever it read. A criterion that is not
-    among a fold's training pairs gets the share of all of them.
+    A model that scores no higher has learned how frequent the criteria are, whatever it read.
     """
 
     def fit(plan: FoldPlan) -> Scorer:
-        label_R, criterion_R = pairs.label_N[plan.fit].astype(np.float64), pairs.criterion_N[plan.fit]
-        positives_C = np.bincount(criterion_R, weights=label_R, minlength=len(pairs.criterion_ids))
-        count_C = np.bincount(criterion_R, minlength=len(pairs.criterion_ids))
-        share_C = np.where(count_C > 0, positives_C / np.maximum(1, count_C), label_R.mean())
+        share_C = shares_of_criteria(pairs, plan.fit)
         return lambda rows: np.asarray(share_C[pairs.criterion_N[rows]])
 
     return score_folds(pairs, rows_N, config, fit)
+
+
+def shares_of_criteria(pairs: PairTable, rows: Rows) -> Floats:
+    """(C,) the share of positives among these rows of each criterion; of one that has none, the share of all rows."""
+    label_R, criterion_R = pairs.label_N[rows].astype(np.float64), pairs.criterion_N[rows]
+    positives_C = np.bincount(criterion_R, weights=label_R, minlength=len(pairs.criterion_ids))
+    count_C = np.bincount(criterion_R, minlength=len(pairs.criterion_ids))
+    return np.asarray(np.where(count_C > 0, positives_C / np.maximum(1, count_C), label_R.mean()))
 
 
 def scores_of_criterion_only(config: RunConfig, pairs: PairTable) -> dict[str, float]:

@@ -284,6 +284,9 @@ def keys_of(base: dict[str, Any], change: dict[str, Any]) -> tuple[str, str]:
 PLACES = {
     "data.data_dir": "elsewhere",
     "data.log_text": True,
+    "data.test": {"share": 0.2},  # by the fold fingerprint, as data.data_dir
+    "data.test.share": 0.2,
+    "data.test.ids": "sealed.txt",
     "model.name": "other",
     "model.revision": "v2",
     "device.device": "cpu",
@@ -382,7 +385,13 @@ class TestTrialKey:
         assert len(set(keys_of({"training.epoch_selection": "last"}, {"training.patience": 2}))) == 1
 
     def test_no_setting_is_left_out_of_these_lists(self):
-        listed = {*PLACES, *DECIDES, *(name for name, _, _ in [*DORMANT, *AWAKE_ELSEWHERE]), "model.lora"}
+        listed = {
+            *PLACES,
+            *DECIDES,
+            *(name for name, _, _ in [*DORMANT, *AWAKE_ELSEWHERE]),
+            "model.lora",
+            "data.test.seed",
+        }
         assert listed == set(setting_names())
 
     def test_the_folds_the_encoder_and_nothing_of_spelling_enter_the_key(self):

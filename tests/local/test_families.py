@@ -19,7 +19,7 @@ from gemma_nli.model.bundle import load_bundle
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.model.exported import exportable
 from gemma_nli.model.scorer import PairScorer
-from gemma_nli.sweep.finalize import plan_refit, refit_bundle
+from gemma_nli.sweep.refit import plan_refit, refit_bundle
 from gemma_nli.tracking.registry.model_folder import PT2, save_model_folder
 from gemma_nli.training.listeners import IgnoreEvents
 from tests.local.conftest import small_settings

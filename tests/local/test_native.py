@@ -18,9 +18,9 @@ from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.local.train import run_here
 from gemma_nli.model.scorer import PairScorer
 from gemma_nli.spec.spec import SweepSpec
-from gemma_nli.sweep.finalize import plan_refit, refit_bundle
 from gemma_nli.sweep.forecast.gpu_memory import estimate_memory
 from gemma_nli.sweep.prepare import feature_requests, prepare
+from gemma_nli.sweep.refit import plan_refit, refit_bundle
 from gemma_nli.tracking.registry.model_folder import PT2, save_model_folder
 from tests.local.conftest import small_settings
 from tests.model.sentence_folders import make_folder

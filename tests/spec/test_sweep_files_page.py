@@ -11,7 +11,7 @@ import yaml
 
 from gemma_nli.base.errors import SpecError
 from gemma_nli.config import setting_names
-from gemma_nli.spec.conditions import _EVALUATION, _NO_EFFECT
+from gemma_nli.spec.conditions import _EVALUATION, _NO_EFFECT, _SEALED
 from gemma_nli.spec.domain import KINDS
 from gemma_nli.spec.space import SearchSpace
 from gemma_nli.spec.spec import SweepSpec
@@ -77,5 +77,5 @@ def domains_in(tree: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_what_cannot_vary_is_named():
-    for name in (*_EVALUATION, *_NO_EFFECT):
+    for name in (*_EVALUATION, _SEALED, *_NO_EFFECT):
         assert f"`{name}*`" in PAGE if name.endswith(".") else f"`{name}`" in PAGE, name

@@ -75,6 +75,10 @@ def _top(findings: Findings) -> str:
         cards.append((f"{findings.draws.score_T.mean():.3f}", f"{score} of the average trial"))
     if not math.isnan(findings.within.auc):
         cards.append((f"{findings.within.auc:.3f}", f"macro AUC of the winner: {findings.within.over}"))
+    for test in findings.evidence.sealed:
+        if test.last is not None and test.last.scores:
+            found, last = test.last.scores[0].score, test.last
+            cards.append((f"{found.value:.3f}", f"{last.label} on the sealed set, look {last.number}: {found.text}"))
     best = max(findings.baselines, key=lambda baseline: baseline.score)
     cards.append((f"{best.score:.3f}", f"{score} of the best baseline, {best.name}"))
     shown = "".join(f'<div class="card"><b>{value}</b><span>{esc(words)}</span></div>' for value, words in cards)

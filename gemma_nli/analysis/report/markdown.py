@@ -26,6 +26,7 @@ def markdown(findings: Findings, figures: dict[str, Figure]) -> str:
         "",
         findings.within.sentence,
         "",
+        *(line for test in findings.evidence.sealed for line in (test.sentence, "")),
     ]
     if findings.warnings:
         lines += ["**Before you rely on it:**", "", *(f"- {esc(line)}" for line in findings.warnings), ""]

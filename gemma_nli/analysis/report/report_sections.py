@@ -16,9 +16,11 @@ from gemma_nli.analysis.report.report_tables import (
     contrast_table,
     criteria_table,
     effect_table,
+    has_scores,
     leaderboard_table,
     mistake_table,
     phrasing_table,
+    sealed_table,
     slice_table,
     two_trials_table,
 )
@@ -69,6 +71,7 @@ def sections(findings: Findings) -> list[Section]:
         _compared(findings),
         _baselines(findings),
         _leaders(findings),
+        _sealed(findings),
         _confirmed(findings),
         _phrased(findings),
         _settings(findings),
@@ -129,6 +132,20 @@ def _leaders(findings: Findings) -> Section:
     return Section(
         "leaderboard", "Leaderboard", lead, (("", table),), "Marked rows are shaded; click a heading to sort."
     )
+
+
+def _sealed(findings: Findings) -> Section | None:
+    tests = findings.evidence.sealed
+    if not tests:
+        return None
+    lead = (
+        " ".join(test.sentence for test in tests)
+        + " Foretold: the honest cross-validated score. The models are fitted "
+        "on all other posts, and their thresholds are those that cross-validation chose; scores here are over all "
+        "sealed pairs at once."
+    )
+    tables = tuple(("" if len(tests) == 1 else test.sweep, sealed_table(test)) for test in tests if has_scores(test))
+    return Section("sealed", "Sealed test set", lead, tables)
 
 
 def _confirmed(findings: Findings) -> Section | None:

@@ -22,7 +22,7 @@ from gemma_nli.base.errors import GemmaNliError, StorageError
 from gemma_nli.base.masking import mask_credentials
 from gemma_nli.base.version import __version__
 from gemma_nli.config import ModelConfig
-from gemma_nli.corpus.redsm5 import load_corpus
+from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.model.loading.identity import identify_encoder
 from gemma_nli.model.loading.sentence_modules import native_way
 from gemma_nli.spec.spec import SweepSpec
@@ -70,7 +70,7 @@ def _tracking(spec: SweepSpec) -> str | None:
 
 def _data(spec: SweepSpec) -> str | None:
     try:
-        load_corpus(spec.base.data.data_dir, spec.base.data.log_text)
+        training_corpus(spec.base.data)
     except GemmaNliError as error:
         return f"data on the head ({socket.gethostname()}): {error}"
     return None

@@ -201,7 +201,7 @@ def _some_posts(config: RunConfig, corpus: Corpus, share: float) -> tuple[Corpus
         kept = set(names[: math.ceil(share * len(names))])
         posts = {name: text for name, text in corpus.posts.items() if name in kept}
         judged = tuple(a for a in corpus.annotations if a.post_id in kept)
-        some = replace(corpus, posts=posts, annotations=judged, notes=())
+        some = replace(corpus, posts=posts, annotations=judged, contradictions=())
         try:
             return some, build_pairs(some, config.data)
         except CorpusError:

@@ -51,6 +51,7 @@ def _little(spec: SweepSpec, config: RunConfig, folder: Path, storage: Place) ->
     base = config.with_settings(
         {
             "data.data_dir": str(folder / "data"),
+            "data.test": None,
             "training.num_epochs": 1,
             "training.patience": None,
             "mlflow.tracking_uri": sqlite_address(folder / "mlflow.db"),

@@ -9,21 +9,24 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.from_journals import gather, merge
 from gemma_nli.analysis.outside_predictions import check_names, read_predictions
+from gemma_nli.analysis.sealed_posts import digest_of
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import GemmaNliError, ReportError, SweepBusyError
 from gemma_nli.base.files import write_whole
 from gemma_nli.base.outgoing import shown_traceback
 from gemma_nli.base.version import __version__
-from gemma_nli.spec.spec import SweepSpec, load_stored_sweep
-from gemma_nli.sweep.prepare import Prepared, asked_for, is_confirming, prepare
+from gemma_nli.spec.spec import load_stored_sweep
+from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.records.mlflow_recorder import Recorder
 from gemma_nli.sweep.records.noted_corpus import corpus_and_pairs
+from gemma_nli.sweep.records.reported_trials import evidence_of, reported
 from gemma_nli.sweep.records.saved_report import FACTS, HTML, MARKDOWN, Reported, kept_report
+from gemma_nli.sweep.records.sealed_looks import sealed_test
 from gemma_nli.sweep.records.sweep_folder import SweepFolder, find_sweep
 from gemma_nli.sweep.records.written_cards import CARD, keep_card, write_card
 from gemma_nli.sweep.resume import stored_spec
@@ -72,7 +75,8 @@ def report_sweeps(
         folders.append(kept.path)
         spec = load_stored_sweep(kept.path / "spec.yaml")
         corpus, pairs = corpus_and_pairs(spec.base.data, kept)
-        parts.append(gather(spec, corpus, pairs, storage, reported(spec, kept), sweep_id))
+        cells, sealed = reported(spec, kept), sealed_test(corpus.seal, kept, spec.name)
+        parts.append(gather(spec, corpus, pairs, storage, cells, sweep_id, sealed))
     evidence = merge(parts)
     read = [read_predictions(name, Path(file), evidence.pairs, evidence.rows_N) for name, file in outside.items()]
     evidence.outside = tuple(read)
@@ -116,9 +120,8 @@ def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
 
     None if no trial has finished. Any other error is raised.
     """
-    cells = reported(ready.spec, folder)
     try:
-        evidence = gather(ready.spec, ready.corpus, ready.pairs, ready.storage, cells, ready.sweep_id)
+        evidence = evidence_of(ready, folder)
     except ReportError:
         return None
     kept = kept_report(folder)
@@ -127,12 +130,6 @@ def report_at_end(ready: Prepared, folder: SweepFolder) -> Reported | None:
     report, _ = _write(evidence, folder.path, encode=False, note=True)
     folder.push(HTML, MARKDOWN, FACTS)
     return report
-
-
-def reported(spec: SweepSpec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
-    """What a report is about: the trials that the sweep asks for now, and the confirming ones."""
-    noted = folder.cells()
-    return {**asked_for(spec, noted), **{key: found for key, found in noted.items() if is_confirming(found)}}
 
 
 def try_report(ready: Prepared, folder: SweepFolder) -> tuple[Reported | None, str | None]:
@@ -171,7 +168,7 @@ def _digest(evidence: Evidence) -> str:
     states = sorted((trial.key, trial.state, trial.folds_done) for trial in evidence.trials)
     again = sorted((record.key, record.state) for record in evidence.confirmations)
     about = [__version__, evidence.names, evidence.questions, evidence.compared, evidence.varied, evidence.spec.metric]
-    read = [] if evidence.corpus.has_texts else ["no texts"]
+    read = [digest_of(evidence.sealed), *([] if evidence.corpus.has_texts else ["no texts"])]
     return hashlib.sha256(json.dumps([states, again, about, *read]).encode()).hexdigest()
 
 

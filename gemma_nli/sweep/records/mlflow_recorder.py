@@ -15,8 +15,10 @@ from gemma_nli.base.errors import TrackingError
 from gemma_nli.corpus.pairs import PairTable, build_pairs
 from gemma_nli.sweep.prepare import Prepared, is_confirming
 from gemma_nli.sweep.records.saved_report import description_of, honest_tags, kept_report
+from gemma_nli.sweep.records.sealed_looks import sealed_test
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
+from gemma_nli.tracking.registry.sealed_tags import sealed_metrics, sealed_tags
 from gemma_nli.tracking.write.delivery import MlflowDelivery
 from gemma_nli.tracking.write.from_journal import (
     artifacts_of_sweep,
@@ -193,6 +195,9 @@ class Recorder:
             tags |= honest_tags(kept)
             if "note" not in self.ready.spec.tags:  # the user's own description stays
                 tags["mlflow.note.content"] = description_of(kept, self.ready.spec.question)
+        for test in sealed_test(self.ready.corpus.seal, self.folder, self.ready.spec.name):
+            tags |= sealed_tags(test)
+            metrics |= sealed_metrics(test)
         self.tracker.end_sweep(self.sweep_run_id, status, metrics, tags, artifacts)
 
     def _sweep(self) -> SweepProjection:

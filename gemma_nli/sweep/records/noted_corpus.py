@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gemma_nli.config import DataConfig, expanded
 from gemma_nli.corpus.pairs import PairTable, build_pairs
-from gemma_nli.corpus.redsm5 import Corpus, load_corpus
+from gemma_nli.corpus.redsm5 import Corpus
+from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.corpus.stored_pairs import without_texts
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 
@@ -19,5 +20,5 @@ def corpus_and_pairs(data: DataConfig, folder: SweepFolder) -> tuple[Corpus, Pai
         pairs = folder.pairs()
         if pairs is not None:
             return without_texts(pairs), pairs
-    corpus = load_corpus(data.data_dir, data.log_text)
+    corpus = training_corpus(data)
     return corpus, build_pairs(corpus, data)

@@ -3,6 +3,7 @@
 storage/sweeps/<sweep_id>/spec.yaml      the spec, credentials masked: what `resume` goes on with
                           cells.jsonl    one checksummed line per cell: trial key and settings; the sweep's trials
                           result.json    what the last run of the command ended with
+                          test.jsonl     which posts are sealed, and the looks at them (sealed_looks.py)
                           pending.jsonl  trials whose updates MLflow does not have yet
                           pairs.safetensors  ids, labels and folds of its pairs: a report needs no posts
                           owner          names the folder among the drivers that share an Optuna study
@@ -32,8 +33,8 @@ from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.stored_pairs import pairs_from_bytes, pairs_to_bytes
 from gemma_nli.storage import Changed, Lease, Place, Prefix, folder_of, place_of
 
-PAIRS = "pairs.safetensors"
-KEPT = ("spec.yaml", "cells.jsonl", "result.json", "owner", PAIRS, "report.html", "report.md", "report.json")
+PAIRS, TEST = "pairs.safetensors", "test.jsonl"
+KEPT = ("spec.yaml", "cells.jsonl", "result.json", "owner", PAIRS, "report.html", "report.md", "report.json", TEST)
 """What a bucket holds of a sweep besides its claim; everything for MLflow is rebuilt from these and the journals."""
 
 
@@ -234,12 +235,7 @@ def find_sweep(name: str) -> tuple[str, Place]:
     Raises:
         SweepError: none of that name, with the nearest one.
     """
-    entries: list[tuple[float, str, dict[str, Any]]] = []
-    for path in sorted((home() / "sweeps").glob("*.json")):
-        try:
-            entries.append((path.stat().st_mtime, path.stem, json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError):
-            continue
+    entries = _started()
     found = [(at, sweep_id, entry) for at, sweep_id, entry in entries if name in (sweep_id, entry.get("name"))]
     if not found:
         known = sorted({str(entry.get("name")) for _, _, entry in entries})
@@ -247,3 +243,23 @@ def find_sweep(name: str) -> tuple[str, Place]:
         raise SweepError(f"no sweep is called '{name}'{hint}")
     _, sweep_id, entry = max(found, key=lambda item: item[0])
     return sweep_id, place_of(entry["storage"])
+
+
+def sweeps_called(name: str, storage: Place) -> list[str]:
+    """The ids of all sweeps of that name that were started from here with this storage."""
+    return [
+        sweep_id
+        for _, sweep_id, entry in _started()
+        if entry.get("name") == name and entry.get("storage") == str(storage)
+    ]
+
+
+def _started() -> list[tuple[float, str, dict[str, Any]]]:
+    """(when, id, name and storage) of each sweep started from here."""
+    entries: list[tuple[float, str, dict[str, Any]]] = []
+    for path in sorted((home() / "sweeps").glob("*.json")):
+        try:
+            entries.append((path.stat().st_mtime, path.stem, json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError):
+            continue
+    return entries
