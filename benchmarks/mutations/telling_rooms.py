@@ -75,6 +75,13 @@ FAULTS = (
         EDGES,
     ),
     Fault(
+        "an ensemble is chosen on the fold that measures it",
+        "analysis/inference/ensemble_selection.py",
+        "np.flatnonzero(predictions.fold_N != fold)",
+        "np.flatnonzero(predictions.fold_N > 0)",
+        "tests/analysis/test_ensembles.py",
+    ),
+    Fault(
         "TF-IDF has read the posts it is measured on",
         "analysis/baselines.py",
         "posts = np.unique(pairs.post_N[rows])",

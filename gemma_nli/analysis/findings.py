@@ -22,6 +22,7 @@ from gemma_nli.analysis.compared_values import compared_groups, compared_values
 from gemma_nli.analysis.conclusion import Conclusion, conclude
 from gemma_nli.analysis.confirmation import Confirmation, confirm
 from gemma_nli.analysis.effects import Effect, Interaction, interactions, main_effects
+from gemma_nli.analysis.ensembles import Ensembles, find_ensembles
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import Draws, HonestScore, honest_score
 from gemma_nli.analysis.leaderboard import Row, leaderboard
@@ -69,6 +70,7 @@ class Findings:
     phrasings: Phrasings | None
     calibration: Calibration
     confirmation: Confirmation | None
+    ensembles: Ensembles | None
     cautions: tuple[Caution, ...]
     reproduce: Mapping[str, str]
     commands: tuple[str, ...]
@@ -131,6 +133,7 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         calibration=calibrate(evidence.probability_TN[evidence.winner], evidence.label_N, evidence.fold_N),
         confirmation=confirmation,
         cautions=tuple(cautions(evidence, answer, overall, baselines, effects, mistakes, confirmation, phrasings)),
+        ensembles=find_ensembles(evidence, draws),
         reproduce=_provenance(evidence, record),
         commands=_commands(evidence),
         config_yaml=yaml.safe_dump(
@@ -220,6 +223,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "confirmed": findings.confirmation.facts() if findings.confirmation is not None else None,
         "baselines": {each.name: each.score for each in findings.baselines if not each.outside},
         "outside": {each.name: each.facts() for each in findings.baselines if each.outside},
+        **({"ensembles": findings.ensembles.to_json()} if findings.ensembles is not None else {}),
         **({"sealed": [test.to_json() for test in findings.evidence.sealed]} if findings.evidence.sealed else {}),
         "warnings": list(findings.warnings),
     }

@@ -16,6 +16,7 @@ from gemma_nli.analysis.report.report_tables import (
     contrast_table,
     criteria_table,
     effect_table,
+    ensemble_table,
     has_scores,
     leaderboard_table,
     mistake_table,
@@ -72,6 +73,7 @@ def sections(findings: Findings) -> list[Section]:
         _baselines(findings),
         _leaders(findings),
         _sealed(findings),
+        _ensembles(findings),
         _confirmed(findings),
         _phrased(findings),
         _settings(findings),
@@ -146,6 +148,18 @@ def _sealed(findings: Findings) -> Section | None:
     )
     tables = tuple(("" if len(tests) == 1 else test.sweep, sealed_table(test)) for test in tests if has_scores(test))
     return Section("sealed", "Sealed test set", lead, tables)
+
+
+def _ensembles(findings: Findings) -> Section | None:
+    found = findings.ensembles
+    if found is None:
+        return None
+    lead = (
+        f"{found.sentence} An ensemble averages the probabilities and thresholds of {found.size} trials, added one at "
+        "a time, each the one that helps most (one may come again). Held out: each fold by what the other folds chose, "
+        "the single trial too; its score is therefore not the winner's. Intervals hold for all gains at once."
+    )
+    return Section("ensembles", "Ensembles", lead, (("", ensemble_table(findings)),))
 
 
 def _confirmed(findings: Findings) -> Section | None:

@@ -18,6 +18,7 @@ from gemma_nli.base.metrics import METRICS, RankedMetric, measured_by
 from gemma_nli.spec.domain import shown
 
 MAX_ROWS = 500
+MEMBERS = 8
 
 
 @dataclass(frozen=True)
@@ -280,3 +281,26 @@ def sealed_table(test: SealedTest) -> TableOf:
     ]
     note = f"{last.pairs} pairs of {test.posts} posts, {last.positives} of them positive; look {last.number}."
     return TableOf((*header, *(measured_by(name).label for name in others)), tuple(rows), note=note)
+
+
+def ensemble_table(findings: Findings) -> TableOf:
+    """The single best trial and the ensembles, each chosen and measured on different folds."""
+    assert findings.ensembles is not None
+    ranks = {row.key: row.rank for row in findings.rows}
+    header = ("what is served", "held out", "on its own choice", "gain", "95% interval", "trials, by rank")
+    rows = []
+    for each in findings.ensembles.found:
+        named = [(ranks[findings.evidence.complete[place].key], weight) for place, weight in each.members]
+        members = ", ".join(f"{rank} ({weight:.0%})" for rank, weight in named[:MEMBERS])
+        more = f", {len(named) - MEMBERS} more" if len(named) > MEMBERS else ""
+        rows.append(
+            (
+                word(each.name),
+                number(each.value),
+                number(each.raw),
+                number(each.gain.value if each.gain is not None else math.nan),
+                word(f"{each.gain.low:.3f} to {each.gain.high:.3f}" if each.gain is not None else ""),
+                word(f"{members}{more}"),
+            )
+        )
+    return TableOf(header, tuple(rows))
