@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 REFIT = "a refit on all pairs, which nobody has measured: its scores are those of the trial's cross-validation"
 """Of a registered model."""
+SEALED_REFIT = "a refit on all pairs but those of the sealed posts, on which `gemma-nli test` has scored it"
+"""Of one that was measured after all."""
 
 
 def measured_at(eval_negative_ratio: float | str, negatives: str) -> str:

@@ -26,7 +26,7 @@ from gemma_nli.sweep.records.written_cards import model_name
 from gemma_nli.sweep.refit import EXAMPLE_PREMISE, Refit, bundle_place, criteria_of, plan_refit, refit_bundle
 from gemma_nli.tracking.registry.promotion import promote_if_better
 from gemma_nli.tracking.registry.register import Registered, find_registered, give_alias, register_bundle
-from gemma_nli.tracking.registry.sealed_tags import OF_ALL_MODELS, sealed_tags
+from gemma_nli.tracking.registry.sealed_tags import OF_ALL_MODELS, REFIT_TAG, sealed_tags
 from gemma_nli.tracking.write.tracker import MlflowTracker
 from gemma_nli.trial import TrialRecord
 
@@ -94,7 +94,7 @@ def finalize(
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
         "gemma_nli.negatives": record.config.data.negatives,
         "gemma_nli.measured": record.config.data.measured_at,
-        "gemma_nli.refit": REFIT,
+        REFIT_TAG: REFIT,
     }
     for test in sealed_test(ready.corpus.seal, recorder.folder, ready.spec.name):
         tags |= {name: value for name, value in sealed_tags(test).items() if name in OF_ALL_MODELS}

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gemma_nli.analysis.sealed_posts import SealedTest
+from gemma_nli.base.what_was_measured import SEALED_REFIT
 from gemma_nli.tracking.registry.register import Registered
 from gemma_nli.tracking.store.mlflow_store import talking
 from gemma_nli.tracking.write.tracker import MlflowTracker
 
+REFIT_TAG = "gemma_nli.refit"
 LOOKS, POSTS, FINGERPRINT = "gemma_nli.sealed_looks", "gemma_nli.sealed_posts", "gemma_nli.sealed_fingerprint"
 OF_ALL_MODELS = (LOOKS, POSTS, FINGERPRINT)
 """What holds for every version that a sweep registers: the scores are of the one that was scored."""
@@ -69,3 +71,5 @@ def tag_look(tracker: MlflowTracker, sweep_run_id: str | None, registered: Regis
                 tracker.client.set_tag(sweep_run_id, name, value)
             if registered is not None:
                 tracker.client.set_model_version_tag(registered.name, str(registered.version), name, value)
+        if registered is not None and test.last is not None and test.last.scores:
+            tracker.client.set_model_version_tag(registered.name, str(registered.version), REFIT_TAG, SEALED_REFIT)
