@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.paired_tests import ROPE
 from gemma_nli.analysis.report.confirmation_tables import confirmed_table, variance_table
+from gemma_nli.analysis.report.final_tables import ensemble_table, has_scores, sealed_table
 from gemma_nli.analysis.report.report_tables import (
     TableOf,
     baseline_table,
@@ -16,12 +17,9 @@ from gemma_nli.analysis.report.report_tables import (
     contrast_table,
     criteria_table,
     effect_table,
-    ensemble_table,
-    has_scores,
     leaderboard_table,
     mistake_table,
     phrasing_table,
-    sealed_table,
     slice_table,
     two_trials_table,
 )
