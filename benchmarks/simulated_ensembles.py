@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.simulated_scores import BALANCED, FOLDS, RARE, SKILL, Corpus, Simulated, simulate
+from benchmarks.simulated_scores import BALANCED, RARE, SKILL, Corpus, Simulated, simulate
 from gemma_nli.analysis.inference.ensemble_selection import (
     Choose,
     Predictions,
@@ -67,8 +67,8 @@ def _predictions(sample: Simulated, corpus: Corpus, metric: str) -> Predictions:
         np.arange(corpus.pairs_per_post), len(sample.label_N) // corpus.pairs_per_post
     )
     probability_TN = 1 / (1 + np.exp(-(sample.latent_TN - corpus.threshold)))
-    threshold_TK = np.full((len(probability_TN), FOLDS), 0.5)
-    return Predictions.of(probability_TN, threshold_TK, sample.label_N, sample.fold_N, criterion_N, metric)
+    threshold_TN = np.full(probability_TN.shape, 0.5)
+    return Predictions.of(probability_TN, threshold_TN, sample.label_N, sample.fold_N, criterion_N, metric)
 
 
 def _scores(sample: Predictions) -> NDArray[np.float64]:

@@ -131,7 +131,7 @@ def predictions_of(evidence: Evidence, metric: str) -> Predictions:
     """Every complete trial's."""
     criterion_N = evidence.pairs.criterion_N[evidence.rows_N]
     known = (evidence.label_N, evidence.fold_N, criterion_N, metric)
-    return Predictions.of(evidence.probability_TN, evidence.threshold_TK, *known)
+    return Predictions.of(evidence.probability_TN, evidence.threshold_TN, *known)
 
 
 def _members(weights_T: Sequence[float] | Floats) -> tuple[tuple[int, float], ...]:

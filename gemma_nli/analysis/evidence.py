@@ -122,16 +122,21 @@ class Evidence:
     @cached_property
     def decision_TN(self) -> NDArray[np.bool_]:
         """Each trial's decisions at the thresholds that its training folds chose."""
-        chosen_TN = np.empty(self.probability_TN.shape, dtype=bool)
+        # as the trial itself compared them: a float32 probability with a float64 threshold
+        return np.asarray(self.probability_TN.astype(np.float64) >= self.threshold_TN)
+
+    @cached_property
+    def threshold_TN(self) -> Floats:
+        """The threshold that decides each pair."""
+        at_TN = np.empty(self.probability_TN.shape)
         for fold in range(1, self.pairs.num_folds + 1):
             at = self.fold_N == fold
-            # as the trial itself compared them: a float32 probability with a float64 threshold
             at_Tn = self.threshold_TK[:, fold - 1, None]
             if self.own_threshold_TKC is not None:
                 own_Tn = self.own_threshold_TKC[:, fold - 1][:, self.pairs.criterion_N[self.rows_N[at]]]
                 at_Tn = np.where(np.isnan(own_Tn), at_Tn, own_Tn)
-            chosen_TN[:, at] = self.probability_TN[:, at].astype(np.float64) >= at_Tn
-        return chosen_TN
+            at_TN[:, at] = at_Tn
+        return at_TN
 
     def thresholds_by_criterion(self, place: int) -> Floats:
         """(K, C) what decides a criterion's pairs in each fold of a trial."""

@@ -31,8 +31,9 @@ def predictions(probability_TN: list[list[float]], metric: str = "accuracy", thr
     """Two folds of four pairs: matched, not, matched, not; the first two of a fold are of criterion 0."""
     values = np.array(probability_TN)
     threshold_TK = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), (len(values), 2))
+    threshold_TN = np.repeat(threshold_TK, 4, axis=1)
     label_N = np.tile(np.array([1, 0], dtype=np.int8), 4)
-    return Predictions.of(values, threshold_TK, label_N, np.repeat([1, 2], 4), np.tile([0, 0, 1, 1], 2), metric)
+    return Predictions.of(values, threshold_TN, label_N, np.repeat([1, 2], 4), np.tile([0, 0, 1, 1], 2), metric)
 
 
 LEFT = [0.9, 0.1, 0.4, 0.6] * 2  # sure of criterion 0, a little wrong on criterion 1
@@ -74,7 +75,7 @@ def test_each_criterion_gets_the_trial_that_is_right_there_and_one_of_one_class_
 def test_what_a_fold_is_given_does_not_depend_on_its_own_labels(choose, metric):
     rng = np.random.default_rng(0)
     label_N, fold_N = rng.integers(0, 2, 120).astype(np.int8), np.repeat([1, 2, 3], 40)
-    part = Predictions.of(rng.random((6, 120)), np.full((6, 3), 0.5), label_N, fold_N, np.tile([0, 1], 60), metric)
+    part = Predictions.of(rng.random((6, 120)), np.full((6, 120), 0.5), label_N, fold_N, np.tile([0, 1], 60), metric)
     before = held_out(part, choose)
     for fold in (1, 2, 3):
         flipped = np.where(fold_N == fold, 1 - label_N, label_N).astype(np.int8)

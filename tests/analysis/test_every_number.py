@@ -223,6 +223,42 @@ def test_the_leaderboard(parts: dict[str, str], recount: Recount) -> None:
     assert f"The same trial won in {won:.0%} of the resamples." in parts["Leaderboard"]
 
 
+def of_the_heaviest(recount: Recount, chosen_on: np.ndarray, size: int) -> list[str]:
+    """Members, each the trial that brings the most F1 on these pairs."""
+    members: list[str] = []
+    while len(members) < size:
+        ranked = sorted(recount.records, key=lambda key: -mean_f1(recount, [key], chosen_on))
+        members.append(max(ranked, key=lambda key: mean_f1(recount, [*members, key], chosen_on)))
+    return members
+
+
+def mean_f1(recount: Recount, members: list[str], at: np.ndarray) -> float:
+    """Of averaged probabilities against averaged thresholds, on some folds."""
+    found = []
+    for place in np.flatnonzero(at):
+        above = [
+            np.asarray(recount.probabilities(key)[place], dtype=np.float64)
+            - recount.records[key].folds[recount.folds[place]].threshold
+            for key in members
+        ]
+        found.append(metrics.f1_score(recount.labels[place], np.mean(above, axis=0) >= 0))
+    return float(np.mean(found))
+
+
+def test_the_ensembles(parts: dict[str, str], recount: Recount) -> None:
+    alone, together, _ = table(parts["Ensembles"])
+    every = np.ones(len(recount.folds), dtype=bool)
+    values = []
+    for row, size in ((alone, 1), (together, 5)):
+        held = [
+            mean_f1(recount, of_the_heaviest(recount, ~only, size), only) for only in np.eye(len(every), dtype=bool)
+        ]
+        values.append(np.mean(held))
+        assert row[1:3] == [three(values[-1]), three(mean_f1(recount, of_the_heaviest(recount, every, size), every))]
+    assert together[3] == three(values[1] - values[0])
+    assert f"{abs(values[1] - values[0]):.3f} F1" in parts["Ensembles"] or "one per criterion" in parts["Ensembles"]
+
+
 def effects(recount: Recount) -> dict[str, tuple[list[str], float, tuple[float, float], float, float]]:
     """By setting: (best and worst value, what lies between, its interval, its p, what is found in 80%).
 
@@ -434,7 +470,7 @@ def test_the_table_under_the_calibration(figures: dict[str, list[list[str]]], re
 def test_no_section_holds_a_number_that_these_tests_do_not_count(parts: dict[str, str]) -> None:
     """Each test above compares whole tables and sentences; this holds that there are no others."""
     counted = {
-        "top": 7, "Compared": 3, "Baselines": 0, "Leaderboard": 1, "Settings": 3, "Training": 1,
+        "top": 7, "Compared": 3, "Baselines": 0, "Leaderboard": 1, "Ensembles": 1, "Settings": 3, "Training": 1,
         "Errors of the winner": 8, "How to reproduce": 10,
     }  # fmt: skip
     assert parts.keys() == counted.keys()

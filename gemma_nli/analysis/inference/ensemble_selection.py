@@ -1,8 +1,7 @@
 """Ensembles of trials from their out-of-fold predictions: chosen greedily, judged on folds that did not choose them.
 
 An ensemble averages its members' probabilities, and in each fold their thresholds, which they chose on inner splits.
-Members are added one at a time, each the one that
-helps most; a trial may come again, which gives it weight.
+Members are added one at a time, each the one that helps most; a trial may come again, which gives it weight.
 
 Chosen and measured on the same pairs it looks better than it is. So a choice is made on all folds but one, and measured
 on that one, for every fold; the single best trial, to which it is compared, is chosen and measured the same way.
@@ -47,16 +46,15 @@ class Predictions:
     def of(
         cls,
         probability_TN: NDArray[Any],
-        threshold_TK: Floats,
+        threshold_TN: Floats,
         label_N: NDArray[np.int8],
         fold_N: NDArray[Any],
         criterion_N: NDArray[Any],
         metric: str,
     ) -> Predictions:
-        """Of probabilities and each fold's thresholds, folds in the order of their numbers."""
-        _, place_N = np.unique(fold_N, return_inverse=True)
+        """Of probabilities and the threshold that decides each pair."""
         wide_TN = probability_TN.astype(np.float64)
-        return cls(wide_TN, wide_TN - threshold_TK[:, place_N], label_N, fold_N, criterion_N, metric)
+        return cls(wide_TN, wide_TN - threshold_TN, label_N, fold_N, criterion_N, metric)
 
     def values(self, probability_EN: Floats, margin_EN: Floats) -> NDArray[Any]:
         """(E, N) what the metric takes."""
