@@ -15,7 +15,7 @@ from gemma_nli.spec.spec import SweepSpec
 DemoModel = Literal["minilm", "gemma"]
 QUESTION = "Should MiniLM read post and criterion together or apart, and how should its token states be pooled?"
 QUESTION_ASKED = "Post: {premise}\nStatement: {hypothesis}\nQuestion: Does the statement apply to the post?\nAnswer:"
-GEMMA_QUESTION = "Should Gemma 3 270M be asked about post and criterion, and how should its states be pooled?"
+GEMMA_QUESTION = "Which layer of Gemma 3 270M knows most, asked or not, and how should its states be pooled?"
 
 
 def demo_spec(folder: Path, model: DemoModel = "minilm", say: Callable[[str], None] = lambda line: None) -> SweepSpec:
@@ -56,10 +56,15 @@ def _gemma_sweep() -> dict[str, Any]:
     return {
         "name": "demo_gemma",
         "question": GEMMA_QUESTION,
-        "base": {"model.max_length": 256, "training.batch_size": 32, "training.num_epochs": 20},
+        "base": {
+            "model.max_length": 256,
+            "training.batch_size": 32,
+            "training.num_epochs": 20,
+            "training.learning_rate": 1e-3,
+        },
         "compare": {
+            "model.layers": {"grid": [6, 9, 12, "last"]},
             "model.template": {"grid": ["native", QUESTION_ASKED]},
             "model.pooling_strategy": {"grid": ["mean", "last"]},
         },
-        "tune": {"training.learning_rate": {"grid": [1e-3, 1e-2]}},
     }
