@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gemma_nli.base.errors import CorpusError
-from gemma_nli.corpus.synthetic import write_synthetic
+from gemma_nli.corpus.synthetic import NUM_POSTS, write_synthetic
 from gemma_nli.model.demo_weights import minilm_folder
 from gemma_nli.model.gemma_weights import gemma_folder
 from gemma_nli.spec.spec import SweepSpec
@@ -16,6 +16,8 @@ DemoModel = Literal["minilm", "gemma"]
 QUESTION = "Should MiniLM read post and criterion together or apart, and how should its token states be pooled?"
 QUESTION_ASKED = "Post: {premise}\nStatement: {hypothesis}\nQuestion: Does the statement apply to the post?\nAnswer:"
 GEMMA_QUESTION = "Which layer of Gemma 3 270M knows most, asked or not, and how should its states be pooled?"
+GEMMA_POSTS = 120
+"""Half of the other demo's: Gemma reads each pair twice, with the template and without, on two cores in minutes."""
 
 
 def demo_spec(folder: Path, model: DemoModel = "minilm", say: Callable[[str], None] = lambda line: None) -> SweepSpec:
@@ -29,9 +31,10 @@ def demo_spec(folder: Path, model: DemoModel = "minilm", say: Callable[[str], No
         CorpusError: the folder cannot be written.
     """
     encoder = gemma_folder(say) if model == "gemma" else minilm_folder()
-    data = folder / "synthetic_redsm5"
+    posts = GEMMA_POSTS if model == "gemma" else NUM_POSTS
+    data = folder / ("synthetic_redsm5" if posts == NUM_POSTS else f"synthetic_redsm5_{posts}")
     try:
-        write_synthetic(data)
+        write_synthetic(data, posts)
     except OSError as error:
         raise CorpusError(f"{data}: cannot be written: {error.strerror}; choose another --folder.") from None
     sweep = _gemma_sweep() if model == "gemma" else _minilm_sweep()

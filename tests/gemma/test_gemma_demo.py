@@ -19,4 +19,4 @@ def test_it_compares_layers_templates_and_poolings_on_the_real_weights(real_gemm
     texts = {cell.config.model.template for cell in spec.cells()}
     assert "native" in texts
     assert any("?" in text for text in texts)
-    assert "SYNTHETIC" in (tmp_path / "synthetic_redsm5" / "README.md").read_text()
+    assert "SYNTHETIC" in (tmp_path / "synthetic_redsm5_120" / "README.md").read_text()
