@@ -66,7 +66,7 @@ def _gemma_sweep() -> dict[str, Any]:
             "training.learning_rate": 1e-3,
         },
         "compare": {
-            "model.layers": {"grid": [6, 9, 12, "last"]},
+            "model.layers": {"grid": [6, 9, 12, 18]},
             "model.template": {"grid": ["native", QUESTION_ASKED]},
             "model.pooling_strategy": {"grid": ["mean", "last"]},
         },
