@@ -72,7 +72,7 @@ def read_criteria(path: Path, problems: FileProblems) -> dict[str, dict[str, str
             what = f"criterion {named(name)} has the same text{which} as another"
             problems.add(line, f"{what}; criteria need different texts.")
         first_lines.setdefault(name, line)
-        taken |= criteria.setdefault(name, texts).items()
+        taken.update(criteria.setdefault(name, texts).items())
     return criteria
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
 
+from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import ConfigError, CorpusError, EncoderError, FeatureError, TrainingError
 from gemma_nli.base.metrics import METRICS
 from gemma_nli.config import RunConfig, home
@@ -130,7 +131,7 @@ def train_simple(config: RunConfig, features: FeatureStore, on_epoch: OnEpoch | 
         if asked[name] != plain:
             raise ConfigError(
                 f"{name} is {asked[name]}, but train-simple decides at threshold 0.5 and has no inner split to choose "
-                f"it by; leave it out, or cross-validate: gemma-nli train {name}={asked[name]}"
+                f"it by; leave it out, or cross-validate: {command_line('gemma-nli', 'train', f'{name}={asked[name]}')}"
             )
     config = config.with_settings({"training.epoch_selection": "best", "data.num_folds": max(3, config.data.num_folds)})
     corpus = training_corpus(config.data)

@@ -138,6 +138,9 @@ ELSEWHERE = {
     "gemma_nli/sweep/cluster/preflight.py",  # a node's own message
     "gemma_nli/tracking/archives/backup.py",  # to be typed where a server's store lies
     "gemma_nli/analysis/findings.py",  # the report: a page that is read on any machine
+    "gemma_nli/analysis/report/model_card.py",  # the same
+    "gemma_nli/analysis/conclusion.py",  # the same
+    "gemma_nli/analysis/sealed_posts.py",  # the same
 }
 
 

@@ -12,11 +12,14 @@ from gemma_nli.config import RunConfig, TrainingConfig, setting_names
 from gemma_nli.config.parts import KINDS, SettingsRead, WhereRead
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.model.adapters import TRAINED
+from gemma_nli.model.head_norms import HEAD_NORMS
 from gemma_nli.model.heads import HEADS
 from gemma_nli.model.pooling import POOLERS
+from gemma_nli.training.calibrations import CALIBRATIONS
 from gemma_nli.training.epoch_selections import EPOCH_SELECTIONS
 from gemma_nli.training.losses import LOSSES
 from gemma_nli.training.rate_schedules import SCHEDULES
+from gemma_nli.training.threshold_rules import THRESHOLD_RULES
 from tests.model.sentence_folders import make_folder
 from tests.training.frozen_setup import FrozenSetup, assert_same_fold
 from tests.training.small_trials import LORA
@@ -25,7 +28,10 @@ REGISTRIES = {
     "pooling": POOLERS,
     "head": HEADS,
     "loss": LOSSES,
+    "head norm": HEAD_NORMS,
     "schedule": SCHEDULES,
+    "threshold rule": THRESHOLD_RULES,
+    "calibration": CALIBRATIONS,
     "epoch selection": EPOCH_SELECTIONS,
     "what is trained": TRAINED,
 }
@@ -53,7 +59,10 @@ IN_FROZEN = [(kind, name) for kind, name in EVERY_PART if kind != "what is train
 
 def choosing(kind: str, name: str) -> dict[str, Any]:
     """The settings that choose a part."""
-    return TRAINS[name] if kind == "what is trained" else {REGISTRIES[kind].setting: name}
+    if kind == "what is trained":
+        return TRAINS[name]
+    by_inner_split = {"training.epoch_selection": "inner"} if kind in ("threshold rule", "calibration") else {}
+    return {**by_inner_split, REGISTRIES[kind].setting: name}
 
 
 @pytest.fixture(scope="module")

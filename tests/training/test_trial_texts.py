@@ -21,7 +21,7 @@ def test_each_row_finds_its_own_post_and_criterion_and_no_other_row_finds_any(en
     config = RunConfig().with_settings(settings)
     pairs = build_pairs(CORPUS, config.data)
     rows = np.arange(len(pairs))[::-3]
-    asked = trial_texts(config.model, CORPUS, pairs, rows)
+    asked = trial_texts(config, CORPUS, pairs, rows)
     found = asked.sides_at(1000 + np.arange(len(asked.premises)))  # as if text m stood in row 1000 + m of a block
     assert len(asked.sides) == len(found) == (1 if encoding == "joint" else 2)
     for row in rows:

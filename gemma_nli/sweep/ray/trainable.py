@@ -44,7 +44,7 @@ class CvTrial(tune.Trainable):
         )
         self.held = ExitStack()
         self.trial: TrialRun | None = None
-        self.train: RunFolds = run_folds
+        self.run_folds: RunFolds = run_folds  # `train` is the name of Tune's own method
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial without a new process: encoders, features and imports stay warm."""
@@ -77,7 +77,7 @@ class CvTrial(tune.Trainable):
         if self.trial is None:
             if context.stopping is not None and context.stopping.exists():
                 return self._report(CvResult([], {}, {}), done=True)
-            self.train = self._together()
+            self.run_folds = self._together()
             self.trial = self.held.enter_context(self._run(self.config))
             record = self.trial.begin()
             if record is not None:  # another sweep has just finished it
@@ -97,7 +97,9 @@ class CvTrial(tune.Trainable):
         context = self.context
         config = context.base.with_settings(cell["settings"])
         journal = TrialJournal(context.storage, cell["key"])
-        return TrialRun(journal, config, context.corpus, context.pairs, self.features, context.tags, train=self.train)
+        return TrialRun(
+            journal, config, context.corpus, context.pairs, self.features, context.tags, train=self.run_folds
+        )
 
     def _run_beside(self) -> None:
         """The other seeds; one that fails has its reason in its journal, as the first has."""
