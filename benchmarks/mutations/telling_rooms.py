@@ -91,8 +91,8 @@ FAULTS = (
     Fault(
         "a baseline's threshold is chosen on the pairs that measure it",
         "training/criterion_only.py",
-        "tuned_on = plan.selection if len(plan.selection) else plan.fit",
-        "tuned_on = plan.evaluation",
+        "return plan.selection if len(plan.selection) else plan.fit",
+        "return plan.evaluation",
         f"{BASELINES} {NUMBERS}",
     ),
     Fault(

@@ -212,7 +212,7 @@ def _evidence_sentence(
     again: Confirmation | None,
 ) -> str:
     nearest = contrasts[0] if verdict != "partly" else next(c for c in contrasts if not c.shown)
-    belief, most = nearest.tests.belief, {}
+    belief = nearest.tests.belief
     most = {
         "that it is better by more than": belief.better,
         "that the difference is below": belief.equal,

@@ -40,7 +40,7 @@ def score_folds(
     for fold in range(1, pairs.num_folds + 1):
         plan = plan_fold(inner, pairs, fold)
         scorer = fit(plan)
-        tuned_on = plan.selection if len(plan.selection) else plan.fit
+        tuned_on = _tuned_on(plan)
         rule = THRESHOLD_RULES[config.training.threshold]
         found_R, of_row[plan.evaluation] = scorer(tuned_on), scorer(plan.evaluation)
         as_given = config.training.threshold == "shared" or bool((found_R >= 0).all() and (found_R <= 1).all())
@@ -54,14 +54,17 @@ def score_folds(
 
 def mean_threshold(pairs: PairTable, config: RunConfig, fit: Callable[[FoldPlan], Scorer]) -> float:
     """The threshold of a scorer that is fitted on all folds: the mean of what the folds chose, as a refit trial's."""
-    inner = config.with_settings({"training.epoch_selection": "inner"})
-    plans = [plan_fold(inner, pairs, fold) for fold in range(1, pairs.num_folds + 1)]
-    return float(np.mean([_threshold(pairs, plan, fit(plan)) for plan in plans]))
+    inner, chosen = config.with_settings({"training.epoch_selection": "inner"}), []
+    for fold in range(1, pairs.num_folds + 1):
+        plan = plan_fold(inner, pairs, fold)
+        rows = _tuned_on(plan)
+        chosen.append(best_threshold(fit(plan)(rows), pairs.label_N[rows])[0])
+    return float(np.mean(chosen))
 
 
-def _threshold(pairs: PairTable, plan: FoldPlan, scorer: Scorer) -> float:
-    tuned_on = plan.selection if len(plan.selection) else plan.fit
-    return best_threshold(scorer(tuned_on), pairs.label_N[tuned_on])[0]
+def _tuned_on(plan: FoldPlan) -> Rows:
+    """The pairs that thresholds are chosen on."""
+    return plan.selection if len(plan.selection) else plan.fit
 
 
 def criterion_only(config: RunConfig, pairs: PairTable, rows_N: Rows) -> tuple[NDArray[np.bool_], Floats]:

@@ -44,6 +44,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def unopened(place: Path) -> dict[Path, bytes]:
+    """What the sweep's files held before any test looked."""
+    return {path: path.read_bytes() for path in files_of(place)}
+
+
 @pytest.fixture
 def spec(place: Path, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
     monkeypatch.setenv("GEMMA_NLI_HOME", str(place / "home"))
@@ -59,22 +65,20 @@ def files_of(place: Path) -> list[Path]:
     return [path for path in place.rglob("*") if path.is_file() and place / "data" not in path.parents]
 
 
-def test_before_it_is_opened_no_file_has_a_sealed_text_and_no_count_includes_one(place, spec):
-    if looks_of(spec):
-        pytest.skip("another test has looked already")
+def test_before_it_is_opened_no_file_has_a_sealed_text_and_no_count_includes_one(spec, unopened):
     sealed, whole = sealed_corpus(spec.base.data), load_corpus(spec.base.data.data_dir)
     ready = prepare(spec)
-    contents = {path: path.read_bytes() for path in files_of(place)}
-    assert len(contents) > 20
-    for path, content in contents.items():
+    assert len(unopened) > 20
+    for path, content in unopened.items():
         assert not any(text.encode() in content for text in sealed.posts.values()), path
         if path.name != "test.jsonl":
             assert not any(f'"{post}"'.encode() in content or f"{post}::".encode() in content for post in sealed.posts)
     assert set(ready.pairs.post_ids) == whole.posts.keys() - sealed.posts.keys()
-    facts = json.loads((SweepFolder(ready.folder).path / "report.json").read_text(encoding="utf-8"))
+    folder = SweepFolder(ready.folder).path
+    facts = json.loads(unopened[folder / "report.json"])
     assert facts["sealed"][0]["looks"] == 0
     assert facts["sealed"][0]["posts"] == len(sealed.posts) == 30
-    assert "nobody has looked" in (SweepFolder(ready.folder).path / "report.md").read_text(encoding="utf-8")
+    assert "nobody has looked" in unopened[folder / "report.md"].decode()
 
 
 def test_a_look_scores_the_registered_bundle_at_its_threshold_beside_what_was_foretold(spec):

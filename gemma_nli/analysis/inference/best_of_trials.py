@@ -34,13 +34,12 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Worth:
-    """`value`, and (S,) how far another sample of posts would move it; `own`: which share of the variance of the
-    rivals' scores is merit, from 0 to 1; `rivals`: the trials that may have been chosen in its place, and itself.
+    """`value`, and (S,) how far another sample of posts would move it; `rivals`: the trials that may have been chosen
+    in its place, and itself.
     """
 
     value: float
     noise_S: Floats
-    own: float
     rivals: NDArray[np.int64]
 
 
@@ -53,15 +52,15 @@ def worth_of_best(score_T: Floats, noise_ST: Floats, best: int | None = None) ->
     chosen = int(score_T.argmax()) if best is None else best
     rivals = _rivals(score_T, noise_ST, chosen)
     if len(rivals) == 1:
-        return Worth(float(score_T[chosen]), noise_ST[:, chosen], 1.0, rivals)
+        return Worth(float(score_T[chosen]), noise_ST[:, chosen], rivals)
     score_R, noise_SR = score_T[rivals], noise_ST[:, rivals]
     mean, spread = float(score_R.mean()), float(score_R.var(ddof=1))
     noise = float(noise_SR.var(axis=1, ddof=1).mean())
-    own = max(0.0, 1 - noise / spread) if spread > 0 else 0.0
-    merit_R = mean + np.sqrt(own) * (score_R - mean)
+    merited = max(0.0, 1 - noise / spread) if spread > 0 else 0.0
+    merit_R = mean + np.sqrt(merited) * (score_R - mean)
     luckiest_S = (merit_R + noise_SR).argmax(axis=1)
     luck = float(noise_SR[np.arange(len(noise_SR)), luckiest_S].mean())
-    return Worth(float(score_T[chosen]) - max(luck, 0.0), noise_ST[:, chosen], own, rivals)
+    return Worth(float(score_T[chosen]) - max(luck, 0.0), noise_ST[:, chosen], rivals)
 
 
 def carried_luck(luck: float, moved_SR: Floats, chosen: int, again_S: Floats) -> float:

@@ -5,7 +5,6 @@ Letters: T trials, S draws.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,11 +91,13 @@ class Draws:
 
     def worth_in_groups(self, groups: Sequence[Sequence[int]]) -> Worth:
         """The same of the best of all groups: its luck within its own, and its group's among the groups."""
+        raw_G = [self.score_T[list(places)].max() for places in groups]
+        return worth_of_best(*self._each_worth(groups), int(np.argmax(raw_G)))
+
+    def _each_worth(self, groups: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
+        """(G,) what each group's best is worth, and (S, G) how far other posts would move it."""
         worths = [self.worth(places) for places in groups]
-        raw_G = np.array([self.score_T[list(places)].max() for places in groups])
-        value_G, noise_SG = np.array([w.value for w in worths]), np.stack([w.noise_S for w in worths], axis=1)
-        found = worth_of_best(value_G, noise_SG, int(raw_G.argmax()))
-        return dataclasses.replace(found, value=min(found.value, float(raw_G.max())))
+        return np.array([worth.value for worth in worths]), np.stack([worth.noise_S for worth in worths], axis=1)
 
     def difference(self, place_a: int, place_b: int, level: float = LEVEL) -> Difference:
         """Of two given trials: a paired bootstrap over posts."""
@@ -131,9 +132,8 @@ class Draws:
 
         Intervals and p-values hold for all pairs of groups at once, as the leader is known only after the fact.
         """
-        worths = [self.worth(places) for places in groups]
-        noise_SG = np.stack([worth.noise_S for worth in worths], axis=1)
-        return AllPairs([worth.value for worth in worths], noise_SG, level, METHOD)
+        value_G, noise_SG = self._each_worth(groups)
+        return AllPairs(value_G.tolist(), noise_SG, level, METHOD)
 
 
 def honest_score(
