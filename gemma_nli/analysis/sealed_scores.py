@@ -21,7 +21,7 @@ from gemma_nli.analysis.sealed_posts import Interval, SealedScore
 from gemma_nli.base.metrics import measured_by
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.training.criterion_only import Scorer, mean_threshold, shares_of_criteria
+from gemma_nli.training.criterion_only import Scorer, known_frequencies, mean_threshold, shares_of_criteria
 from gemma_nli.training.fold import FoldPlan
 
 Floats = NDArray[np.float64]
@@ -72,8 +72,10 @@ def baselines_on(evidence: Evidence, sealed: Corpus, pairs: PairTable, rows: NDA
         share_C = shares_of_criteria(table, plan_rows)
         return lambda other: lambda at: np.asarray(share_C[other.criterion_N[at]])
 
-    share_scorer = of_criterion(known, every)(pairs)
-    share_threshold = mean_threshold(known, config, lambda plan: of_criterion(known, plan.fit)(known))
+    share_scorer = of_criterion(known, known.all_rows(known.eval_negative_ratio))(pairs)
+    share_threshold = mean_threshold(
+        known, config, lambda plan: of_criterion(known, known_frequencies(known, plan))(known)
+    )
     texts = [evidence.corpus.posts[post] for post in known.post_ids]
 
     def words(plan: FoldPlan) -> Scorer:

@@ -68,16 +68,25 @@ def _tuned_on(plan: FoldPlan) -> Rows:
 
 
 def criterion_only(config: RunConfig, pairs: PairTable, rows_N: Rows) -> tuple[NDArray[np.bool_], Floats]:
-    """(N,) decisions and (N,) scores: the criterion's share of positives among each fold's training pairs.
+    """(N,) decisions and (N,) scores: the criterion's share of positives among the training posts of each fold.
 
     A model that scores no higher has learned how frequent the criteria are, whatever it read.
     """
 
     def fit(plan: FoldPlan) -> Scorer:
-        share_C = shares_of_criteria(pairs, plan.fit)
+        share_C = shares_of_criteria(pairs, known_frequencies(pairs, plan))
         return lambda rows: np.asarray(share_C[pairs.criterion_N[rows]])
 
     return score_folds(pairs, rows_N, config, fit)
+
+
+def known_frequencies(pairs: PairTable, plan: FoldPlan) -> Rows:
+    """The rows that tell how frequent each criterion is: pairs of the posts that the fold fits on, as many of each kind
+    as are evaluated. So a true prevalence (`data.eval_negative_ratio: all`) is known even where training negatives are
+    matched and hide it.
+    """
+    ratio = pairs.eval_negative_ratio
+    return pairs.inner_split(plan.fold, ratio)[0] if len(plan.selection) else pairs.training_rows(plan.fold, ratio)
 
 
 def shares_of_criteria(pairs: PairTable, rows: Rows) -> Floats:

@@ -209,16 +209,19 @@ class Recount:
         return float((steps[best] + (steps[best + 1] if best + 1 < len(steps) else 0.0)) / 2)
 
     def criterion_only(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(decisions, scores) a fold: a criterion's share of positives among the fold's training pairs."""
+        """(decisions, scores) a fold: a criterion's share of positives among the training posts, counted as the evaluation counts."""
         pairs = self.pairs
         config = self.evidence.spec.base.with_settings({"training.epoch_selection": "inner"})
         decided, scored = [], []
         for fold, rows in zip(self.folds, self.rows, strict=True):
             plan = plan_fold(config, pairs, fold)
-            every = pairs.label_N[plan.fit].mean()
+            trained = set(pairs.post_N[pairs.inner_split(fold, "all")[0]]) - set(pairs.post_N[plan.selection])
+            measured = np.concatenate([pairs.evaluation_rows(other) for other in self.folds if other != fold])
+            counted = measured[[pairs.post_N[row] in trained for row in measured]]
+            every = pairs.label_N[counted].mean()
             share = {}
             for criterion in range(len(pairs.criterion_ids)):
-                labels = pairs.label_N[plan.fit[pairs.criterion_N[plan.fit] == criterion]]
+                labels = pairs.label_N[counted[pairs.criterion_N[counted] == criterion]]
                 share[criterion] = labels.mean() if len(labels) else every
             scores = np.array([share[c] for c in pairs.criterion_N[rows]])
             tuned = np.array([share[c] for c in pairs.criterion_N[plan.selection]])

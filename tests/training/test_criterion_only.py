@@ -35,6 +35,11 @@ def test_with_pooled_negatives_how_frequent_a_criterion_is_looks_like_skill():
     assert scores_of_criterion_only(config, build_pairs(corpus, config.data))["auc"] > 0.65
 
 
+def test_matched_training_negatives_do_not_hide_the_true_prevalence():
+    config = settings("matched").with_settings({"data.eval_negative_ratio": "all"})
+    assert scores_of_criterion_only(config, build_pairs(corpus_of(), config.data))["auc"] > 0.65
+
+
 def test_each_folds_share_comes_from_other_folds_alone():
     config, corpus = settings("pooled"), corpus_of()
     pairs = build_pairs(corpus, config.data)
