@@ -25,6 +25,8 @@ from gemma_nli.corpus.redsm5 import Corpus
 POSITIVE, ANNOTATED, SAMPLED = 0, 1, 2
 SOURCES = ("positive", "annotated", "sampled")
 INNER_SLOTS = 5
+Ratio = float | Literal["all"]
+"""Negatives per positive, or every one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class PairTable:
     rank_N: np.ndarray  # int32, place among the negatives of its kind, annotated ones first; -1 for positives
     num_folds: int
     fold_seed: int
-    eval_negative_ratio: float | Literal["all"]
+    eval_negative_ratio: Ratio
     negatives: Negatives
     corpus_fingerprint: str
 
@@ -82,11 +84,11 @@ class PairTable:
         """The fold's pairs that measure every trial, whatever its negative_ratio."""
         return np.flatnonzero(self._taken_N(self.eval_negative_ratio) & self.in_fold_N(fold))
 
-    def training_rows(self, fold: int, negative_ratio: float) -> np.ndarray:
+    def training_rows(self, fold: int, negative_ratio: Ratio) -> np.ndarray:
         """Pairs of the other folds: their positives and the first of each one's negatives."""
         return np.flatnonzero(self._taken_N(negative_ratio) & ~self.in_fold_N(fold))
 
-    def inner_split(self, fold: int, negative_ratio: float) -> tuple[np.ndarray, np.ndarray]:
+    def inner_split(self, fold: int, negative_ratio: Ratio) -> tuple[np.ndarray, np.ndarray]:
         """(fit rows, selection rows) within the other folds, no post in both; `fold` itself is untouched.
 
         The selection side has the evaluation's ratio of negatives, so that an epoch or threshold chosen there suits the
@@ -97,7 +99,7 @@ class PairTable:
         fit_N = self._taken_N(negative_ratio) & other_N & ~held_out_N
         return np.flatnonzero(fit_N), np.flatnonzero(self._taken_N(self.eval_negative_ratio) & other_N & held_out_N)
 
-    def all_rows(self, negative_ratio: float) -> np.ndarray:
+    def all_rows(self, negative_ratio: Ratio) -> np.ndarray:
         """Training pairs of all folds together, for a refit."""
         return np.flatnonzero(self._taken_N(negative_ratio))
 
@@ -111,7 +113,7 @@ class PairTable:
             raise ValueError(f"folds are 1 to {self.num_folds}, got {fold}")
         return np.asarray(self.fold_N == fold)
 
-    def _taken_N(self, negative_ratio: float | Literal["all"]) -> np.ndarray:
+    def _taken_N(self, negative_ratio: Ratio) -> np.ndarray:
         """Positives, and of each kind of negatives the first ratio * positives."""
         if negative_ratio == "all":
             return np.ones(len(self), dtype=bool)
