@@ -209,7 +209,7 @@ class Recount:
         return float((steps[best] + (steps[best + 1] if best + 1 < len(steps) else 0.0)) / 2)
 
     def criterion_only(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(decisions, scores) a fold: a criterion's share of positives, of training posts, counted as the evaluation counts."""
+        """(decisions, scores) a fold: a criterion's share of positives among training posts, as evaluation counts."""
         pairs = self.pairs
         config = self.evidence.spec.base.with_settings({"training.epoch_selection": "inner"})
         decided, scored = [], []
