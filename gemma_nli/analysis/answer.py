@@ -65,7 +65,8 @@ class Contrast:
 class Answer:
     """`verdict`: shown (one value beats every other), partly (some of them), open, or alone (nothing to compare).
 
-    `keys`: the settings whose values are the variants.
+    `keys`: the settings whose values are the variants. `first` is the answer, `sure` what it rests on and what could
+    have been found (empty where nothing was compared), `score` what the best trial scores.
     """
 
     setting: str
@@ -75,8 +76,14 @@ class Answer:
     contrasts: tuple[Contrast, ...]
     verdict: Literal["shown", "partly", "open", "alone"]
     first: str
-    second: str
+    sure: str
+    score: str
     trainings: int
+
+    @property
+    def second(self) -> str:
+        """All that follows the answer's first sentence."""
+        return " ".join(filter(None, (self.sure, self.score)))
 
 
 def find_answer(
@@ -100,11 +107,8 @@ def find_answer(
         trials = len(evidence.complete)
         only = "is the only trial" if trials == 1 else f"is the best of {trials} trials"
         first = f"Nothing was compared: {evidence_text(evidence, evidence.winner)} {only}."
-        second, count = (
-            honest_sentence[0].upper() + honest_sentence[1:],
-            confirmation.luck.trainings if confirmation else 0,
-        )
-        return Answer(setting, (), "none", (), (), "alone", first, second, count)
+        count = confirmation.luck.trainings if confirmation else 0
+        return Answer(setting, (), "none", (), (), "alone", first, "", honest_sentence, count)
     found = [_variant(evidence, name, places, draws) for name, places in groups]
     variants = tuple(sorted(found, key=lambda v: -v.honest.value if again is None else again.place(v.name)))
     # a setting that was asked about is tuned alike at each value; one that is found is also compared with the others
@@ -123,7 +127,8 @@ def find_answer(
         contrasts,
         verdict,
         first,
-        _evidence_sentence(evidence, variants, contrasts, verdict, score, again) + honest_sentence,
+        _evidence_sentence(evidence, variants, contrasts, verdict, score, again),
+        honest_sentence,
         trainings=again.luck.trainings if again is not None else 0,
     )
 
@@ -233,12 +238,12 @@ def _evidence_sentence(
     if again is None:
         sure = (
             f"How sure: over posts, {adjusted} {p_text(nearest.tuned.p_value)}; over trainings, the chance "
-            f"{chance} {ROPE:g} {score} is {most[chance]:.0%}. "
+            f"{chance} {ROPE:g} {score} is {most[chance]:.0%}."
         )
     else:
         sure = (
             f"How sure: over posts and trainings, {adjusted} {p_text(nearest.tuned.p_value)} "
-            f"({again.seeds} seeds on each of {again.drawings} fold drawings per value). "
+            f"({again.seeds} seeds on each of {again.drawings} fold drawings per value)."
         )
     return " ".join([*lines, sure])
 

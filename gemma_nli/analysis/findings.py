@@ -207,7 +207,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "trials": {state: sum(t.state == state for t in findings.evidence.trials) for state in ENDS},
         "verdict": findings.answer.verdict,
         "measured_at": findings.evidence.measured_at,
-        "answer": [findings.answer.first, findings.answer.second],
+        "answer": [*filter(None, (findings.answer.first, findings.answer.sure, findings.answer.score))],
         "within_criteria": findings.within.sentence,
         **({"phrasings": findings.phrasings.sentence} if findings.phrasings is not None else {}),
         "conclusion": dataclasses.asdict(findings.conclusion),

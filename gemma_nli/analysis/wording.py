@@ -31,7 +31,7 @@ def power_text(smallest: float, posts: int, score: str, trainings: int = 0) -> s
     """
     more = f" and {4 * trainings} trainings per value (here {trainings})" if trainings else ""
     return (
-        f"Found in 80% of cases would be a true difference of {smallest:.3f} {score}; half of that takes about "
+        f"A true difference of {smallest:.3f} {score} would be found in 80% of cases; half of it takes about "
         f"{rounded(4 * posts):,} posts (here {posts:,}){more}."
     )
 

@@ -17,6 +17,7 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
         console.say(sentence, "bold" if place == 0 else "")
     if report.get("within_criteria"):  # a report of an older version is without
         console.say(report["within_criteria"])
+    console.say()
     for name, sentence in report.get("conclusion", {}).items():
         console.say(f"{name.replace('_', ' ').capitalize()}: {sentence}")
     if report.get("confirmed"):
@@ -24,6 +25,7 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
     for sealed in report.get("sealed", []):
         console.say(sealed["sentence"])
     said = " ".join(report["answer"])
+    console.say()
     warnings = [warning for warning in report["warnings"] if warning not in said]  # the most serious first
     for warning in warnings[:WARNINGS]:
         console.say(f"warning: {warning}", "yellow")

@@ -35,10 +35,12 @@ def test_the_answer_ends_in_what_to_do(capsys: pytest.CaptureFixture[str]) -> No
     show_report({"answer": [BEATEN], "conclusion": steps, "warnings": ["reason 0."], "html": "/tmp/report.html"})
     said = capsys.readouterr().out.splitlines()
     at = said.index("Use: the best trial.")
-    assert said[at : at + 4] == [
+    assert said[at - 1 : at + 5] == [
+        "",
         "Use: the best trial.",
         "Try next: dropout above 0.5.",
         "Not settled: whether dropout matters.",
+        "",
         "warning: reason 0.",
     ]
 
