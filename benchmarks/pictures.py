@@ -58,6 +58,7 @@ def open_page(url: str, profile: Path, width: int = 1200, dark: bool = False) ->
 
 def take(report: Path, folder: Path) -> list[Path]:
     """The pictures of a report's first page."""
+    folder.mkdir(parents=True, exist_ok=True)
     taken = []
     for name, (width, height, dark) in PICTURES.items():
         with tempfile.TemporaryDirectory() as profile:

@@ -87,8 +87,10 @@ def _top(findings: Findings) -> str:
         lines = "".join(f"<li>{esc(line)}</li>" for line in findings.warnings)
         warned = f'<aside class="warnings" aria-label="warnings"><h2>Before you rely on it</h2><ul>{lines}</ul></aside>'
     steps = "".join(f"<dt>{esc(head)}</dt><dd>{esc(text)}</dd>" for head, text in findings.conclusion.lines)
+    answer = findings.answer
+    more = "".join(f"<p class='sure'>{esc(words)}</p>" for words in (answer.sure, answer.score) if words)
     return (
-        f"{questions}<h1>{esc(findings.answer.first)}</h1><p class='sure'>{esc(findings.answer.second)}</p>"
+        f"{questions}<h1>{esc(answer.first)}</h1>{more}"
         f'<dl class="conclusion">{steps}</dl><div class="cards">{shown}</div>'
         f'<p class="at">Scores {esc(findings.evidence.measured_at)}.</p>{warned}'
     )
