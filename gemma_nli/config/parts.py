@@ -19,8 +19,15 @@ class WhereRead:
 
 
 class Later:
-    """Marks a setting that came after trials were stored, and whose default is what the code did before: at that
-    default it is no part of a trial's key, so that stored trials keep theirs."""
+    """Marks a setting that came after trials were stored: at the value that the code had before, it is no part of a
+    trial's key, so that stored trials keep theirs."""
+
+    def __init__(self, was: Any = ...) -> None:
+        """
+        Args:
+            was: what the code did before; ...: the default.
+        """
+        self.was = was
 
 
 class SettingsRead:
@@ -94,18 +101,23 @@ def dormant_settings(config: RunConfig, fields: Mapping[str, Any]) -> set[str]:
     return {name for name, field in fields.items() if _is_marked(field)} - read
 
 
-def at_their_default(config: RunConfig, fields: Mapping[str, Any]) -> set[str]:
-    """Settings marked `Later` that have their default.
+def as_they_were(config: RunConfig, fields: Mapping[str, Any]) -> set[str]:
+    """Settings marked `Later` that have the value of before.
 
     Args:
         fields: every setting with its pydantic field.
     """
-    return {name for name in later_settings(fields) if _value_of(config, name) == fields[name].default}
+    return {name for name, was in later_settings(fields).items() if _value_of(config, name) == was}
 
 
-def later_settings(fields: Mapping[str, Any]) -> set[str]:
-    """Settings marked `Later`."""
-    return {name for name, field in fields.items() if any(isinstance(mark, Later) for mark in field.metadata)}
+def later_settings(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings marked `Later`, and what the code did before they were settings."""
+    found = {}
+    for name, field in fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Later):
+                found[name] = field.default if mark.was is ... else mark.was
+    return found
 
 
 def _value_of(config: Any, setting: str) -> Any:

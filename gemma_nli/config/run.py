@@ -14,11 +14,8 @@ from pydantic import BaseModel, ValidationError, model_validator
 from gemma_nli.base.errors import ConfigError, Problems, did_you_mean
 from gemma_nli.config.checked_settings import Settings
 from gemma_nli.config.chosen_layers import LAST
-from gemma_nli.config.parts import EPOCH_SELECTIONS, at_their_default, dormant_settings, later_settings
+from gemma_nli.config.parts import EPOCH_SELECTIONS, as_they_were, dormant_settings, later_settings
 from gemma_nli.config.sections import (
-    ADAPTER_RATE,
-    ENCODER_RATE,
-    HEAD_RATE,
     DataConfig,
     DeviceConfig,
     FeaturesConfig,
@@ -27,6 +24,7 @@ from gemma_nli.config.sections import (
     OutputConfig,
     TrainingConfig,
 )
+from gemma_nli.config.suited_defaults import SUITED, suited
 
 
 class RunConfig(Settings):
@@ -69,25 +67,25 @@ class RunConfig(Settings):
                     f"{name} is {asked}, but training.epoch_selection is {selection.name}, which has no inner split to "
                     f"choose it by; set training.epoch_selection=inner, or {name}={plain}"
                 )
-        self._set_default_rate()
+        self._set_suited_defaults()
         return self
 
-    def _set_default_rate(self) -> None:
-        """A learning rate that was not given becomes the one that suits what is trained, and is remembered as a
-        default.
-        """
-        rate = HEAD_RATE if self.model.freeze_encoder else ADAPTER_RATE if self.model.lora else ENCODER_RATE
-        if _RATE not in self.training.model_fields_set and self.training.learning_rate != rate:
-            with_rate = self.training.model_copy(update={_RATE: rate})
-            with_rate.__pydantic_fields_set__.discard(_RATE)
-            self.__dict__["training"] = with_rate  # the model is frozen for others, not while it is built
+    def _set_suited_defaults(self) -> None:
+        """A setting that was not given becomes what suits what is trained, and is remembered as a default."""
+        for name, value in suited(self.model).items():
+            section, setting = getattr(self, name), SUITED[name]
+            if setting not in section.model_fields_set and getattr(section, setting) != value:
+                fitting = section.model_copy(update={setting: value})
+                fitting.__pydantic_fields_set__.discard(setting)
+                self.__dict__[name] = fitting  # the model is frozen for others, not while it is built
 
     def given(self, *sections: str) -> dict[str, Any]:
-        """Settings as a nested tree of JSON values (of all sections, or of some), except a learning rate that was not
-        given: it would stay when what is trained is changed."""
+        """Settings as a nested tree of JSON values (of all sections, or of some); null for one that was not given and
+        suits what is trained: its value would stay when that is changed."""
         tree = self.model_dump(mode="json", include=set(sections) or None)
-        if "training" in tree and _RATE not in self.training.model_fields_set:
-            del tree["training"][_RATE]
+        for name, setting in SUITED.items():
+            if name in tree and setting not in getattr(self, name).model_fields_set:
+                tree[name][setting] = None
         return tree
 
     @property
@@ -115,14 +113,14 @@ class RunConfig(Settings):
         that others deactivate (`model.head_hidden` without an mlp head), so that equal trials have equal keys.
         The corpus, its sealed posts and the encoder's weights enter the key by fingerprint. What is dormant follows
         from the parts that the configuration names: each says which settings it reads. A setting that came after trials
-        were stored is left out at its default.
+        were stored is left out where it is what the code did before.
         """
-        left_out = _PLACES | dormant_settings(self, _all_settings()) | at_their_default(self, _all_settings())
+        left_out = _PLACES | dormant_settings(self, _all_settings()) | as_they_were(self, _all_settings())
         sections = ("data", "model", "training", "device")
         return {k: v for k, v in self.flat().items() if k.split(".")[0] in sections and k not in left_out}
 
     def told_apart_by(self) -> dict[str, Any]:
-        """`canonical` with the settings that came later, which it leaves out at their defaults."""
+        """`canonical` with the settings that came later, which it leaves out where they are as the code did before."""
         flat = self.flat()
         return {**self.canonical(), **{name: flat[name] for name in later_settings(_all_settings())}}
 
@@ -139,7 +137,6 @@ class RunConfig(Settings):
 
 _BY_INNER_SPLIT = {"training.threshold": "shared", "training.calibration": "none"}
 """Settings that choose by the inner split, and their values that need none."""
-_RATE = "learning_rate"
 _PLACES = {"data.data_dir", "data.log_text", "model.name", "model.revision", "device.device"} | {
     f"data.test{part}" for part in ("", ".share", ".seed", ".ids")
 }

@@ -11,6 +11,7 @@ from gemma_nli.config.checked_settings import SealedConfig, Settings
 from gemma_nli.config.chosen_layers import LAST, Layers, as_stored
 from gemma_nli.config.part_names import Calibration, Head, HeadNorm, Loss, Pooling, Schedule, Selection, Threshold
 from gemma_nli.config.parts import Later, WhereRead
+from gemma_nli.config.suited_defaults import FROZEN_NORM, HEAD_RATE, without_null
 from gemma_nli.config.templates import NATIVE, PLACES, check_fit, read_template, refuse_mapping
 
 
@@ -111,10 +112,11 @@ class ModelConfig(Settings):
     head_hidden: Annotated[int, WhereRead()] = Field(
         default=256, ge=1, le=65536, description="hidden units of the head"
     )
-    head_norm: Annotated[HeadNorm, Later()] = Field(
-        default="none",
+    head_norm: Annotated[HeadNorm, Later(was="none")] = Field(
+        default=FROZEN_NORM,
         description="layernorm: each text's vector to mean 0 and spread 1 over its own numbers; standardize: each "
-        "number of the head's input to mean 0 and spread 1 over the fold's training pairs before the first step",
+        "number of the head's input to mean 0 and spread 1 over the fold's training pairs before the first step. If "
+        "left out (or null) it suits what is trained: standardize on a frozen encoder, none where the encoder learns",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before each linear map of the head")
     freeze_encoder: bool = Field(default=True, description="train only the pooling and head, on cached vectors")
@@ -148,6 +150,11 @@ class ModelConfig(Settings):
     def _layers_as_stored(cls, value: Any) -> Any:
         return as_stored(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_norm_is_left_out(cls, tree: Any) -> Any:
+        return without_null(tree, "head_norm")
+
     @property
     def trained(self) -> str:
         """What is trained of the encoder, as model/adapters.py names it."""
@@ -156,10 +163,6 @@ class ModelConfig(Settings):
         if self.lora is not None:
             return "adapters"
         return "everything" if self.unfreeze_last_n is None else "last_layers"
-
-
-HEAD_RATE, ADAPTER_RATE, ENCODER_RATE = 1e-3, 2e-4, 2e-5
-"""Peak AdamW rates that suit a head alone, LoRA (Hu et al. 2021, table 12) and a whole encoder (Devlin et al. 2019)."""
 
 
 class TrainingConfig(Settings):
@@ -225,10 +228,7 @@ class TrainingConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _null_rate_is_left_out(cls, tree: Any) -> Any:
-        """`learning_rate: null` asks for the rate that suits what is trained; RunConfig knows what that is."""
-        if isinstance(tree, dict) and tree.get("learning_rate", 0) is None:
-            return {key: value for key, value in tree.items() if key != "learning_rate"}
-        return tree
+        return without_null(tree, "learning_rate")
 
 
 class DeviceConfig(Settings):

@@ -13,7 +13,7 @@ from gemma_nli.config.run import RunConfig, build_config
 SEMANTICS_VERSION = 2
 """Increased when the same configuration would give different numbers than before; part of every trial's key."""
 
-_BEFORE_THEY_WERE = {("data", "negatives"): "pooled"}
+_BEFORE_THEY_WERE = {("data", "negatives"): "pooled", ("model", "head_norm"): "none"}
 """Settings added since version 1 whose default is not what the code did before them."""
 
 

@@ -209,7 +209,11 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
             f"{folder}: was saved with {was.get('attention')} attention, but a probe finds otherwise here."
         )
     classifier = PairClassifier(encoder, config.model)
-    classifier.load_head_state(read_tensors(folder / "classifier.safetensors", record.classifier_sha256))
+    state = read_tensors(folder / "classifier.safetensors", record.classifier_sha256)
+    try:
+        classifier.load_head_state(state)
+    except EncoderError as error:
+        raise EncoderError(f"{folder}: {error} Its bundle.json was changed; copy the bundle again.") from None
     classifier.scaling = Scaling(record.scaling.slope, record.scaling.intercept)
     classifier.requires_grad_(False).eval()
     return LoadedBundle(folder, config, classifier, record.threshold, was, metadata, record.thresholds)

@@ -14,6 +14,7 @@ from gemma_nli.base.errors import ConfigError
 from gemma_nli.config import (
     RunConfig,
     build_config,
+    build_stored_config,
     check_value,
     flatten,
     home,
@@ -316,7 +317,7 @@ DECIDES = {
     "model.head": "mlp",
     "data.wording": "short",
     "model.template": "{premise} Is this so: {hypothesis}",
-    "model.head_norm": "standardize",
+    "model.head_norm": "layernorm",
     "model.layers": 4,
     "model.dropout": 0.5,
     "model.freeze_encoder": False,
@@ -436,6 +437,22 @@ class TestLearningRate:
         assert moved.with_settings({"model.freeze_encoder": True}).training.learning_rate == 1e-3
         given = RunConfig().with_settings({"training.learning_rate": 1e-3}).with_settings(UNFROZEN)
         assert given.training.learning_rate == 1e-3
+
+    def test_a_heads_norm_follows_what_is_trained_too(self):
+        frozen = RunConfig()
+        assert frozen.model.head_norm == frozen.canonical()["model.head_norm"] == "standardize"
+        trained = frozen.with_settings(UNFROZEN)
+        assert trained.model.head_norm == "none"
+        assert "model.head_norm" not in trained.canonical()  # what the code did before it was a setting
+        assert trained.with_settings({"model.freeze_encoder": True}).model.head_norm == "standardize"
+        given = frozen.with_settings({"model.head_norm": "standardize"}).with_settings(UNFROZEN)
+        assert given.model.head_norm == given.canonical()["model.head_norm"] == "standardize"
+
+    def test_settings_that_were_stored_before_heads_had_norms_have_none(self):
+        tree = RunConfig().model_dump(mode="json")
+        del tree["model"]["head_norm"]
+        assert build_stored_config(tree, "journal").model.head_norm == "none"
+        assert build_stored_config(RunConfig().given(), "spec").model.head_norm == "standardize"
 
     def test_each_cell_of_a_sweep_has_its_own_and_a_stored_sweep_still_has(self):
         tree = {

@@ -162,9 +162,10 @@ class TestSelection:
 
     @pytest.mark.parametrize("selection", ["inner", "last", "best"])
     def test_the_kept_weights_are_those_of_the_selected_epoch(self, setup, selection):
-        config = setup.config(training__epoch_selection=selection, training__num_epochs=8)
+        settings = {"training__epoch_selection": selection, "training__num_epochs": 8, "model__head_norm": "none"}
+        config = setup.config(**settings)
         inputs = setup.inputs(config)
-        for fold in setup.train([2, 3], training__epoch_selection=selection, training__num_epochs=8):
+        for fold in setup.train([2, 3], **settings):
             bias, weight = fold.state["head.bias_K"], fold.state["head.weight_KD"]
             vectors_MH, place_N = inputs.vectors[0]
             z_V = vectors_MH[place_N[torch.from_numpy(fold.rows)]] @ weight[0] + bias[0]
