@@ -1,6 +1,6 @@
 """What do the layers of a frozen encoder cost, and what do they gain?
 
-    python benchmarks/layers.py [--encoder FOLDER] [--data DIR] [--posts 1600] [--norm none] [--json FILE]
+    python benchmarks/layers.py [--encoder FOLDER] [--data DIR] [--posts 1600] [--norm NAME] [--json FILE]
 
 Cost: CPU seconds of encoding seven layers x three poolings over those of one layer and pooling, the same texts in turn.
 Gain: each layer's head is cross-validated over the product's own folds with pooled and with matched negatives. The
@@ -22,6 +22,7 @@ from benchmarks.head_norms import some_posts
 from benchmarks.outcome import Mark, Outcome
 from benchmarks.workplace import REAL_DATA, Workplace
 from gemma_nli.config import FeaturesConfig, RunConfig
+from gemma_nli.config.suited_defaults import FROZEN_NORM
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import Corpus, load_corpus
 from gemma_nli.features import FeatureStore
@@ -63,6 +64,11 @@ def cost(encoder: Path, corpus: Corpus, texts: int, turns: int) -> dict[str, flo
     return {**best, "views": len(views), "ratio": best["many"] / best["one"]}
 
 
+def chosen_on_other_folds(auc_LF: np.ndarray) -> np.ndarray:
+    """(F,) for each fold the layer that is best on the others."""
+    return np.array([np.delete(auc_LF, fold, axis=1).mean(1).argmax() for fold in range(auc_LF.shape[1])])
+
+
 def gain(encoder: Path, corpus: Corpus, store: Path, negatives: str, norm: str, pooling: str) -> dict[str, Any]:
     """AUC of each layer, of the layer chosen on the other folds, and of the last."""
     config = base(encoder, negatives, norm).with_settings({"model.pooling_strategy": pooling})
@@ -79,7 +85,7 @@ def gain(encoder: Path, corpus: Corpus, store: Path, negatives: str, norm: str, 
         results = train_folds(layer, pairs, folds, load_inputs(layer, corpus, pairs, rows, features))
         auc_LF.append([fold.metrics.get("auc", np.nan) for fold in results])
     table = np.array(auc_LF)
-    honest = [table[np.delete(table, fold, axis=1).mean(1).argmax(), fold] for fold in range(len(folds))]
+    honest = table[chosen_on_other_folds(table), np.arange(len(folds))]
     return {
         "negatives": negatives,
         "norm": norm,
@@ -94,7 +100,7 @@ def gain(encoder: Path, corpus: Corpus, store: Path, negatives: str, norm: str, 
 def run(place: Workplace) -> Outcome:
     corpus = some_posts(load_corpus(place.data), place.size(1600, 60))
     spent = cost(minilm_folder(), corpus, place.size(1500, 100), place.size(3, 1))
-    gains = [gain(minilm_folder(), corpus, place.work, kind, "none", "mean") for kind in ("pooled", "matched")]
+    gains = [gain(minilm_folder(), corpus, place.work, kind, FROZEN_NORM, "mean") for kind in ("pooled", "matched")]
     marks = [Mark("CPU of 7 layers x 3 poolings over one", spent["ratio"], at_most=ALLOWED)]
     marks += [
         Mark(f"AUC of the best layer above last, {each['negatives']} negatives", each["gain"], at_least=GAIN)
@@ -108,7 +114,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, default=None)
     parser.add_argument("--data", type=Path, default=REAL_DATA)
     parser.add_argument("--posts", type=int, default=1600)
-    parser.add_argument("--norm", default="none")
+    parser.add_argument("--norm", default=FROZEN_NORM)
     parser.add_argument("--poolings", nargs="+", default=["mean", "last"])
     parser.add_argument("--texts", type=int, default=1000, help="pairs that the cost is measured on")
     parser.add_argument("--json", type=Path)

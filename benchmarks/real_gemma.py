@@ -4,19 +4,23 @@
 
 Each piece (the states of some posts, a fold of a trained trial) lies in FOLDER as soon as it is done, and a run goes on
 where the last one stopped, however that ended. FOLDER/table.md has the rows that are finished, those without training
-of the encoder first. Nobody chose among the layers: every one of the grid is a row, and the best of many rows is partly
-luck.
+of the encoder first. Every layer of the grid is a row, and the best of many rows is partly luck: the row of the layer
+chosen on the other folds has none of it, since no fold is scored by a layer that it helped to choose.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.head_norms import some_posts
+from benchmarks.layers import chosen_on_other_folds
 from gemma_nli.analysis.baselines import tfidf_scores
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable, build_pairs
@@ -133,10 +137,23 @@ def measure(folder: Path, data: Path, clock: Clock) -> Iterator[tuple[str, dict[
             encode_in_pieces(request, store, clock)
     encode_in_pieces(zero_shot_request(specs[0].base, corpus, pairs), store, clock)
     yield from baselines(specs[0].base, corpus, pairs, store).items()
+    layers: dict[str, list[dict[str, list[float]]]] = {}
     for name, config in trials(base, specs):
         clock.check()
-        done = run_here(config, folder / "runs", folder / "storage")
-        yield name, {metric: done.result.aggregates[f"cv_aggregate/{aggregate(metric)}"] for metric in MEASURED}
+        result = run_here(config, folder / "runs", folder / "storage").result
+        yield name, {metric: result.aggregates[f"cv_aggregate/{aggregate(metric)}"] for metric in MEASURED}
+        if name.startswith("frozen"):
+            of_all = layers.setdefault(name.partition(", layer")[0], [])
+            of_all.append({metric: [fold.metrics[metric] for fold in result.folds] for metric in ("f1", "auc")})
+            if len(of_all) == len(LAYERS):
+                yield f"{name.partition(', layer')[0]}, layer chosen on the other folds", chosen(of_all)
+
+
+def chosen(layers: list[dict[str, list[float]]]) -> dict[str, float]:
+    """Each fold's scores by the layer that has the best AUC on the other folds; a mean within criteria has no folds."""
+    of_fold = chosen_on_other_folds(np.array([layer["auc"] for layer in layers]))
+    found = {m: float(np.mean([layers[at][m][fold] for fold, at in enumerate(of_fold)])) for m in ("f1", "auc")}
+    return {**found, "macro_auc": math.nan}
 
 
 def aggregate(metric: str) -> str:
@@ -145,7 +162,10 @@ def aggregate(metric: str) -> str:
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     lines = [f"| {' | '.join(['', *MEASURED])} |", "|---" * (len(MEASURED) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(f'{row[m]:.3f}' for m in MEASURED)} |" for name, row in rows.items()]
+    lines += [
+        f"| {name} | {' | '.join('-' if math.isnan(row[m]) else f'{row[m]:.3f}' for m in MEASURED)} |"
+        for name, row in rows.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -49,6 +49,24 @@ def test_a_frozen_encoder_trains_a_head_and_nothing_else(estimate):
     assert tokens.activations == pytest.approx(65 * frozen.activations)  # 64 tokens per text beside its vector
 
 
+def test_layers_above_the_highest_that_is_read_are_not_there(estimate, tiny_bert):
+    sizes = {name: tensor.numel() for name, tensor in load_file(tiny_bert / "model.safetensors").items()}
+    above = sum(size for name, size in sizes.items() if ".layer.1." in name)
+    assert above > 0
+    whole, cut = estimate(**FULL), estimate(**FULL, **{"model.layers": 1})
+    assert cut.weights == pytest.approx(4 * (sum(sizes.values()) - above) / GIB)
+    assert cut.activations == pytest.approx(whole.activations / 2)
+    assert estimate(**LORA, **{"model.layers": 1}).gradients == pytest.approx(estimate(**LORA).gradients / 2)
+
+
+def test_a_frozen_trial_holds_the_vectors_of_each_layer_that_it_reads(estimate):
+    one = estimate().activations
+    assert estimate(**{"model.layers": [1, 2]}).activations == pytest.approx(2 * one)
+    assert estimate(**{"model.layers": "mix"}).activations == pytest.approx(2 * one)
+    tokens = estimate(**{"model.pooling_strategy": "attention", "model.layers": [1, 2]})
+    assert tokens.activations == pytest.approx(2 * 65 * one)
+
+
 @pytest.mark.parametrize(
     ("settings", "times"),
     [

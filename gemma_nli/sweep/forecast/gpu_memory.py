@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import torch
 
 from gemma_nli.config import ModelConfig, RunConfig
+from gemma_nli.model.layers import build_layers_pooler, is_learned, layers_of
 from gemma_nli.model.loading.folder_files import read_header
 from gemma_nli.model.loading.identity import encoder_folder, weight_files
 from gemma_nli.model.loading.network import sizes
 from gemma_nli.model.loading.sentence_modules import is_native, native_modules
-from gemma_nli.model.pooling import build_pooler
 
 GIB = 2**30
 CONTEXT_GIB = 0.6
@@ -39,6 +40,8 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class _Shape:
+    """Of an encoder that is cut above its `layers`-th layer."""
+
     parameters: int
     hidden: int
     layers: int
@@ -52,19 +55,22 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     token states past their budget. Trained encoders hold weights, gradients and two moments of what is trained, and
     the activations of a micro-batch: 34 bytes per token and hidden unit and 5 per token pair and head, in each layer,
     at 16 bits; twice that at 32; with gradient checkpointing only each layer's input and one layer in full.
+    Layers above the highest that `model.layers` reads are not there.
 
     Source of the activation count: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1.
     """
     model = config.model
-    shape = _shape(model.name, model.revision)
+    choice = layers_of(model)
+    shape = _shape(model.name, model.revision, choice.highest)
     half = config.device.mixed_precision in ("auto", "bf16", "fp16")
     if model.freeze_encoder:
         modules = native_modules(model, encoder_folder(model)) if is_native(model) else None
         with torch.device("meta"):
-            pooler = build_pooler(model.pooling_strategy, shape.hidden, model.pooling_k, modules=modules)
+            pooler = build_layers_pooler(model, choice, shape.hidden, modules=modules)
         numbers = config.training.batch_size * config.data.num_folds * 4 * 8
-        vectors = numbers * pooler.width
-        tokens = numbers * shape.hidden * model.max_length if pooler.learned else 0
+        learned, read = is_learned(model), len(choice.numbers)
+        vectors = numbers * pooler.width * (read if choice.mixed and not learned else 1)  # those that it mixes
+        tokens = numbers * shape.hidden * read * model.max_length if learned else 0
         return MemoryEstimate(0.05, 0.0, 0.0, (vectors + tokens) / GIB)
     trained = _trained_parameters(model, shape)
     own_weights = shape.parameters * (2 if half and model.lora else 4)
@@ -96,13 +102,22 @@ def _trained_parameters(model: ModelConfig, shape: _Shape) -> float:
 
 
 @lru_cache(maxsize=64)
-def _shape(name: str, revision: str | None) -> _Shape:
+def _shape(name: str, revision: str | None, highest: int) -> _Shape:
     folder = encoder_folder(ModelConfig(name=name, revision=revision))
-    parameters = sum(_tensor_sizes(file) for file in weight_files(folder))
-    hidden, layers, heads = sizes(name, folder)
-    return _Shape(parameters=parameters, hidden=hidden, layers=layers, heads=heads)
+    hidden, _, heads = sizes(name, folder)
+    files = weight_files(folder)
+    parameters = sum(
+        size for file in files for tensor, size in _tensor_sizes(file).items() if _is_below(tensor, highest)
+    )
+    return _Shape(parameters=parameters, hidden=hidden, layers=highest, heads=heads)
 
 
-def _tensor_sizes(path: Path) -> int:
-    """Numbers in a safetensors file, read from its header alone."""
-    return sum(math.prod(entry["shape"]) for entry in read_header(path).values())
+def _is_below(tensor: str, highest: int) -> bool:
+    """Whether a weight is of one of the first `highest` layers, whose number is the first in its name, or of none."""
+    numbered = re.search(r"\.(\d+)\.", tensor)
+    return numbered is None or int(numbered[1]) < highest
+
+
+def _tensor_sizes(path: Path) -> dict[str, int]:
+    """How many numbers each tensor of a safetensors file has, read from its header alone."""
+    return {name: math.prod(entry["shape"]) for name, entry in read_header(path).items()}
