@@ -1,14 +1,16 @@
-"""Every layer that a sweep's space can ask for is one that its encoder has: checked before anything runs."""
+"""Every layer that a sweep's space can ask for is one that its encoder has, checked before anything runs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gemma_nli.config import RunConfig
+from gemma_nli.config import ModelConfig, RunConfig
 from gemma_nli.config.chosen_layers import LAST, as_stored, choose_layers
 from gemma_nli.model.layers import layers_of
-from gemma_nli.model.loading.identity import encoder_folder
+from gemma_nli.model.loading.folder_files import read_header
+from gemma_nli.model.loading.identity import encoder_folder, weight_files
 from gemma_nli.model.loading.network import sizes
 from gemma_nli.spec.domain import Range
 from gemma_nli.spec.spec import SweepSpec
@@ -29,6 +31,26 @@ def check_layers(spec: SweepSpec, configs: Iterable[RunConfig]) -> None:
         for name, layers in _asked(spec):
             model = spec.base.model.model_copy(update={"name": name})
             choose_layers(as_stored(layers), sizes(name, encoder_folder(model))[1], name)
+
+
+def layer_notes(configs: Iterable[RunConfig]) -> list[str]:
+    """Of each encoder whose lower layers are read: which of its states have its final norm. Nothing is loaded."""
+    depths: dict[tuple[str, str | None], tuple[ModelConfig, int]] = {}
+    for model in (config.model for config in configs):
+        if model.layers != LAST and (choice := layers_of(model)).numbers != (choice.depth,):
+            depths[model.name, model.revision] = (model, choice.depth)
+    return [
+        f"{model.name}: layer {depth}, the last, has the encoder's final norm; the layers below it have none."
+        if _has_final_norm(model)
+        else f"{model.name}: no final norm after its {depth} layers was found; all are read as they are."
+        for model, depth in depths.values()
+    ]
+
+
+def _has_final_norm(model: ModelConfig) -> bool:
+    """Whether the weights have a norm behind the last layer: under one of its usual names, and of no layer."""
+    names = (name for file in weight_files(encoder_folder(model)) for name in read_header(file))
+    return any(re.fullmatch(r"([a-z_]+\.)*(norm|final_norm|ln_f|final_layer_?norm)\.weight", name) for name in names)
 
 
 def _asked(spec: SweepSpec) -> Iterator[tuple[str, Any]]:

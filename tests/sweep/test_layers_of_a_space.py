@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from gemma_nli.base.errors import EncoderError
+from gemma_nli.config import RunConfig
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.model.pooling import build_pooler
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.check_layers import layer_notes
 from gemma_nli.sweep.forecast.plan import plan_sweep
 from gemma_nli.sweep.prepare import feature_requests, prepare
 
@@ -91,3 +93,16 @@ def test_a_layer_is_asked_only_of_the_encoders_that_a_space_lets_have_it(tiny_be
                 plan_sweep(spec)
         else:
             assert plan_sweep(spec)["cells"] == 2
+
+
+def test_the_plan_says_which_states_have_the_final_norm(tiny_bert: Path, tiny_gemma3: Path) -> None:
+    def notes(encoder: Path, layers: Any) -> list[str]:
+        return layer_notes([RunConfig().with_settings({"model.name": str(encoder), "model.layers": layers})])
+
+    assert notes(tiny_gemma3, 1) == [
+        f"{tiny_gemma3}: layer 2, the last, has the encoder's final norm; the layers below it have none."
+    ]
+    assert notes(tiny_bert, [1, 2]) == [
+        f"{tiny_bert}: no final norm after its 2 layers was found; all are read as they are."
+    ]
+    assert notes(tiny_gemma3, "last") == notes(tiny_gemma3, 2) == []

@@ -10,6 +10,7 @@ from gemma_nli.corpus.corpus_notes import corpus_notes
 from gemma_nli.features import FeatureStore
 from gemma_nli.model.gguf_conversion import quantization_notes
 from gemma_nli.spec.spec import SweepSpec
+from gemma_nli.sweep.check_layers import layer_notes
 from gemma_nli.sweep.cluster.trial_resources import Node, choose, most_memory
 from gemma_nli.sweep.earlier_spaces import how_many_fit, take_up_earlier
 from gemma_nli.sweep.forecast.confirm_cost import plan_confirmation
@@ -64,6 +65,7 @@ def plan_sweep(spec: SweepSpec) -> dict[str, Any]:
         "notes": [
             *corpus_notes(ready.corpus, ready.pairs),
             *quantization_notes(config.model for config in configs),
+            *layer_notes(configs),
         ],
     }
 
