@@ -108,7 +108,7 @@ def _make_block(request: FeatureRequest, tokens: int) -> dict[str, np.ndarray]:
     digests = [request.digests[row] for row in request.unique_rows]
     count = len(digests)
     flat_SH = np.random.default_rng(0).standard_normal((count * tokens, HIDDEN), dtype=np.float32)
-    states = TokenStates(flat_SH, np.arange(count + 1, dtype=np.int64) * tokens, "float32")
+    states = TokenStates({"tokens": flat_SH}, np.arange(count + 1, dtype=np.int64) * tokens, "float32")
     lengths = np.full(count, tokens, dtype=np.int32)
     return FeatureBlock(digest_array(digests), lengths, HIDDEN, {}, states).to_arrays()
 

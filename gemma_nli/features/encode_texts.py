@@ -78,9 +78,7 @@ class EncodedTexts:
         tokens = None
         kept = [piece.tokens for piece in pieces if piece.tokens is not None]
         if kept and len(kept) == len(pieces):
-            counts = np.concatenate([np.diff(part.offsets) for part in kept])
-            offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-            tokens = TokenStates(np.concatenate([part.flat_SH for part in kept]), offsets, kept[0].dtype)
+            tokens = TokenStates.joined(kept)
         return cls(
             [digest for piece in pieces for digest in piece.digests],
             np.concatenate([piece.lengths for piece in pieces]),
@@ -136,20 +134,20 @@ def _encode(
     lengths = np.zeros(count, dtype=np.int32)
     longest = reusable_tokens(encoder) if settings.prefix_reuse and request.hypotheses is not None else 0
     chunks: Iterable[Chunk] = _tokenised(request, encoder, longest > 0)
-    buffer, wide = None, hidden * max(1, len(request.token_layers))
+    buffer = None
     if request.with_tokens:
         chunks = list(chunks)  # all lengths are needed before the first state is kept
         for rows, tokens in chunks:
             lengths[rows] = tokens.lengths
         budget = int(settings.token_budget_gib * 2**30) if token_budget_bytes is None else token_budget_bytes
-        buffer = TokenStateBuffer(lengths, wide, request, budget)
+        buffer = TokenStateBuffer(lengths, hidden, request, budget)
 
     def finish(rows: list[int], pooled_BP: Tensor, batch: Encoded) -> None:
         found_BP = pooled_BP.cpu().numpy()
         for (name, view_MW), end in zip(views.items(), ends, strict=True):
             views[name][rows] = found_BP[:, end - view_MW.shape[1] : end]
         if buffer is not None:
-            buffer.keep(np.asarray(rows), batch.h_BTH[..., -wide:], batch.mask_BT)  # the last layer's stand last
+            buffer.keep(np.asarray(rows), batch.h_BTH, batch.mask_BT)
 
     done = padded = slots = 0
     waiting: tuple[list[int], Tensor, Encoded] | None = None  # read back only once the next batch has started
@@ -168,7 +166,7 @@ def _encode(
     if waiting is not None:
         finish(*waiting)
     states = buffer.states if buffer else None
-    return EncodedTexts(request.digests, lengths, views, wide, states, padded, slots)
+    return EncodedTexts(request.digests, lengths, views, hidden, states, padded, slots)
 
 
 def load_for(request: FeatureRequest) -> Encoder:
@@ -283,14 +281,16 @@ class EncodedOnDemand:
         self._request_rows = {int(block_row): row for row, block_row in enumerate(block_rows)}
 
     def states(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """h_BTH float32 and mask_BT of some block rows, right-padded with zeros, on the CPU."""
+        """h_BTM float32, of each layer side by side, and mask_BT of some block rows, right-padded with zeros, on the
+        CPU.
+        """
         if self._encoder is None:
             self._encoder = load_for(self._request)
         part = self._request.subset([self._request_rows[row] for row in rows])
         tokens = self._encoder.tokenize(part.premises, part.hypotheses, part.prompts)
         with reading(self._encoder, layers_read(self._request, self._encoder)):
-            h_BTH, mask_BT = _forward(self._encoder, tokens, list(range(len(tokens))))
-        if not self._request.token_layers:
-            h_BTH = h_BTH[..., -self._encoder.hidden_size :]
-        h_BTH = h_BTH.to("cpu", torch.float32).masked_fill(~mask_BT.cpu().unsqueeze(-1), 0)
-        return h_BTH, mask_BT.cpu()
+            h_BTM, mask_BT = _forward(self._encoder, tokens, list(range(len(tokens))))
+        each = h_BTM.chunk(len(self._request.layers), -1)
+        h_BTM = torch.cat([each[at] for at in self._request.token_places], dim=-1)
+        h_BTM = h_BTM.to("cpu", torch.float32).masked_fill(~mask_BT.cpu().unsqueeze(-1), 0)
+        return h_BTM, mask_BT.cpu()

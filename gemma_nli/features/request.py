@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -37,8 +37,8 @@ class FeatureRequest:
         hypotheses: criteria, one per premise: each pair is one sequence.
         prompts: what precedes each premise, or the frame it is set into, if anything does (templates, native pooling).
         views: pooled vectors, as `view_name` of model/pooling/ names them: `mean`, `first_k:4`, `mean@9` of layer 9.
-        with_tokens: whether token states are wanted too (learned poolings), of the last layer.
-        token_layers: whose token states are wanted in its place, side by side; such states have a key of their own.
+        with_tokens: whether token states are wanted too (learned poolings).
+        token_layers: whose token states, side by side; None is the last layer.
         precision: the compute dtype, such as `float32`; resolved from `device` when empty.
     """
 
@@ -51,7 +51,7 @@ class FeatureRequest:
     with_tokens: bool = False
     precision: str = field(default="")
     prompts: tuple[Prompt, ...] | None = None
-    token_layers: tuple[int, ...] = ()
+    token_layers: tuple[int | None, ...] = (None,)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "premises", tuple(self.premises))
@@ -84,7 +84,6 @@ class FeatureRequest:
             "max_length": self.model.max_length,
             "precision": self.precision,
             "attention": self.model.attention,
-            **({"token_layers": list(self.token_layers)} if self.token_layers else {}),
         }
 
     @cached_property
@@ -133,10 +132,18 @@ class FeatureRequest:
     @property
     def layers(self) -> tuple[int | None, ...]:
         """The encoder's layers that are read; None for its last."""
-        if self.token_layers:
-            return self.token_layers
-        asked = {layer_of(view) for view in self.stored_views()} | ({None} if self.with_tokens else set())
-        return (*sorted(number for number in asked if number is not None), *([None] if None in asked else []))
+        of_tokens = self.token_layers if self.with_tokens else ()
+        return in_order({*map(layer_of, self.stored_views()), *of_tokens})
+
+    @property
+    def token_parts(self) -> tuple[str, ...]:
+        """What the store calls the token states that are wanted, a part for each layer."""
+        return tuple(token_part(layer) for layer in self.token_layers) if self.with_tokens else ()
+
+    @property
+    def token_places(self) -> tuple[int, ...]:
+        """Where each of `token_parts` stands among `layers`, which a pass gives side by side."""
+        return tuple(self.layers.index(layer) for layer in self.token_layers) if self.with_tokens else ()
 
     def subset(self, rows: Sequence[int]) -> FeatureRequest:
         """The same request for some of its texts."""
@@ -165,20 +172,23 @@ class FeatureRequest:
             hypotheses=taken(lambda request: request.hypotheses),
             prompts=taken(lambda request: request.prompts),
             views=tuple(sorted({view for request in requests for view in request.views})),
-            with_tokens=any(request.with_tokens for request in requests),
+            **_united_tokens(requests),
         )
+
+    def united(self, others: Sequence[FeatureRequest]) -> FeatureRequest:
+        """The same texts, with every view and all token states that any of the others asks for."""
+        views = tuple(sorted({view for request in others for view in request.views}))
+        return replace(self, views=views, **_united_tokens(others))
 
     def stored_views(self) -> tuple[str, ...]:
         """The views one forward pass gives: poolings without parameters, at each k asked for and our own.
 
         A pooling of the folder's reads texts in a way of its own, so nothing is made beside it but what is asked for.
         """
-        if self.token_layers:
-            return self.views
         if is_native(self.model):
             return tuple(sorted({NATIVE, *self.views}))
         of_layers = tuple(view for view in self.views if layer_of(view) is not None)
-        if of_layers == self.views and not self.with_tokens:
+        if of_layers == self.views and None not in (self.token_layers if self.with_tokens else ()):
             return of_layers
         widths = sorted({self.model.pooling_k} | {k for _, k in map(split_view, self.views) if k is not None})
         names: list[str] = []
@@ -186,6 +196,25 @@ class FeatureRequest:
             if not kind.learned and not kind.of_folder:
                 names += [f"{name}:{k}" for k in widths] if uses_k(name) else [name]
         return (*names, *of_layers)
+
+
+def token_part(layer: int | None) -> str:
+    """What the store calls a layer's token states: `tokens` of the last, `tokens@9` of layer 9."""
+    return "tokens" if layer is None else f"tokens@{layer}"
+
+
+def is_token_part(part: str) -> bool:
+    return part.partition("@")[0] == "tokens"
+
+
+def in_order(layers: Collection[int | None]) -> tuple[int | None, ...]:
+    """Layers from the lowest to the last, which is None."""
+    return (*sorted(layer for layer in layers if layer is not None), *([None] if None in layers else []))
+
+
+def _united_tokens(requests: Sequence[FeatureRequest]) -> dict[str, Any]:
+    layers = {layer for request in requests if request.with_tokens for layer in request.token_layers}
+    return {"with_tokens": True, "token_layers": in_order(layers)} if layers else {"with_tokens": False}
 
 
 def split_view(view: str) -> tuple[str, int | None]:

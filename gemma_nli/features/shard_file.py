@@ -36,8 +36,8 @@ class DamagedShard(Exception):
 
 @dataclass
 class Shard:
-    """Some texts' features: `digests` (n, 32), `lengths` (n,), `view:NAME` (n, W), `tokens` (S, H), `offsets` (n + 1),
-    `hidden_size` (1,), which is H.
+    """Some texts' features: `digests` (n, 32), `lengths` (n,), `view:NAME` (n, W), `tokens` (S, H) of the last layer
+    and `tokens@9` of layer 9, `offsets` (n + 1), `hidden_size` (1,), which is H.
 
     A text whose tokens were not kept has an empty span in `offsets`.
     """

@@ -6,19 +6,19 @@ Shapes: N distinct texts of a request, H hidden, W a view's width, S tokens of a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from gemma_nli.features.feature_block import FeatureBlock
-from gemma_nli.features.request import FeatureRequest, digest_array
+from gemma_nli.features.request import FeatureRequest, digest_array, is_token_part
 from gemma_nli.features.shard_file import DamagedShard, Shard, open_shard
 from gemma_nli.features.token_states import TokenStates
 
 log = logging.getLogger(__name__)
 
-TOKENS, HIDDEN = "tokens", "hidden_size"
+HIDDEN = "hidden_size"
 Places = tuple[np.ndarray, np.ndarray]
 """(N,) shard number, -1 if none has it; (N,) row in that shard."""
 
@@ -96,9 +96,13 @@ class Located:
         return next((int(array.shape[1]) for array in matrices if array.dtype != np.uint8), None)
 
     def has(self, part: str) -> np.ndarray:
-        """(N,) whether a text's `view:NAME`, `lengths` or `tokens` is stored."""
+        """(N,) whether a text's `view:NAME`, `lengths` or token states are stored."""
         has_N: np.ndarray = self._place(part)[0] >= 0
         return has_N
+
+    def has_all(self, parts: Iterable[str]) -> np.ndarray:
+        """(N,) whether all of these parts of a text are stored."""
+        return np.asarray(np.all([self.has(part) for part in parts], axis=0))
 
     def _place(self, part: str) -> Places:
         if part not in self._places:
@@ -108,7 +112,7 @@ class Located:
                 if part not in shard.arrays:
                     continue
                 new_N = (rows_N >= 0) & (shard_N < 0)
-                if part == TOKENS:
+                if is_token_part(part):
                     new_N &= shard.kept[rows_N]
                 shard_N[new_N], row_N[new_N] = number, rows_N[new_N]
             self._places[part] = (shard_N, row_N)
@@ -124,37 +128,41 @@ class Located:
     def _width(self, part: str) -> int:
         return next(int(shard.arrays[part].shape[1]) for shard in self.shards if part in shard.arrays)
 
-    def tokens(self, chosen: np.ndarray, dtype: str) -> TokenStates:
-        """A copy of the stored token states of some of the texts; a text without any has an empty span."""
-        shard_N, row_N = (places[chosen] for places in self._place(TOKENS))
-        counts = np.where(shard_N >= 0, self.lengths[chosen], 0).astype(np.int64)
+    def tokens(self, chosen: np.ndarray, parts: Sequence[str], dtype: str) -> TokenStates:
+        """A copy of the stored token states of some of the texts; a text that lacks some of them has an empty span."""
+        has_N = self.has_all(parts)[chosen]
+        counts = np.where(has_N, self.lengths[chosen], 0).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        source = next((shard.arrays[TOKENS] for shard in self.shards if TOKENS in shard.arrays), None)
-        kind = np.float32 if source is None else source.dtype
-        flat_SH = np.empty((int(offsets[-1]), self.hidden_size or 0), dtype=kind)
-        for place in np.flatnonzero(shard_N >= 0):
-            arrays = self.shards[shard_N[place]].arrays
-            begin, end = arrays["offsets"][row_N[place] : row_N[place] + 2]
-            flat_SH[offsets[place] : offsets[place + 1]] = arrays[TOKENS][begin:end]
-        return TokenStates(flat_SH, offsets, dtype)
+        layers = {}
+        for part in parts:
+            shard_N, row_N = (places[chosen] for places in self._place(part))
+            source = next((shard.arrays[part] for shard in self.shards if part in shard.arrays), None)
+            kind = np.float32 if source is None else source.dtype
+            flat_SH = layers[part] = np.empty((int(offsets[-1]), self.hidden_size or 0), dtype=kind)
+            for place in np.flatnonzero(has_N):
+                arrays = self.shards[shard_N[place]].arrays
+                begin, end = arrays["offsets"][row_N[place] : row_N[place] + 2]
+                flat_SH[offsets[place] : offsets[place + 1]] = arrays[part][begin:end]
+        return TokenStates(layers, offsets, dtype)
 
     def block(self, request: FeatureRequest) -> FeatureBlock:
         """The request's block: on the shards' own memory if they hold the same texts in one order, else a copy."""
         parts = [f"view:{view}" for view in request.views]
-        with_tokens = request.with_tokens and bool(self.has(TOKENS).any())
-        shared = self._shared([*parts, "lengths", *([TOKENS] if with_tokens else [])])
+        states = request.token_parts if request.with_tokens and self.has_all(request.token_parts).any() else ()
+        shared = self._shared([*parts, "lengths", *states])
         hidden = self.hidden_size or 0
         if shared is not None:
             tokens = None
-            if with_tokens:
-                tokens = TokenStates(shared[TOKENS].arrays[TOKENS], shared[TOKENS].arrays["offsets"], request.precision)
+            if states:
+                kept = {part: shared[part].arrays[part] for part in states}
+                tokens = TokenStates(kept, shared[states[0]].arrays["offsets"], request.precision)
             views = {view: shared[f"view:{view}"].views[view] for view in request.views}
             first = shared["lengths"].arrays
             return FeatureBlock(first["digests"], first["lengths"], hidden, views, tokens, request)
         views = {}
         for view, part in zip(request.views, parts, strict=True):
             views[view] = self._gather(part, np.empty((len(self.digests), self._width(part)), dtype=np.float32))
-        tokens = self.tokens(np.arange(len(self.digests)), request.precision) if with_tokens else None
+        tokens = self.tokens(np.arange(len(self.digests)), states, request.precision) if states else None
         return FeatureBlock(digest_array(self.digests), self.lengths, hidden, views, tokens, request)
 
     def _shared(self, parts: list[str]) -> dict[str, Shard] | None:
@@ -162,7 +170,7 @@ class Located:
         chosen: dict[str, Shard] = {}
         for part in parts:
             shard_N, _ = self._place(part)
-            numbers = np.unique(shard_N[shard_N >= 0] if part == TOKENS else shard_N)
+            numbers = np.unique(shard_N[shard_N >= 0] if is_token_part(part) else shard_N)
             if len(numbers) != 1 or numbers[0] < 0:
                 return None
             chosen[part] = self.shards[numbers[0]]
@@ -170,4 +178,6 @@ class Located:
         if len(first) > 2 * len(self.digests):
             return None
         others = [shard.arrays["digests"] for shard in chosen.values()]
-        return chosen if all(other is first or np.array_equal(other, first) for other in others) else None
+        spans = [shard.arrays["offsets"] for part, shard in chosen.items() if is_token_part(part)]
+        alike = all(other is first or np.array_equal(other, first) for other in others)
+        return chosen if alike and all(np.array_equal(span, spans[0]) for span in spans[1:]) else None

@@ -38,9 +38,9 @@ from gemma_nli.features.encode_texts import (
     load_for,
 )
 from gemma_nli.features.feature_block import FeatureBlock
-from gemma_nli.features.request import FeatureRequest, digest_array, layer_of, view_pooler
+from gemma_nli.features.request import FeatureRequest, digest_array, is_token_part, layer_of, token_part, view_pooler
 from gemma_nli.features.shard_file import TEMPORARY, Shard, write_shard
-from gemma_nli.features.shard_index import HIDDEN, TOKENS, KeyIndex, Located
+from gemma_nli.features.shard_index import HIDDEN, KeyIndex, Located
 from gemma_nli.features.token_buffer import rows_within
 from gemma_nli.features.verify_and_prune import LOCKS, META, Finding, Pruned, StoreEntry
 from gemma_nli.model.encoder import Encoder
@@ -129,7 +129,8 @@ class FeatureStore:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._write_meta(request)
-                path = write_shard(folder, key, arrays, {TOKENS: "BF16"} if request.precision == "bfloat16" else {})
+                halves = filter(is_token_part, arrays) if request.precision == "bfloat16" else ()
+                path = write_shard(folder, key, arrays, dict.fromkeys(halves, "BF16"))
             except OSError as error:
                 why = error.strerror or error
                 log.warning("features %s: cannot be written (%s); used from memory, encoded again next time", key, why)
@@ -221,13 +222,14 @@ class FeatureStore:
 
     def _token_budget_left(self, request: FeatureRequest, located: Located) -> int:
         """Bytes that the request's token states may still take, besides those stored."""
-        stored = int(located.lengths[located.has(TOKENS)].sum()) * (located.hidden_size or 0) * request.dtype.itemsize
-        return int(self.settings.token_budget_gib * 2**30) - stored
+        stored = sum(int(located.lengths[located.has(part)].sum()) for part in request.token_parts)
+        row_bytes = (located.hidden_size or 0) * request.dtype.itemsize
+        return int(self.settings.token_budget_gib * 2**30) - stored * row_bytes
 
     def _tokens_due(self, request: FeatureRequest, located: Located) -> np.ndarray:
         """(N,) which known texts' token states are not stored although the budget has room for them."""
-        candidates = np.flatnonzero(~located.has(TOKENS) & (located.lengths >= 0))
-        row_bytes = (located.hidden_size or 0) * request.dtype.itemsize
+        candidates = np.flatnonzero(~located.has_all(request.token_parts) & (located.lengths >= 0))
+        row_bytes = (located.hidden_size or 0) * request.dtype.itemsize * len(request.token_parts)
         fits = rows_within(located.lengths[candidates], row_bytes, self._token_budget_left(request, located))
         due_N = np.zeros(len(located.digests), dtype=bool)
         due_N[candidates[fits]] = True
@@ -242,7 +244,8 @@ class FeatureStore:
         lacking_N = np.zeros(len(located.digests), dtype=bool)
         for name in names:
             lacking_N |= ~located.has(f"view:{name}")
-        chosen = np.flatnonzero(lacking_N & located.has(TOKENS))
+        states = (token_part(None),)
+        chosen = np.flatnonzero(lacking_N & located.has_all(states))
         if not len(chosen):
             return
         hidden, lengths = located.hidden_size or 0, located.lengths[chosen]
@@ -250,7 +253,7 @@ class FeatureStore:
         poolers = {name: view_pooler(name, hidden) for name in names}
         views = {name: np.empty((len(chosen), pool.width), dtype=np.float32) for name, pool in poolers.items()}
         for rows in token_batches(lengths, self.settings.batch_tokens):
-            tokens = located.tokens(chosen[rows], request.precision)
+            tokens = located.tokens(chosen[rows], states, request.precision)
             part = FeatureBlock(digest_array([digests[row] for row in rows]), lengths[rows], hidden, {}, tokens)
             h_BTH, mask_BT = part.token_batch(np.arange(len(rows)))
             for name, pool in poolers.items():
@@ -260,8 +263,11 @@ class FeatureStore:
     def _new_arrays(self, request: FeatureRequest, encoded: EncodedTexts) -> dict[str, np.ndarray] | None:
         located = self._index(request.key).locate(encoded.digests)
         new = {f"view:{name}": array for name, array in encoded.views.items() if not located.has(f"view:{name}").all()}
-        if encoded.tokens is not None and (~located.has(TOKENS) & (np.diff(encoded.tokens.offsets) > 0)).any():
-            new |= {TOKENS: encoded.tokens.flat_SH, "offsets": encoded.tokens.offsets}
+        if encoded.tokens is not None:
+            kept_N = np.diff(encoded.tokens.offsets) > 0
+            states = encoded.tokens.layers.items()
+            if lacking := {part: flat_SH for part, flat_SH in states if (~located.has(part) & kept_N).any()}:
+                new |= {**lacking, "offsets": encoded.tokens.offsets}
         if not new and (located.lengths >= 0).all():  # what a text's states past the budget need is its length
             return None
         hidden = np.array([encoded.hidden_size], dtype=np.int32)

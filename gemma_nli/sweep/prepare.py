@@ -21,7 +21,6 @@ from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.corpus.sealed import training_corpus
 from gemma_nli.features import FeatureRequest
 from gemma_nli.model.encoder import identify_encoder
-from gemma_nli.model.layers import is_learned
 from gemma_nli.model.loading.language_head import why_no_language_head
 from gemma_nli.model.loading.longest_text import check_max_length
 from gemma_nli.model.loading.sentence_modules import native_way
@@ -250,7 +249,6 @@ def feature_requests(ready: Prepared) -> list[FeatureRequest]:
             native_way(model),
             config.data.wording,
             *(getattr(model, setting) for setting in PLACES),
-            model.layers if is_learned(model) else None,  # token states of other layers have a key of their own
         )
         groups.setdefault((*way, config.device.device, config.device.mixed_precision), []).append(config)
     ways: dict[tuple[str, bool], list[FeatureRequest]] = {}
@@ -283,8 +281,7 @@ def _united(ready: Prepared, group: list[RunConfig]) -> FeatureRequest:
     rows = ready.pairs.rows_used(widest.data.negative_ratio)
     request = feature_request(widest, ready.corpus, ready.pairs, rows)
     single = [feature_request(config, ready.corpus, ready.pairs, rows[:1]) for config in _by_pooling(group)]
-    views = tuple(sorted({view for each in single for view in each.views}))
-    return dataclasses.replace(request, views=views, with_tokens=any(each.with_tokens for each in single))
+    return request.united(single)
 
 
 def _by_pooling(group: list[RunConfig]) -> list[RunConfig]:

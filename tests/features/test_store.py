@@ -128,7 +128,7 @@ def test_precision_is_part_of_the_key_and_bfloat16_states_come_back_to_the_bit(t
     assert request.key != plain.key
     block = FeatureStore(tmp_path).load(request)
     assert block.tokens is not None
-    assert block.tokens.tensor().dtype == torch.bfloat16
+    assert block.tokens.tensors()[0].dtype == torch.bfloat16
     done = encode(request, load_for(request), FeaturesConfig())
     assert done.tokens is not None
     np.testing.assert_array_equal(np.asarray(block.tokens.flat_SH), done.tokens.flat_SH)

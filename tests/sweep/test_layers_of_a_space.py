@@ -7,29 +7,33 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gemma_nli.base.errors import EncoderError
-from gemma_nli.config import RunConfig
+from gemma_nli.config import FeaturesConfig, RunConfig
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.features import FeatureStore
+from gemma_nli.features import FeatureBlock, FeatureStore
+from gemma_nli.features.encode_texts import layers_read, load_for
 from gemma_nli.model.encoder import load_encoder
+from gemma_nli.model.layers import reading
 from gemma_nli.model.pooling import build_pooler
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.check_layers import layer_notes
 from gemma_nli.sweep.forecast.plan import plan_sweep
 from gemma_nli.sweep.prepare import feature_requests, prepare
+from gemma_nli.training.frozen.head_inputs import feature_request
 
 VIEWS = ("mean", "last", "max")
 
 
-def sweep(folder: Path, encoder: Path, space: dict[str, Any], **search: Any) -> SweepSpec:
+def sweep(folder: Path, encoder: Path, space: dict[str, Any], max_length: int = 24, **search: Any) -> SweepSpec:
     if not (folder / "data").exists():
         write_synthetic(folder / "data", num_posts=24, seed=2)
     tree = {
         "name": "layers",
         "base": {
             "data": {"data_dir": str(folder / "data"), "num_folds": 3},
-            "model": {"name": str(encoder), "max_length": 24},
+            "model": {"name": str(encoder), "max_length": max_length},
             "device": {"device": "cpu", "mixed_precision": "none"},
             "mlflow": {"enabled": False},
         },
@@ -65,6 +69,59 @@ def test_every_layer_and_pooling_comes_out_of_one_pass_and_nothing_else_is_kept(
                 want = build_pooler(view, 32)(h_1TH, batch["attention_mask"])[0].numpy()
                 found = block.view(f"{view}@{number}")[rows[row]].numpy()
                 np.testing.assert_allclose(found, want, atol=1e-5, err_msg=f"{view}@{number}")
+
+
+@pytest.mark.parametrize("budget", [4.0, 2e-5, 0.0])
+def test_learned_poolings_of_every_layer_come_out_of_the_same_pass(budget: float, tiny_gemma3: Path, tmp_path: Path):
+    """Whatever of the states is kept: what is not kept is computed again, and the numbers are the same."""
+    layers = [0, [1, 0], "mix", "last"]
+    space = {"model.layers": {"grid": layers}, "model.pooling_strategy": {"grid": ["mean", "attention"]}}
+    ready = prepare(sweep(tmp_path, tiny_gemma3, space))
+    (request,) = feature_requests(ready)
+    assert request.token_parts == ("tokens@0", "tokens@1", "tokens")
+    settings = FeaturesConfig(token_budget_gib=budget)
+    store = FeatureStore(tmp_path / f"store_{budget}", settings)
+    assert [store.ensure(request).encoded, store.ensure(request).encoded] == [len(request.unique_rows), 0]
+
+    whole = store.load(request)
+    shared = FeatureBlock.from_arrays(whole.to_arrays())
+    assert whole.kept_share() == (1.0 if budget == 4.0 else pytest.approx(0.5, abs=0.49) if budget else 0.0)
+    rows = ready.pairs.rows_used(1.0)
+    for layer in layers:
+        config = ready.spec.base.with_settings({"model.layers": layer, "model.pooling_strategy": "attention"})
+        own = feature_request(config, ready.corpus, ready.pairs, rows)
+        assert own.key == request.key
+        encoder = load_for(own)
+        with reading(encoder, layers_read(own, encoder)):
+            tokens = encoder.tokenize(own.premises[:3], own.hypotheses[:3] if own.hypotheses else None)
+            plain = [encoder(encoder.collate(tokens, [row])).detach()[0] for row in range(3)]
+        each = len(own.layers)
+        for block in (store.load(own), shared.asked_by(own)):
+            h_BTD, mask_BT = block.token_batch(block.rows_of(own.digests[:3]))
+            for row in range(3):
+                want = torch.cat([plain[row].chunk(each, -1)[at] for at in own.token_places], dim=-1)
+                np.testing.assert_allclose(h_BTD[row][mask_BT[row]].numpy(), want.numpy(), atol=1e-5)
+
+
+def test_templates_wordings_and_layers_encode_each_text_once(tiny_gemma3: Path, tmp_path: Path):
+    """4 templates x 3 wordings x 6 layers, and a second sweep over other heads encodes nothing."""
+    templates = ["native", "Post: {premise}\n{hypothesis}", "{hypothesis}: {premise}", "{premise} So {hypothesis}?"]
+    space = {
+        "model.template": {"grid": templates},
+        "data.wording": {"grid": ["full", "short", "question"]},
+        "model.layers": {"grid": [0, 1, 2, [0, 1], [1, 2], "mix"]},
+    }
+    spec = sweep(tmp_path, tiny_gemma3, space, max_length=128)
+    ready = prepare(spec)
+    assert len(ready.cells) == 72
+    store = FeatureStore(tmp_path / "storage" / "features")
+    requests = feature_requests(ready)
+    asked = {(request.template, digest) for request in requests for digest in request.digests}
+    assert sum(store.ensure(request).encoded for request in requests) == len(asked)
+    one = feature_request(spec.base, ready.corpus, ready.pairs, ready.pairs.rows_used(1.0))
+    assert len(asked) == 12 * len(one.unique_rows)  # a pair in each template and wording is a text of its own
+    again = sweep(tmp_path, tiny_gemma3, {**space, "model.head": {"grid": ["mlp"]}}, max_length=128)
+    assert [store.ensure(request).encoded for request in feature_requests(prepare(again))] == [0] * len(requests)
 
 
 REFUSED = {

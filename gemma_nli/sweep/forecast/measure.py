@@ -245,8 +245,11 @@ class _StandIns:
         tokens = None
         if request.with_tokens:
             offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-            flat_SH = rng.standard_normal((int(offsets[-1]), hidden), dtype=np.float32)
-            tokens = TokenStates(_as(flat_SH, request.precision), offsets, request.precision)
+            layers = {
+                part: _as(rng.standard_normal((int(offsets[-1]), hidden), dtype=np.float32), request.precision)
+                for part in request.token_parts
+            }
+            tokens = TokenStates(layers, offsets, request.precision)
         digests = digest_array([request.digests[row] for row in rows])
         return FeatureBlock(digests, lengths, hidden, views, tokens, request)
 

@@ -121,7 +121,7 @@ def encode_on_nodes(requests: list[FeatureRequest], storage: Place, settings: Fe
 
 
 def _block(request: FeatureRequest, arrays: ray.ObjectRef[Arrays]) -> SharedBlock:
-    return SharedBlock(request.key, frozenset(request.views), request.with_tokens, arrays)
+    return SharedBlock(request.key, frozenset(request.views), frozenset(request.token_parts), arrays)
 
 
 def _spread(request: FeatureRequest, missing: list[int], storage: Place, settings: FeaturesConfig) -> None:

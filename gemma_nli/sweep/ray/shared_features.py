@@ -24,7 +24,7 @@ class SharedBlock:
 
     key: str
     views: frozenset[str]
-    with_tokens: bool
+    token_parts: frozenset[str]
     arrays: ray.ObjectRef[Arrays]
 
 
@@ -56,12 +56,11 @@ class SharedFeatures:
     def load(self, request: FeatureRequest) -> FeatureBlock:
         for shared in self.blocks:
             fits = shared.key == request.key and set(request.views) <= shared.views
-            if not fits or (request.with_tokens and not shared.with_tokens):
+            if not fits or not set(request.token_parts) <= shared.token_parts:
                 continue
             if shared not in self.fetched:
                 self.fetched[shared] = FeatureBlock.from_arrays(ray.get(shared.arrays))
-            block = self.fetched[shared]
-            block.request = request
+            block = self.fetched[shared].asked_by(request)
             try:
                 block.rows_of(request.digests)
             except FeatureError:

@@ -105,13 +105,9 @@ class VectorInputs:
 class TokenInputs:
     """Token states: read in place when all are in memory, otherwise encoded again, batch by batch, by the block."""
 
-    def __init__(self, sides: list[tuple[FeatureBlock, NDArray[np.int64]]], layers: int, device: torch.device) -> None:
-        """
-        Args:
-            layers: whose states stand side by side in the blocks'.
-        """
-        self.blocks, self.width, self.device = sides, sides[0][0].hidden_size // layers, device
-        self.flat = [_flat_states(block, layers, device) for block, _ in sides]
+    def __init__(self, sides: list[tuple[FeatureBlock, NDArray[np.int64]]], device: torch.device) -> None:
+        self.blocks, self.width, self.device = sides, sides[0][0].hidden_size, device
+        self.flat = [_flat_states(block, device) for block, _ in sides]
         self.chunk = None if all(flat_LSH is not None for flat_LSH in self.flat) else 64
 
     def sides(self, classifier: StackedClassifier, rows_KB: Tensor) -> list[Tensor]:
@@ -150,12 +146,11 @@ def _attended(pooler: Pooler, layers: list[Ragged], shape: torch.Size) -> Tensor
     return inner.mix(attend(layers, query_RH, share_RL).view(*shape, -1))
 
 
-def _flat_states(block: FeatureBlock, layers: int, device: torch.device) -> list[Tensor] | None:
+def _flat_states(block: FeatureBlock, device: torch.device) -> list[Tensor] | None:
     """All token states of a block on the device in float32, of each layer; None if some were not kept."""
     if block.tokens is None or block.kept_share() < 1:
         return None
-    flat_SM = block.tokens.tensor().to(device)
-    return [flat_SH.to(torch.float32).contiguous() for flat_SH in flat_SM.chunk(layers, -1)]
+    return [flat_SH.to(device).to(torch.float32).contiguous() for flat_SH in block.tokens.tensors()]
 
 
 def feature_request(config: RunConfig, corpus: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> FeatureRequest:
@@ -175,7 +170,7 @@ def _request(config: RunConfig, texts: TrialTexts) -> FeatureRequest:
         prompts=texts.prompts,
         views=tuple(view_of_layer(view, number, choice.depth) for number in choice.numbers) if view else (),
         with_tokens=is_learned(model),
-        token_layers=choice.numbers if is_learned(model) and not choice.only_last else (),
+        token_layers=tuple(None if number == choice.depth else number for number in choice.numbers),
     )
 
 
@@ -189,7 +184,7 @@ def load_inputs(
     device = resolve_device(config.device)
     places = texts.sides_at(block.rows_of(request.digests))
     if request.with_tokens:
-        return TokenInputs([(block, place_N) for place_N in places], max(1, len(request.token_layers)), device)
+        return TokenInputs([(block, place_N) for place_N in places], device)
     vectors = [block.view(view) for view in request.views]
     vectors_MW = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
     mixed = len(vectors) if layers_of(config.model).mixed else 1
