@@ -30,7 +30,13 @@ def test_our_commands_work_in_their_order(tmp_path, tiny_bert, monkeypatch, caps
     for name in ("sweeps", "search_spaces"):
         os.symlink(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    small = [f"model.name={tiny_bert}", "model.max_length=48", "data.num_folds=2", "training.num_epochs=2"]
+    small = [
+        f"model.name={tiny_bert}",
+        "model.max_length=48",
+        "model.layers=last",
+        "data.num_folds=2",
+        "training.num_epochs=2",
+    ]
     small += ["resources.max_concurrent=1"]
     for command in OURS:
         words = [word for word in shlex.split(command)[1:] if not word.startswith(("storage=", "resources.gpu="))]
@@ -58,7 +64,12 @@ def test_the_first_screen_says_who_it_is_for_and_what_they_get_before_how():
 
 
 def test_a_small_encoder_on_ones_own_data_takes_five_lines():
-    part = (ROOT / "README.md").read_text(encoding="utf-8").split("## MiniLM on your data")[1].partition("\n## ")[0]
+    part = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Gemma or MiniLM on your data")[1]
+        .partition("\n## ")[0]
+    )
     assert len(re.findall(r"^\$ gemma-nli ", part, flags=re.M)) == 5
 
 

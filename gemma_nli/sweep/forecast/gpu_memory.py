@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from gemma_nli.config import ModelConfig, RunConfig
-from gemma_nli.model.layers import build_layers_pooler, is_learned, layers_of
+from gemma_nli.config.chosen_layers import choose_layers
+from gemma_nli.model.layers import build_layers_pooler, is_learned
 from gemma_nli.model.loading.folder_files import read_header
 from gemma_nli.model.loading.identity import encoder_folder, weight_files
 from gemma_nli.model.loading.network import sizes
@@ -40,12 +41,17 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class _Shape:
-    """Of an encoder that is cut above its `layers`-th layer."""
+    """`of_layer`: how many of the parameters each layer has, where the weights' names tell."""
 
     parameters: int
     hidden: int
     layers: int
     heads: int
+    of_layer: tuple[int, ...] = ()
+
+    def cut_above(self, highest: int) -> _Shape:
+        parameters = self.parameters - sum(self.of_layer[highest:])
+        return replace(self, parameters=parameters, layers=highest, of_layer=self.of_layer[:highest])
 
 
 def estimate_memory(config: RunConfig) -> MemoryEstimate:
@@ -60,8 +66,9 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     Source of the activation count: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1.
     """
     model = config.model
-    choice = layers_of(model)
-    shape = _shape(model.name, model.revision, choice.highest)
+    whole = _shape(model.name, model.revision)
+    choice = choose_layers(model.layers, whole.layers, model.name)
+    shape = whole.cut_above(choice.highest)
     half = config.device.mixed_precision in ("auto", "bf16", "fp16")
     if model.freeze_encoder:
         modules = native_modules(model, encoder_folder(model)) if is_native(model) else None
@@ -102,20 +109,16 @@ def _trained_parameters(model: ModelConfig, shape: _Shape) -> float:
 
 
 @lru_cache(maxsize=64)
-def _shape(name: str, revision: str | None, highest: int) -> _Shape:
+def _shape(name: str, revision: str | None) -> _Shape:
     folder = encoder_folder(ModelConfig(name=name, revision=revision))
-    hidden, _, heads = sizes(name, folder)
-    files = weight_files(folder)
-    parameters = sum(
-        size for file in files for tensor, size in _tensor_sizes(file).items() if _is_below(tensor, highest)
-    )
-    return _Shape(parameters=parameters, hidden=hidden, layers=highest, heads=heads)
-
-
-def _is_below(tensor: str, highest: int) -> bool:
-    """Whether a weight is of one of the first `highest` layers, whose number is the first in its name, or of none."""
-    numbered = re.search(r"\.(\d+)\.", tensor)
-    return numbered is None or int(numbered[1]) < highest
+    hidden, layers, heads = sizes(name, folder)
+    tensors = [tensor for file in weight_files(folder) for tensor in _tensor_sizes(file).items()]
+    of_layer = [0] * layers
+    for name_of, size in tensors:
+        numbered = re.search(r"\.(\d+)\.", name_of)  # the first number in a weight's name is its layer's
+        if numbered is not None and int(numbered[1]) < layers:
+            of_layer[int(numbered[1])] += size
+    return _Shape(sum(size for _, size in tensors), hidden, layers, heads, tuple(of_layer))
 
 
 def _tensor_sizes(path: Path) -> dict[str, int]:
