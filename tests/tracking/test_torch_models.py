@@ -58,6 +58,8 @@ KINDS = [
     ("tiny_gemma3", {"pooling_strategy": "first_k", "head": "mlp", "head_norm": "layernorm"}),
     ("tiny_gemma2", {"pooling_strategy": "last_k"}),
     ("tiny_bert", {"pooling_strategy": "max"}),
+    ("tiny_gemma3", {"template": "Post: {premise} So: {hypothesis}?", "max_length": 64, "layers": "mix"}),
+    ("tiny_gemma2", {"template": "{hypothesis} in {premise}", "max_length": 64, "layers": [0, 1]}),
     ("minilm", {"pair_encoding": "separate", "max_length": 128}),
 ]
 
