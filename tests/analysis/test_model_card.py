@@ -54,7 +54,7 @@ def test_it_has_the_reports_numbers_and_says_what_nobody_measured(findings, simu
 
 def test_no_text_of_a_post_is_in_it_whatever_may_be_logged(findings):
     post = next(iter(findings.evidence.corpus.posts.values()))
-    answer = dataclasses.replace(findings.answer, second=f"ValueError: {post}")
+    answer = dataclasses.replace(findings.answer, sure="", score=f"ValueError: {post}")
     assert post.split(".")[0] not in model_card(dataclasses.replace(findings, answer=answer), MODEL)
 
 
