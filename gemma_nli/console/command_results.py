@@ -55,7 +55,7 @@ def show_result(result: SweepResult, spec: SweepSpec) -> None:
             verb = "is" if promotion["promoted"] else "is not"
             console.say(f"version {version} {verb} {promotion['to']}: {promotion['why']}")
     if result.report:
-        show_report(result.report)
+        show_report(result.report, notes=result.notes)
     for note in result.notes:
         console.say_all(f"note: {note}", "yellow")
     if ranked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from gemma_nli.console.terminal import Sheet, Terminal
@@ -9,8 +10,12 @@ from gemma_nli.console.terminal import Sheet, Terminal
 WARNINGS = 3
 
 
-def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
-    """The answer, its warnings, and where the rest is."""
+def show_report(report: dict[str, Any], unsent: str | None = None, notes: Collection[str] = ()) -> None:
+    """The answer, its warnings, and where the rest is.
+
+    Args:
+        notes: what is said beside it, and so is no warning too.
+    """
     console = Terminal()
     console.say()
     for place, sentence in enumerate(report["answer"]):
@@ -26,7 +31,7 @@ def show_report(report: dict[str, Any], unsent: str | None = None) -> None:
         console.say(sealed["sentence"])
     said = " ".join(report["answer"])
     console.say()
-    warnings = [warning for warning in report["warnings"] if warning not in said]  # the most serious first
+    warnings = [each for each in report["warnings"] if each not in said and each not in notes]  # most serious first
     for warning in warnings[:WARNINGS]:
         console.say(f"warning: {warning}", "yellow")
     if (more := len(warnings) - WARNINGS) > 0:

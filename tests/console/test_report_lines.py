@@ -30,6 +30,14 @@ def test_what_the_answer_says_is_not_said_again_as_a_warning(capsys: pytest.Capt
     assert "more warning" not in out
 
 
+def test_what_a_note_says_beside_the_report_is_no_warning_too(capsys: pytest.CaptureFixture[str]) -> None:
+    quantized = "The encoder is quantized: its numbers may differ."
+    show_report({"answer": ["A."], "warnings": [quantized, "reason 0."], "html": "/tmp/r.html"}, notes=[quantized])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "quantized" not in out
+    assert "warning: reason 0." in out
+
+
 def test_the_answer_ends_in_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     steps = {"use": "the best trial.", "try_next": "dropout above 0.5.", "not_settled": "whether dropout matters."}
     show_report({"answer": [BEATEN], "conclusion": steps, "warnings": ["reason 0."], "html": "/tmp/report.html"})
