@@ -102,7 +102,7 @@ class BaselineFinding:
         }
 
 
-def _decided(evidence: Evidence) -> RunConfig:
+def decided_alike(evidence: Evidence) -> RunConfig:
     """The sweep's base, with what the winner's thresholds are chosen by: a baseline is decided by the same rule."""
     rule = evidence.complete[evidence.winner].config.training.threshold
     chosen = {"training.epoch_selection": "inner", "training.threshold": rule}
@@ -111,7 +111,7 @@ def _decided(evidence: Evidence) -> RunConfig:
 
 def of_criterion(evidence: Evidence) -> Baseline:
     about = "the criterion's share of positives; never reads the post"
-    return Baseline(CRITERION_ONLY, about, *criterion_only(_decided(evidence), evidence.pairs, evidence.rows_N))
+    return Baseline(CRITERION_ONLY, about, *criterion_only(decided_alike(evidence), evidence.pairs, evidence.rows_N))
 
 
 def always_positive(evidence: Evidence) -> Baseline:
@@ -122,7 +122,7 @@ def always_positive(evidence: Evidence) -> Baseline:
 
 
 def tfidf(evidence: Evidence) -> Baseline:
-    found = tfidf_scores(_decided(evidence), evidence.corpus, evidence.pairs, evidence.rows_N)
+    found = tfidf_scores(decided_alike(evidence), evidence.corpus, evidence.pairs, evidence.rows_N)
     return Baseline(TFIDF, "words of the post, a logistic regression per criterion", *found)
 
 
@@ -181,7 +181,7 @@ def cosine(evidence: Evidence, encode: bool = False) -> Baseline | None:
     Args:
         encode: compute vectors that the store lacks; without, None where it lacks some or the encoder is not here.
     """
-    base = _decided(evidence)
+    base = decided_alike(evidence)
     config = base.with_settings(
         {
             "model.pair_encoding": "separate",
@@ -225,7 +225,7 @@ def zero_shot_of(evidence: Evidence, encode: bool = False) -> Baseline | None:
     Args:
         encode: compute states that the store lacks; without, None where it lacks some or the encoder is not here.
     """
-    asked, base = evidence.spec.report.zero_shot, _decided(evidence)
+    asked, base = evidence.spec.report.zero_shot, decided_alike(evidence)
     if asked == "never":
         return None
     try:

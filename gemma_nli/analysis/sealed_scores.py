@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma_nli.analysis.baselines import fit_words
+from gemma_nli.analysis.baselines import decided_alike, fit_words
 from gemma_nli.analysis.compared_values import compared_groups
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.best_of_trials import LEVEL, worth_of_best
@@ -21,7 +21,7 @@ from gemma_nli.analysis.sealed_posts import Interval, SealedScore
 from gemma_nli.base.metrics import measured_by
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
-from gemma_nli.training.criterion_only import Scorer, known_frequencies, mean_threshold, shares_of_criteria
+from gemma_nli.training.criterion_only import Scorer, known_frequencies, mean_thresholds, shares_of_criteria
 from gemma_nli.training.fold import FoldPlan
 
 Floats = NDArray[np.float64]
@@ -64,8 +64,10 @@ def foretell(evidence: Evidence, draws: Draws, key: str) -> Foretold:
 
 
 def baselines_on(evidence: Evidence, sealed: Corpus, pairs: PairTable, rows: NDArray[np.int64]) -> list[Contestant]:
-    """The baselines that need no encoder, fitted on the whole training part; thresholds are the mean over folds."""
-    config, known = evidence.spec.base, evidence.pairs
+    """The baselines that need no encoder, fitted on the whole training part; thresholds, by the winner's rule, are the
+    mean over folds.
+    """
+    config, known = decided_alike(evidence), evidence.pairs
     every = known.all_rows(config.data.negative_ratio)
 
     def of_criterion(table: PairTable, plan_rows: NDArray[np.int64]) -> Callable[[PairTable], Scorer]:
@@ -73,22 +75,23 @@ def baselines_on(evidence: Evidence, sealed: Corpus, pairs: PairTable, rows: NDA
         return lambda other: lambda at: np.asarray(share_C[other.criterion_N[at]])
 
     share_scorer = of_criterion(known, known.all_rows(known.eval_negative_ratio))(pairs)
-    share_threshold = mean_threshold(
-        known, config, lambda plan: of_criterion(known, known_frequencies(known, plan))(known)
-    )
+    share_at_C = mean_thresholds(known, config, lambda plan: of_criterion(known, known_frequencies(known, plan))(known))
     texts = [evidence.corpus.posts[post] for post in known.post_ids]
 
     def words(plan: FoldPlan) -> Scorer:
         return fit_words(texts, known, plan.fit).scorer(texts, known)
 
     word_scorer = fit_words(texts, known, every).scorer([sealed.posts[post] for post in pairs.post_ids], pairs)
-    word_threshold = mean_threshold(known, config, words)
+    word_at_C = mean_thresholds(known, config, words)
     always = np.full(len(rows), 0.5)
     found = [
-        ("criterion only", "the criterion's share of positives; never reads the post", share_scorer, share_threshold),
-        ("TF-IDF", "words of the post, a logistic regression per criterion", word_scorer, word_threshold),
+        ("criterion only", "the criterion's share of positives; never reads the post", share_scorer, share_at_C),
+        ("TF-IDF", "words of the post, a logistic regression per criterion", word_scorer, word_at_C),
     ]
-    contestants = [Contestant(name, about, of(rows) >= at, of(rows)) for name, about, of, at in found]
+    contestants = []
+    for name, about, of, at_C in found:
+        score_N = of(rows)
+        contestants.append(Contestant(name, about, score_N >= at_C[pairs.criterion_N[rows]], score_N))
     contestants.insert(1, Contestant("always positive", "calls every pair matched", always >= 0, always))
     return contestants
 

@@ -15,8 +15,8 @@ from gemma_nli.base.metrics.macro import mean_of_known, supported, within_criter
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.training.fold import FoldPlan, plan_fold
-from gemma_nli.training.metrics import best_threshold, sigmoid
-from gemma_nli.training.threshold_rules import THRESHOLD_RULES
+from gemma_nli.training.metrics import log_odds, sigmoid
+from gemma_nli.training.threshold_rules import THRESHOLD_RULES, Thresholds
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -41,25 +41,36 @@ def score_folds(
         plan = plan_fold(inner, pairs, fold)
         scorer = fit(plan)
         tuned_on = _tuned_on(plan)
-        rule = THRESHOLD_RULES[config.training.threshold]
-        found_R, of_row[plan.evaluation] = scorer(tuned_on), scorer(plan.evaluation)
-        as_given = config.training.threshold == "shared" or bool((found_R >= 0).all() and (found_R <= 1).all())
-        thresholds = rule(
-            found_R if as_given else sigmoid(found_R), pairs.label_N[tuned_on], pairs.criterion_N[tuned_on]
-        )
+        of_row[plan.evaluation] = scorer(plan.evaluation)
+        thresholds, as_given = _thresholds(config, pairs, tuned_on, scorer(tuned_on))
         likely = of_row[plan.evaluation] if as_given else sigmoid(of_row[plan.evaluation])
         chosen[plan.evaluation] = likely >= thresholds.of(pairs.criterion_N[plan.evaluation])
     return chosen[rows_N], of_row[rows_N]
 
 
-def mean_threshold(pairs: PairTable, config: RunConfig, fit: Callable[[FoldPlan], Scorer]) -> float:
-    """The threshold of a scorer that is fitted on all folds: the mean of what the folds chose, as a refit trial's."""
+def mean_thresholds(pairs: PairTable, config: RunConfig, fit: Callable[[FoldPlan], Scorer]) -> Floats:
+    """(C,) from which score on a pair of each criterion is matched by a scorer that is fitted on all folds: the mean of
+    what the folds chose, as a refit trial's. A scorer of log-odds has its thresholds as log-odds.
+    """
     inner, chosen = config.with_settings({"training.epoch_selection": "inner"}), []
+    criterion_C = np.arange(len(pairs.criterion_ids))
     for fold in range(1, pairs.num_folds + 1):
         plan = plan_fold(inner, pairs, fold)
         rows = _tuned_on(plan)
-        chosen.append(best_threshold(fit(plan)(rows), pairs.label_N[rows])[0])
-    return float(np.mean(chosen))
+        thresholds, as_given = _thresholds(config, pairs, rows, fit(plan)(rows))
+        at_C = thresholds.of(criterion_C)
+        chosen.append(at_C if as_given else log_odds(at_C))
+    return np.asarray(np.mean(chosen, axis=0))
+
+
+def _thresholds(config: RunConfig, pairs: PairTable, rows: Rows, score_R: Floats) -> tuple[Thresholds, bool]:
+    """By `training.threshold`, of (R,) scores of these rows; whether they are of the scores as given, not of their
+    sigmoid: a rule that calibrates needs probabilities.
+    """
+    shared = config.training.threshold == "shared"
+    as_given = shared or bool((score_R >= 0).all() and (score_R <= 1).all())
+    likely_R = score_R if as_given else sigmoid(score_R)
+    return THRESHOLD_RULES[config.training.threshold](likely_R, pairs.label_N[rows], pairs.criterion_N[rows]), as_given
 
 
 def _tuned_on(plan: FoldPlan) -> Rows:

@@ -8,7 +8,9 @@ import pytest
 from gemma_nli.config import build_config
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import Annotation, Corpus
-from gemma_nli.training.criterion_only import criterion_only, scores_of_criterion_only
+from gemma_nli.training.criterion_only import criterion_only, mean_thresholds, scores_of_criterion_only
+from gemma_nli.training.metrics import log_odds
+from gemma_nli.training.threshold_rules import per_criterion
 
 
 def corpus_of(frequent: int = 60, rare: int = 10, posts: int = 200) -> Corpus:
@@ -51,3 +53,21 @@ def test_each_folds_share_comes_from_other_folds_alone():
         for criterion in range(2):
             share = pairs.label_N[fit[pairs.criterion_N[fit] == criterion]].mean()
             assert score_N[at][pairs.criterion_N[rows] == criterion] == pytest.approx(share)
+
+
+def test_a_scorer_of_all_folds_has_each_criterions_mean_threshold_whatever_its_scale():
+    config = settings("matched").with_settings({"training.threshold": "per_criterion"})
+    pairs = build_pairs(corpus_of(90, 90), config.data)
+    rng = np.random.default_rng(0)
+    likely_R = np.clip(0.3 * pairs.label_N + 0.2 * pairs.criterion_N + rng.uniform(0.1, 0.4, len(pairs)), 0.01, 0.99)
+    found_C = mean_thresholds(pairs, config, lambda plan: lambda rows: likely_R[rows])
+    folds = []
+    for fold in range(1, 6):
+        _, rows = pairs.inner_split(fold, 1.0)
+        folds.append(per_criterion(likely_R[rows], pairs.label_N[rows], pairs.criterion_N[rows]).of(np.arange(2)))
+    np.testing.assert_allclose(found_C, np.mean(folds, axis=0))
+    assert found_C[1] > found_C[0] + 0.02
+    logits_C = mean_thresholds(pairs, config, lambda plan: lambda rows: 4 * log_odds(likely_R[rows]))
+    assert logits_C[1] > logits_C[0]
+    shared_C = mean_thresholds(pairs, settings("matched"), lambda plan: lambda rows: likely_R[rows])
+    assert shared_C[0] == shared_C[1]
