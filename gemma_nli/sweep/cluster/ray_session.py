@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -56,7 +57,21 @@ def ray_session() -> Iterator[str | None]:
     try:
         yield _dashboard(context)
     finally:
+        _leave()
+
+
+def _leave() -> None:
+    """End Ray here without a collection of garbage meanwhile: one that another thread begins may free a reference to an
+    object or actor while Ray is on its way down, and Ray then ends the process at once, with status 1.
+    """
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _log_message(message: dict[str, Any], *_: Any, **__: Any) -> None:
