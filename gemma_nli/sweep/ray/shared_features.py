@@ -52,6 +52,7 @@ class SharedFeatures:
     def __init__(self, blocks: tuple[SharedBlock, ...], store: FeatureStore) -> None:
         self.blocks, self.store = blocks, store
         self.fetched: dict[SharedBlock, FeatureBlock] = {}
+        self.asked: dict[SharedBlock, FeatureBlock] = {}
 
     def load(self, request: FeatureRequest) -> FeatureBlock:
         for shared in self.blocks:
@@ -60,10 +61,19 @@ class SharedFeatures:
                 continue
             if shared not in self.fetched:
                 self.fetched[shared] = FeatureBlock.from_arrays(ray.get(shared.arrays))
-            block = self.fetched[shared].asked_by(request)
             try:
-                block.rows_of(request.digests)
+                self.fetched[shared].rows_of(request.digests)
             except FeatureError:
                 continue  # texts that the sweep did not foresee when it encoded: the store encodes them
-            return block
+            return self._asked_by(request, shared) if request.with_tokens else self.fetched[shared]
         return self.store.load(request)
+
+    def _asked_by(self, request: FeatureRequest, shared: SharedBlock) -> FeatureBlock:
+        """With the layers that are asked for; for the same texts the block of before, whose encoder may be loaded."""
+        last = self.asked.get(shared)
+        if last is not None and last.request is not None:
+            known = last.request
+            if known.token_parts == request.token_parts and known.digests == request.digests:
+                return last
+        self.asked[shared] = self.fetched[shared].asked_by(request)
+        return self.asked[shared]
