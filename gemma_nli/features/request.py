@@ -167,18 +167,18 @@ class FeatureRequest:
             return kept or None
 
         return replace(
-            first,
+            first.united(requests),
             premises=tuple(request.premises[row] for request, row in rows),
             hypotheses=taken(lambda request: request.hypotheses),
             prompts=taken(lambda request: request.prompts),
-            views=tuple(sorted({view for request in requests for view in request.views})),
-            **_united_tokens(requests),
         )
 
     def united(self, others: Sequence[FeatureRequest]) -> FeatureRequest:
         """The same texts, with every view and all token states that any of the others asks for."""
         views = tuple(sorted({view for request in others for view in request.views}))
-        return replace(self, views=views, **_united_tokens(others))
+        layers = {layer for request in others if request.with_tokens for layer in request.token_layers}
+        token_layers = in_order(layers) or self.token_layers
+        return replace(self, views=views, with_tokens=bool(layers), token_layers=token_layers)
 
     def stored_views(self) -> tuple[str, ...]:
         """The views one forward pass gives: poolings without parameters, at each k asked for and our own.
@@ -210,11 +210,6 @@ def is_token_part(part: str) -> bool:
 def in_order(layers: Collection[int | None]) -> tuple[int | None, ...]:
     """Layers from the lowest to the last, which is None."""
     return (*sorted(layer for layer in layers if layer is not None), *([None] if None in layers else []))
-
-
-def _united_tokens(requests: Sequence[FeatureRequest]) -> dict[str, Any]:
-    layers = {layer for request in requests if request.with_tokens for layer in request.token_layers}
-    return {"with_tokens": True, "token_layers": in_order(layers)} if layers else {"with_tokens": False}
 
 
 def split_view(view: str) -> tuple[str, int | None]:

@@ -29,12 +29,6 @@ class TokenStates:
     offsets: np.ndarray
     dtype: str
 
-    @property
-    def flat_SH(self) -> np.ndarray:
-        """The only layer's states."""
-        (flat_SH,) = self.layers.values()
-        return flat_SH
-
     def tensors(self) -> list[Tensor]:
         """The flat states of each layer as tensors on the same memory."""
         flat = [as_tensor(flat_SH) for flat_SH in self.layers.values()]

@@ -11,7 +11,7 @@ from gemma_nli.base.errors import EncoderError, did_you_mean
 from gemma_nli.base.part_registry import Registry
 from gemma_nli.config import LoraConfig, ModelConfig
 from gemma_nli.model.encoder import Encoder
-from gemma_nli.model.layers import layer_list
+from gemma_nli.model.layers import FINAL_NORMS, layer_list
 
 _AUTO_TARGETS = (
     ("q_proj", "v_proj"),  # Gemma, Llama, Mistral, Qwen
@@ -154,8 +154,7 @@ def _last_layers(encoder: Encoder, count: int) -> list[nn.Module]:
             read = "" if highest == depth else f", of which model.layers reads the first {highest}"
             raise EncoderError(f"model.unfreeze_last_n: {count}, but the encoder has {depth} layers{read}.")
         parent = model.get_submodule(name.rpartition(".")[0])
-        norms = ("norm", "final_norm", "ln_f", "final_layer_norm")
-        after = [m for n, m in parent.named_children() if n in norms and highest == depth]
+        after = [m for n, m in parent.named_children() if n in FINAL_NORMS and highest == depth]
         return [*list(layers)[highest - count : highest], *after]
     raise EncoderError(
         "model.unfreeze_last_n: the encoder's layers were not found; train all of it, or use model.lora."

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FINAL_NORMS = ("norm", "final_norm", "ln_f", "final_layer_norm")
+"""What encoders call the norm behind their last layer."""
+
 
 def layers_of(model: ModelConfig) -> LayerChoice:
     """The layers that a configuration reads, found without loading the encoder.

@@ -8,7 +8,7 @@ from typing import Any
 
 from gemma_nli.config import ModelConfig, RunConfig
 from gemma_nli.config.chosen_layers import LAST, as_stored, choose_layers
-from gemma_nli.model.layers import layers_of
+from gemma_nli.model.layers import FINAL_NORMS, layers_of
 from gemma_nli.model.loading.folder_files import read_header
 from gemma_nli.model.loading.identity import encoder_folder, weight_files
 from gemma_nli.model.loading.network import sizes
@@ -35,9 +35,10 @@ def check_layers(spec: SweepSpec, configs: Iterable[RunConfig]) -> None:
 
 def layer_notes(configs: Iterable[RunConfig]) -> list[str]:
     """Of each encoder whose lower layers are read: which of its states have its final norm. Nothing is loaded."""
+    models = {(m.name, m.revision, m.layers): m for m in (config.model for config in configs) if m.layers != LAST}
     depths: dict[tuple[str, str | None], tuple[ModelConfig, int]] = {}
-    for model in (config.model for config in configs):
-        if model.layers != LAST and (choice := layers_of(model)).numbers != (choice.depth,):
+    for model in models.values():
+        if (choice := layers_of(model)).numbers != (choice.depth,):
             depths[model.name, model.revision] = (model, choice.depth)
     return [
         f"{model.name}: layer {depth}, the last, has the encoder's final norm; the layers below it have none."
@@ -50,7 +51,8 @@ def layer_notes(configs: Iterable[RunConfig]) -> list[str]:
 def _has_final_norm(model: ModelConfig) -> bool:
     """Whether the weights have a norm behind the last layer: under one of its usual names, and of no layer."""
     names = (name for file in weight_files(encoder_folder(model)) for name in read_header(file))
-    return any(re.fullmatch(r"([a-z_]+\.)*(norm|final_norm|ln_f|final_layer_?norm)\.weight", name) for name in names)
+    usual = "|".join((*FINAL_NORMS, "final_layernorm"))
+    return any(re.fullmatch(rf"([a-z_]+\.)*({usual})\.weight", name) for name in names)
 
 
 def _asked(spec: SweepSpec) -> Iterator[tuple[str, Any]]:

@@ -39,7 +39,7 @@ def test_vectors_equal_those_of_pairs_encoded_whole(tiny_gemma3, request_for, te
         np.testing.assert_allclose(reused.views[view], want_NH, atol=1e-5, rtol=1e-5, err_msg=view)
     assert plain.tokens is not None
     assert reused.tokens is not None
-    np.testing.assert_allclose(reused.tokens.flat_SH, plain.tokens.flat_SH, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(reused.tokens.layers["tokens"], plain.tokens.layers["tokens"], atol=1e-5, rtol=1e-5)
 
 
 def test_a_post_first_costs_little_more_than_posts_alone_and_what_follows_them(tiny_gemma3, request_for) -> None:

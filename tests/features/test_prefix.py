@@ -49,7 +49,7 @@ def test_views_and_states_equal_the_plain_way(gemma, request_for, max_length, ba
     assert reused.tokens is not None
     assert plain.tokens is not None
     np.testing.assert_array_equal(reused.tokens.offsets, plain.tokens.offsets)
-    np.testing.assert_allclose(reused.tokens.flat_SH, plain.tokens.flat_SH, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(reused.tokens.layers["tokens"], plain.tokens.layers["tokens"], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))

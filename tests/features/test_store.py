@@ -131,7 +131,7 @@ def test_precision_is_part_of_the_key_and_bfloat16_states_come_back_to_the_bit(t
     assert block.tokens.tensors()[0].dtype == torch.bfloat16
     done = encode(request, load_for(request), FeaturesConfig())
     assert done.tokens is not None
-    np.testing.assert_array_equal(np.asarray(block.tokens.flat_SH), done.tokens.flat_SH)
+    np.testing.assert_array_equal(np.asarray(block.tokens.layers["tokens"]), done.tokens.layers["tokens"])
 
 
 def test_features_of_other_weights_are_refused(ask, request_for, tiny_gemma2, tmp_path):
@@ -267,7 +267,7 @@ def test_a_shard_is_plain_safetensors(tmp_path, ask):
 def test_a_shard_is_read_in_place(tmp_path, ask):
     block = (store := FeatureStore(tmp_path)).load(ask(with_tokens=True))
     assert block.tokens is not None
-    for array in (block.views["mean"], block.tokens.flat_SH, block.digests):
+    for array in (block.views["mean"], block.tokens.layers["tokens"], block.digests):
         assert not array.flags.owndata
         assert not array.flags.writeable
     mapped = Path("/proc/self/maps").read_text()
@@ -322,7 +322,7 @@ def test_token_states_past_the_budget_are_not_missing_after_the_request_grew(tmp
         assert FeatureStore(tmp_path, settings).missing(request) == []
         block = FeatureStore(tmp_path, settings).load(request)
         assert block.tokens is not None
-        assert block.tokens.flat_SH.nbytes <= 15_000
+        assert block.tokens.layers["tokens"].nbytes <= 15_000
 
 
 def test_token_states_can_be_trained_through(tmp_path, ask):
