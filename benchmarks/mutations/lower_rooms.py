@@ -82,8 +82,8 @@ FAULTS = (
     Fault(
         "a learning rate that nobody gave stays when the encoder is trained",
         "config/run.py",
-        '            del tree["training"][_RATE]\n',
-        "            pass\n",
+        "                tree[name][setting] = None\n",
+        "                pass\n",
         CONFIG,
     ),
     Fault("a key given twice is taken silently", "config/reading.py", "if key in seen:", "if False:", CONFIG),
