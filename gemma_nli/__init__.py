@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from gemma_nli.local.predict import predict_file
     from gemma_nli.local.reproduce import reproduce
     from gemma_nli.local.train import LocalRun, run_here
-    from gemma_nli.model.scorer import PairScorer
+    from gemma_nli.model.bundles.scorer import PairScorer
     from gemma_nli.spec.space import SearchSpace
     from gemma_nli.spec.spec import SweepSpec, load_sweep
     from gemma_nli.sweep.engine import run_sweep
@@ -111,7 +111,7 @@ _HOMES = {
     "local.predict": "predict_file",
     "local.reproduce": "reproduce",
     "local.train": "LocalRun run_here",
-    "model.scorer": "PairScorer",
+    "model.bundles.scorer": "PairScorer",
     "spec.space": "SearchSpace",
     "spec.spec": "SweepSpec load_sweep",
     "sweep.engine": "run_sweep",

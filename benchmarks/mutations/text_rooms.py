@@ -149,7 +149,7 @@ FAULTS = (
     Fault("a prediction has dropout in it", "model/classifier.py", "        self.eval()\n", "", CLASSIFIER),
     Fault(
         "a bundle whose encoder was changed is loaded",
-        "model/bundle.py",
+        "model/bundles/bundle.py",
         'if encoder.identity.fingerprint != was.get("fingerprint"):',
         "if False:",
         BUNDLE,
@@ -163,7 +163,7 @@ FAULTS = (
     ),
     Fault(
         "a pair at the threshold is not matched",
-        "model/scorer.py",
+        "model/bundles/scorer.py",
         "(probability >= at)",
         "(probability > at)",
         "tests/model/test_scorer.py",

@@ -18,7 +18,7 @@ from gemma_nli.base.errors import ConfigError, CorpusError
 from gemma_nli.base.files import check_target, put_in_place, unfinished
 from gemma_nli.corpus.csv_files import CsvHeader, csv_line, missing_column, read_header, read_rows
 from gemma_nli.corpus.file_problems import FileProblems
-from gemma_nli.model.scorer import COLUMNS, PairScorer, strangers_note
+from gemma_nli.model.bundles.scorer import COLUMNS, PairScorer, strangers_note
 
 ALIASES = {"text": "premise", "post": "premise", "criterion": "hypothesis", "criterion_text": "hypothesis"}
 KNOWN = (*COLUMNS, *ALIASES)

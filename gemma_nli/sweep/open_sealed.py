@@ -28,7 +28,7 @@ from gemma_nli.base.metrics import measured_by
 from gemma_nli.corpus.pairs import PairTable, pair_texts
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.corpus.sealed import sealed_corpus, sealed_pairs
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.spec.domain import shown
 from gemma_nli.sweep.prepare import Prepared, prepare
 from gemma_nli.sweep.records.make_report import report_at_end

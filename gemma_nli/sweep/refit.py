@@ -11,7 +11,7 @@ from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.corpus.redsm5 import Corpus
 from gemma_nli.features import FeatureStore
-from gemma_nli.model.bundle import check_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import check_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.model.scaling import UNSCALED, Scaling, mean_scaling

@@ -14,7 +14,7 @@ from gemma_nli.config import DeviceConfig, FeaturesConfig, ModelConfig, build_co
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.features import FeatureRequest, encode
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
 from gemma_nli.model.gemma_weights import NOTICE_FILE, TERMS_FILE, gemma_folder
 from gemma_nli.tracking.registry.model_folder import PT2, pytorch_flavor, save_model_folder

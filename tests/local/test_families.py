@@ -15,10 +15,10 @@ from gemma_nli.config import DeviceConfig, RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.local.train import run_here
-from gemma_nli.model.bundle import load_bundle
+from gemma_nli.model.bundles.bundle import load_bundle
+from gemma_nli.model.bundles.exported import exportable
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.model.encoder import load_encoder
-from gemma_nli.model.exported import exportable
-from gemma_nli.model.scorer import PairScorer
 from gemma_nli.sweep.refit import plan_refit, refit_bundle
 from gemma_nli.tracking.registry.model_folder import PT2, save_model_folder
 from gemma_nli.training.listeners import IgnoreEvents

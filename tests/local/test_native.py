@@ -16,7 +16,7 @@ from gemma_nli.config import DeviceConfig, RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.local.train import run_here
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.forecast.gpu_memory import estimate_memory
 from gemma_nli.sweep.prepare import feature_requests, prepare

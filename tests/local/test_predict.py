@@ -18,7 +18,7 @@ from gemma_nli.config import DeviceConfig
 from gemma_nli.corpus.csv_files import csv_line, read_header, read_rows
 from gemma_nli.corpus.file_problems import FileProblems
 from gemma_nli.local.predict import count_rows, predict_file
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.scorer import PairScorer
 from tests.commands import run_command
 from tests.tracking.test_torch_models import CRITERIA, make_bundle
 
@@ -195,7 +195,7 @@ def test_a_million_rows_need_no_more_memory_than_a_few(bundle, tmp_path):
         from pathlib import Path
         from gemma_nli.config import DeviceConfig
         from gemma_nli.local.predict import predict_file
-        from gemma_nli.model.scorer import PairScorer
+        from gemma_nli.model.bundles.scorer import PairScorer
         scorer = PairScorer.from_bundle(sys.argv[1], DeviceConfig(device="cpu"))
         done = predict_file(scorer, Path(sys.argv[2]), Path(sys.argv[3]))
         print(done.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

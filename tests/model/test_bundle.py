@@ -15,7 +15,7 @@ import torch
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, RunConfig
-from gemma_nli.model.bundle import load_adapters, load_bundle, save_adapters, save_bundle
+from gemma_nli.model.bundles.bundle import load_adapters, load_bundle, save_adapters, save_bundle
 from gemma_nli.model.classifier import PairClassifier, trainable_encoder
 from gemma_nli.model.encoder import load_encoder
 
@@ -25,7 +25,7 @@ CRITERIA = ["depressed mood", "fatigue", "sleep", "fatigue"]
 
 FRESH = """
 import json, sys
-from gemma_nli.model.bundle import load_bundle
+from gemma_nli.model.bundles.bundle import load_bundle
 pairs, *folders = sys.argv[1:]
 print(json.dumps([load_bundle(folder).classifier.predict(*json.loads(pairs)).tolist() for folder in folders]))
 assert not {"mlflow", "ray"} & set(sys.modules)
@@ -119,7 +119,9 @@ def test_a_bundle_is_replaced_whole_and_nothing_else_is(tiny_bert: Path, tmp_pat
     save(tmp_path / "bundle", config, classifier, 0.4)
     save(tmp_path / "bundle", config, classifier, 0.7)
     assert load_bundle(tmp_path / "bundle", CPU).threshold == 0.7
-    monkeypatch.setattr("gemma_nli.model.bundle.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        "gemma_nli.model.bundles.bundle.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full"))
+    )
     with pytest.raises(OSError, match="disk full"):
         save(tmp_path / "bundle", config, classifier, 0.9)
     assert load_bundle(tmp_path / "bundle", CPU).threshold == 0.7

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import ModelConfig
-from gemma_nli.model.bundle import load_bundle
+from gemma_nli.model.bundles.bundle import load_bundle
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.model.loading.identity import encoder_folder
 from tests.model.test_bundle import CPU, make, save

@@ -14,10 +14,10 @@ from transformers import AutoModel
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
 from gemma_nli.model.adapters import trainable_encoder
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.exported import exportable
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder
-from gemma_nli.model.exported import exportable
 from gemma_nli.model.pooling import build_pooler
 
 CPU = DeviceConfig(device="cpu", mixed_precision="none")

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
 from gemma_nli.model import encoder as encoder_module
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
 from gemma_nli.model.loading.longest_text import check_max_length, positions_held

@@ -11,10 +11,10 @@ import torch
 
 from gemma_nli.base.errors import ConfigError, GemmaNliError
 from gemma_nli.config import DeviceConfig, RunConfig
-from gemma_nli.model.bundle import save_bundle
+from gemma_nli.model.bundles.bundle import save_bundle
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
-from gemma_nli.model.scorer import PairScorer
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ import torch
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
 from gemma_nli.config.templates import Template, read_template
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.exported import exportable
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
-from gemma_nli.model.exported import exportable
 from gemma_nli.model.prompts import check_templates, prompts_of
-from gemma_nli.model.scorer import PairScorer
 from gemma_nli.model.text_frames import frame_of, tokenize_framed
 from tests.model.sentence_folders import PROMPTS, make_folder, vectors
 

@@ -16,7 +16,7 @@ import torch
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, ModelConfig, RunConfig
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
 from gemma_nli.model.loading import identity

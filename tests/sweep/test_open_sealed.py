@@ -17,7 +17,7 @@ from gemma_nli.corpus.pairs import pair_texts
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.corpus.sealed import sealed_corpus, sealed_pairs
 from gemma_nli.corpus.synthetic import write_synthetic
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.engine import run_sweep
 from gemma_nli.sweep.open_sealed import open_sealed

@@ -18,10 +18,10 @@ from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.local.predict import predict_file
-from gemma_nli.model.bundle import load_bundle
-from gemma_nli.model.exported import exportable
+from gemma_nli.model.bundles.bundle import load_bundle
+from gemma_nli.model.bundles.exported import exportable
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.model.scaling import UNSCALED, Scaling
-from gemma_nli.model.scorer import PairScorer
 from gemma_nli.search.rules.fold_racing import RaceTable
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.finalize import plan_refit, refit_bundle

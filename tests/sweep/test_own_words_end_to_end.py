@@ -15,8 +15,8 @@ from gemma_nli.corpus.pairs import build_pairs, pair_texts
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.local.reproduce import reproduce
 from gemma_nli.local.train import run_here
-from gemma_nli.model.bundle import load_bundle
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.bundle import load_bundle
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.sweep.refit import plan_refit, refit_bundle
 from gemma_nli.training.finetuning.encoder_cache import release_shared_encoder
 from gemma_nli.training.metrics import sigmoid

@@ -12,7 +12,7 @@ from gemma_nli.base.errors import EncoderError
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.features import FeatureStore
 from gemma_nli.model import bundle as bundle_module
-from gemma_nli.model.bundle import load_bundle
+from gemma_nli.model.bundles.bundle import load_bundle
 from gemma_nli.sweep.refit import plan_refit, refit_bundle
 from gemma_nli.training.cross_validation import cross_validate
 from gemma_nli.training.frozen.head_inputs import load_inputs

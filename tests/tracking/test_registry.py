@@ -16,10 +16,10 @@ from mlflow.tracking import MlflowClient
 
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import MlflowConfig, RunConfig
-from gemma_nli.model.bundle import save_bundle
+from gemma_nli.model.bundles.bundle import save_bundle
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
-from gemma_nli.model.scorer import PairScorer
 from gemma_nli.tracking.registry.model_folder import requirements
 from gemma_nli.tracking.registry.register import bundle_digest, find_registered
 from gemma_nli.tracking.registry.register import register_bundle as register_and_export

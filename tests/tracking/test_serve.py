@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from gemma_nli.config import DeviceConfig, MlflowConfig
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.tracking.registry.promotion import promote
 from gemma_nli.tracking.registry.register import register_bundle
 from gemma_nli.tracking.write.tracker import MlflowTracker

@@ -11,11 +11,11 @@ import torch
 
 from gemma_nli.base.errors import TrackingError
 from gemma_nli.config import DeviceConfig, MlflowConfig, RunConfig
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.exported import exportable
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
-from gemma_nli.model.exported import exportable
-from gemma_nli.model.scorer import PairScorer
 from gemma_nli.tracking.registry.model_folder import PT2, save_model_folder
 from gemma_nli.tracking.registry.promotion import promote
 from gemma_nli.tracking.registry.register import register_bundle

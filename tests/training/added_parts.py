@@ -20,8 +20,8 @@ from gemma_nli.base.errors import SpecError
 from gemma_nli.config import DataConfig, RunConfig
 from gemma_nli.corpus.pairs import build_pairs
 from gemma_nli.corpus.synthetic import synthetic_corpus
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.model.pooling import POOLERS
-from gemma_nli.model.scorer import PairScorer
 from gemma_nli.spec.every_setting import find_settings
 from gemma_nli.spec.spec import SweepSpec
 from gemma_nli.sweep.ray.scheduler import build_scheduler

@@ -20,7 +20,7 @@ from gemma_nli.base.metrics import METRICS
 from gemma_nli.config import RunConfig
 from gemma_nli.corpus.pairs import pair_texts
 from gemma_nli.features import FeatureStore
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier, load_trainable_state, trainable_encoder
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.training.cross_validation import run_folds

@@ -12,7 +12,7 @@ from torch import Tensor
 from gemma_nli.config import DeviceConfig
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.model.adapters import trainable_encoder
-from gemma_nli.model.bundle import load_bundle, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import load_encoder
 from gemma_nli.model.pooling import POOLERS, LearnedPooler, Pooler

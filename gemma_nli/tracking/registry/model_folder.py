@@ -19,9 +19,9 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 import gemma_nli
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, quoted_path
-from gemma_nli.model.bundle import load_bundle
-from gemma_nli.model.bundle_record import read_bundle_record
-from gemma_nli.model.exported import exportable
+from gemma_nli.model.bundles.bundle import load_bundle
+from gemma_nli.model.bundles.bundle_record import read_bundle_record
+from gemma_nli.model.bundles.exported import exportable
 
 GIB = 2**30
 PT2 = "pt2"

@@ -12,7 +12,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from gemma_nli.base.outgoing import leaving
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.scorer import PairScorer
 
 
 class CriteriaMatcher(PythonModel):

@@ -14,8 +14,8 @@ from mlflow.tracking import MlflowClient
 from gemma_nli.base.errors import TrackingError, did_you_mean
 from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.config import DeviceConfig, MlflowConfig
-from gemma_nli.model.bundle import load_bundle
-from gemma_nli.model.scorer import PairScorer
+from gemma_nli.model.bundles.bundle import load_bundle
+from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.tracking.read.run_ids import get_run
 from gemma_nli.tracking.registry.promotion import METRIC, PROMOTION, check_name, find_version
 from gemma_nli.tracking.registry.register import SWEEP_RUN, TORCH

@@ -34,7 +34,7 @@ from gemma_nli.config import (
 )
 from gemma_nli.config.templates import PLACES, quoted
 from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
-from gemma_nli.model.bundle_record import DECIDED_FORMAT, FORMAT, read_bundle_record
+from gemma_nli.model.bundles.bundle_record import DECIDED_FORMAT, FORMAT, read_bundle_record
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
 from gemma_nli.model.loading.identity import (

@@ -16,7 +16,7 @@ import torch
 from gemma_nli.base.errors import ConfigError, did_you_mean
 from gemma_nli.base.private_texts import remember_texts
 from gemma_nli.config import DeviceConfig
-from gemma_nli.model.bundle import LoadedBundle, load_bundle
+from gemma_nli.model.bundles.bundle import LoadedBundle, load_bundle
 from gemma_nli.model.encoder import resolve_precision
 
 log = logging.getLogger(__name__)
