@@ -80,7 +80,10 @@ class PairClassifier(nn.Module):
 
     def vectors(self, batch: Batch) -> Tensor:
         """Pooled x_BW in float32."""
-        h_BTH = self.encoder(batch)
+        return self.pooled(self.encoder(batch), batch)
+
+    def pooled(self, h_BTH: Tensor, batch: Batch) -> Tensor:
+        """The same of the encoder's states of this batch."""
         mask_BT = batch["attention_mask"].to(h_BTH.device)
         with torch.autocast(h_BTH.device.type, enabled=False):
             inputs = [h_BTH.float().unsqueeze(0), mask_BT.unsqueeze(0)]
@@ -103,36 +106,12 @@ class PairClassifier(nn.Module):
     def _drop(self, x: Tensor, site: int) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
 
-    @torch.no_grad()
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_tokens: int = 4096) -> np.ndarray:
         """(N,) float32 logits in the order asked, computed in batches of similar length, without dropout.
 
         Texts that are encoded alone are encoded once each.
         """
-        was_training, prompts = self.training, self.encoder.prompts
-        self.eval()
-        try:
-            if not self.separate:
-                tokens = self.encoder.tokenize(*prompts.pairs(premises, hypotheses))
-                return self._each(tokens, batch_tokens, self).numpy()
-            sides = [[(prompts.premise, t) for t in premises], [(prompts.hypothesis, t) for t in hypotheses]]
-            texts = list(dict.fromkeys([*sides[0], *sides[1]]))
-            place = {text: row for row, text in enumerate(texts)}
-            before = [prompt for prompt, _ in texts]
-            tokens = self.encoder.tokenize([text for _, text in texts], None, before if any(before) else None)
-            x_UW = self._each(tokens, batch_tokens, self.vectors)
-            logits = [np.zeros(0, dtype=np.float32)]
-            for start in range(0, len(premises), 4096):
-                part = slice(start, start + 4096)
-                pair = [x_UW[[place[text] for text in side[part]]].to(self.encoder.device) for side in sides]
-                logits.append(self.classify(*pair).cpu().numpy())
-            return np.concatenate(logits)
-        finally:
-            self.train(was_training)
-
-    def _each(self, tokens: Tokens, batch_tokens: int, compute: Callable[[Batch], Tensor]) -> Tensor:
-        """All texts, on the CPU: what is served may be more than a GPU holds."""
-        return self.by_length(tokens, np.arange(len(tokens)), batch_tokens, lambda batch: compute(batch).cpu())
+        return np.asarray(predict_each([self], premises, hypotheses, batch_tokens)[0])
 
     def by_length(
         self, tokens: Tokens, rows_R: np.ndarray, batch_tokens: int, compute: Callable[[Batch], Tensor]
@@ -144,3 +123,49 @@ class PairClassifier(nn.Module):
         found = torch.cat([compute(self.encoder.collate(tokens, rows_R[batch])).float() for batch in batches])
         back = torch.from_numpy(np.argsort(np.concatenate(batches)))
         return found[back.to(found.device)]
+
+
+@torch.no_grad()
+def predict_each(
+    classifiers: Sequence[PairClassifier], premises: Sequence[str], hypotheses: Sequence[str], batch_tokens: int = 4096
+) -> np.ndarray:
+    """(M, N) float32 logits by each of M classifiers, which share one encoder: a text is encoded once for all."""
+    first, training = classifiers[0], [each.training for each in classifiers]
+    if any(each.encoder is not first.encoder or each.separate != first.separate for each in classifiers):
+        raise ValueError("classifiers that predict together share one encoder, and how it is given pairs")
+    encoder, prompts = first.encoder, first.encoder.prompts
+    for each in classifiers:
+        each.eval()
+
+    def of_all(tokens: Tokens, compute: Callable[[PairClassifier, Tensor, Batch], Tensor]) -> Tensor:
+        """(B, ...) side by side, on the CPU: what is served may be more than a GPU holds."""
+
+        def batch_of_all(batch: Batch) -> Tensor:
+            h_BTH = encoder(batch)
+            return torch.cat([compute(each, h_BTH, batch).cpu() for each in classifiers], dim=1)
+
+        return first.by_length(tokens, np.arange(len(tokens)), batch_tokens, batch_of_all)
+
+    try:
+        if not first.separate:
+            tokens = encoder.tokenize(*prompts.pairs(premises, hypotheses))
+            logit_NM = of_all(tokens, lambda each, h_BTH, batch: each.classify(each.pooled(h_BTH, batch))[:, None])
+            return logit_NM.reshape(-1, len(classifiers)).T.numpy()
+        sides = [[(prompts.premise, t) for t in premises], [(prompts.hypothesis, t) for t in hypotheses]]
+        texts = list(dict.fromkeys([*sides[0], *sides[1]]))
+        place = {text: row for row, text in enumerate(texts)}
+        before = [prompt for prompt, _ in texts]
+        tokens = encoder.tokenize([text for _, text in texts], None, before if any(before) else None)
+        x_UW = of_all(tokens, lambda each, h_BTH, batch: each.pooled(h_BTH, batch))
+        logit_MN = np.zeros((len(classifiers), len(premises)), dtype=np.float32)
+        for start in range(0, len(premises), 4096):
+            part = slice(start, start + 4096)
+            pair = [x_UW[[place[text] for text in side[part]]].to(encoder.device) for side in sides]
+            widths, at = [each.pooler.width for each in classifiers], 0
+            for row, (each, width) in enumerate(zip(classifiers, widths, strict=True)):
+                own = [side[:, at : at + width] for side in pair]
+                logit_MN[row, part], at = each.classify(*own).cpu().numpy(), at + width
+        return logit_MN
+    finally:
+        for each, was in zip(classifiers, training, strict=True):
+            each.train(was)

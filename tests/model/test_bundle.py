@@ -15,7 +15,7 @@ import torch
 
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, RunConfig
-from gemma_nli.model.bundles.bundle import load_adapters, load_bundle, save_adapters, save_bundle
+from gemma_nli.model.bundles.bundle import load_bundle, save_bundle
 from gemma_nli.model.classifier import PairClassifier, trainable_encoder
 from gemma_nli.model.encoder import load_encoder
 
@@ -165,21 +165,3 @@ def test_damage_is_told_not_served(tiny_bert: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(EncoderError, match=words):
             load_bundle(folder, CPU)
-
-
-@pytest.mark.parametrize("settings", [LORA, {"freeze_encoder": False, "unfreeze_last_n": 1}])
-def test_adapters_are_plain_tensors_that_go_back_in(
-    tiny_gemma2: Path, tmp_path: Path, settings: dict[str, Any]
-) -> None:
-    _, trained = make(tiny_gemma2, **settings)
-    path = save_adapters(tmp_path / "fold_1.safetensors", trained.encoder)
-    _, fresh = make(tiny_gemma2, **settings)
-    with torch.no_grad():
-        for parameter in fresh.encoder.parameters():
-            if parameter.requires_grad:
-                parameter.zero_()
-    load_adapters(path, fresh.encoder)
-    np.testing.assert_array_equal(fresh.predict(POSTS, CRITERIA), trained.predict(POSTS, CRITERIA))
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(EncoderError, match="damaged"):
-        load_adapters(path, fresh.encoder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from gemma_nli.base.advice import command_line
 from gemma_nli.base.errors import ConfigError, EncoderError
-from gemma_nli.base.files import put_folder_in_place, put_in_place, unfinished
 from gemma_nli.config import (
     DataConfig,
     DeviceConfig,
@@ -33,8 +31,16 @@ from gemma_nli.config import (
     build_stored_config,
 )
 from gemma_nli.config.templates import PLACES, quoted
-from gemma_nli.model.adapters import has_adapters, load_trainable_state, merged_state, trainable_state
-from gemma_nli.model.bundles.bundle_record import DECIDED_FORMAT, FORMAT, read_bundle_record
+from gemma_nli.model.adapters import has_adapters, merged_state
+from gemma_nli.model.bundles.bundle_record import (
+    DECIDED_FORMAT,
+    FORMAT,
+    BundleRecord,
+    new_bundle,
+    read_bundle_record,
+    read_tensors,
+    write_record,
+)
 from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, load_encoder, resolve_device
 from gemma_nli.model.loading.identity import (
@@ -46,9 +52,17 @@ from gemma_nli.model.loading.identity import (
     weight_files,
 )
 from gemma_nli.model.loading.network import load_network
-from gemma_nli.model.loading.sentence_modules import copy_modules, named_prompts, read_sentence_modules
+from gemma_nli.model.loading.sentence_modules import (
+    copy_modules,
+    is_native,
+    named_prompts,
+    read_sentence_modules,
+)
 from gemma_nli.model.scaling import UNSCALED, Scaling
 
+ENCODER = "encoder"
+OF_THE_HEAD = {"pooling_strategy", "pooling_k", "head", "head_hidden", "head_norm", "dropout"}
+"""Settings of a model that its encoder does not read, whatever their values; native pooling alone it does."""
 _RELOADED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.1}
 """How far a reloaded logit may be off, per unit: adapters that are merged in half precision are rounded."""
 
@@ -73,6 +87,17 @@ class LoadedBundle:
     @property
     def encoder(self) -> Encoder:
         return self.classifier.encoder
+
+    @property
+    def known(self) -> dict[str, str]:
+        """Text to criterion id, of those the model was trained on; empty if it was saved without them."""
+        criteria = self.metadata.get("criteria")
+        return {str(text).strip(): str(name) for name, text in criteria.items()} if isinstance(criteria, dict) else {}
+
+    def probability(self, premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+        """(N,) float64, of matched."""
+        logit_N = self.classifier.predict(premises, hypotheses, self.config.features.batch_tokens)
+        return np.asarray(torch.from_numpy(logit_N.astype(np.float64)).sigmoid().numpy())
 
 
 def save_bundle(
@@ -104,17 +129,12 @@ def save_bundle(
     if classifier.pooler.num_models != 1 or classifier.head.num_models != 1:
         raise ValueError("a bundle holds one model; take one of the stack")
     encoder = classifier.encoder
-    if target.exists() and not (target / "bundle.json").is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise EncoderError(f"{target}: exists and is not a bundle; name another folder.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        work.chmod(0o755)
-        _write_encoder(work / "encoder", encoder, config.model)
+    with new_bundle(target) as work:
+        _write_encoder(work / ENCODER, encoder, config.model)
         parts = {name: tensor.contiguous() for name, tensor in classifier.head_state().items()}
         save_file(parts, work / "classifier.safetensors")
         portable = _portable(config, encoder)
-        written = None if encoder.sentence_modules is None else read_sentence_modules(work / "encoder")
+        written = None if encoder.sentence_modules is None else read_sentence_modules(work / ENCODER)
         record = {
             "format": DECIDED_FORMAT if own or scaling != UNSCALED else FORMAT,
             "config": portable.model_dump(mode="json"),
@@ -125,7 +145,7 @@ def save_bundle(
                 "name": portable.model.name,
                 "revision": encoder.identity.revision,
                 "trained_from": encoder.identity.fingerprint,
-                "fingerprint": identify_folder("bundle", work / "encoder", written).fingerprint,
+                "fingerprint": identify_folder("bundle", work / ENCODER, written).fingerprint,
                 "attention": "causal" if encoder.is_causal else "bidirectional",
                 "hidden_size": encoder.hidden_size,
             },
@@ -133,10 +153,7 @@ def save_bundle(
             "classifier_sha256": file_digest(work / "classifier.safetensors"),
             "metadata": dict(metadata),
         }
-        (work / "bundle.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        put_folder_in_place(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        write_record(work, record)
     return target
 
 
@@ -182,28 +199,50 @@ def _whole_state(encoder: Encoder, model: ModelConfig) -> dict[str, Tensor]:
 
 
 def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> LoadedBundle:
-    """Read a bundle, offline, on `device` (by default this machine's best, in the precision it was trained in).
+    """Read a bundle of one model, offline, on `device` (by default this machine's best, in the precision it was
+    trained in).
 
     Raises:
-        EncoderError: no bundle, a newer format, or files that were changed or damaged.
+        EncoderError: no bundle, a newer format, an ensemble, or files that were changed or damaged.
     """
     folder = Path(folder).absolute()
     record = read_bundle_record(folder)
+    if not isinstance(record, BundleRecord):
+        raise EncoderError(of_several(folder, len(record.members)))
+    return load_member(folder, record, folder / ENCODER, device, {})
+
+
+def of_several(name: str | Path, members: int) -> str:
+    return (
+        f"{name}: an ensemble of {members} models, which is no single torch module; score tables with "
+        f"gemma_nli.load_scorer, {command_line('gemma-nli', 'predict')} or mlflow.pyfunc."
+    )
+
+
+def load_member(
+    folder: Path, record: BundleRecord, encoder_folder: Path, device: DeviceConfig | None, loaded: dict[str, Encoder]
+) -> LoadedBundle:
+    """The model of a record and of the classifier's file beside it, on an encoder that may be another model's too.
+
+    Args:
+        loaded: encoders by what decides what they compute; one that is there is taken, another is added.
+    """
     try:
         saved = build_stored_config(record.config, str(folder / "bundle.json"), "config.")
     except ConfigError as error:
         raise EncoderError(f"{folder / 'bundle.json'}: not a bundle's record: {error}") from None
     was, metadata = record.encoder, record.metadata
     device = device or _here(saved.device)
-    config = saved.with_settings({"model.name": str(folder / "encoder"), "model.revision": None})
-    encoder = load_encoder(config.model, device)
-    if is_of_an_earlier_encoding(folder / "encoder", str(was.get("fingerprint"))):
+    config = saved.with_settings({"model.name": str(encoder_folder), "model.revision": None})
+    encoder = loaded.get(decisive := _decisive(config.model, device)) or load_encoder(config.model, device)
+    loaded[decisive] = encoder
+    if is_of_an_earlier_encoding(encoder_folder, str(was.get("fingerprint"))):
         raise EncoderError(
             f"{folder}: was trained by a version that gave this kind of encoder different states (positions, segments "
             "or other texts in the batch); train it again."
         )
     if encoder.identity.fingerprint != was.get("fingerprint"):
-        raise EncoderError(f"{folder / 'encoder'}: its files differ from those that were saved; copy the bundle again.")
+        raise EncoderError(f"{encoder_folder}: its files differ from those that were saved; copy the bundle again.")
     if ("causal" if encoder.is_causal else "bidirectional") != was.get("attention"):
         raise EncoderError(
             f"{folder}: was saved with {was.get('attention')} attention, but a probe finds otherwise here."
@@ -217,6 +256,12 @@ def load_bundle(folder: str | Path, device: DeviceConfig | None = None) -> Loade
     classifier.scaling = Scaling(record.scaling.slope, record.scaling.intercept)
     classifier.requires_grad_(False).eval()
     return LoadedBundle(folder, config, classifier, record.threshold, was, metadata, record.thresholds)
+
+
+def _decisive(model: ModelConfig, device: DeviceConfig) -> str:
+    """Settings that decide what an encoder computes."""
+    native = {"native": is_native(model)}
+    return json.dumps([model.model_dump(mode="json", exclude=OF_THE_HEAD) | native, device.model_dump(mode="json")])
 
 
 def check_bundle(
@@ -242,30 +287,3 @@ def _here(saved: DeviceConfig) -> DeviceConfig:
     auto = saved.model_copy(update={"device": "auto"})
     on_cpu = resolve_device(auto).type == "cpu"
     return auto.model_copy(update={"mixed_precision": "none"}) if on_cpu and saved.mixed_precision == "fp16" else auto
-
-
-def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; raises EncoderError if it is missing, damaged or does not match `sha256`."""
-    try:
-        if sha256 is not None and file_digest(path) != sha256:
-            raise EncoderError(f"{path}: is not the file that was saved (sha256 differs); copy it again.")
-        tensors: dict[str, Tensor] = load_file(path)
-        return tensors
-    except FileNotFoundError:
-        raise EncoderError(f"{path}: no such file.") from None
-    except (SafetensorError, OSError) as error:
-        raise EncoderError(f"{path}: damaged: {error}.") from None
-
-
-def save_adapters(path: str | Path, encoder: Encoder) -> Path:
-    """The trained part of the encoder (adapters, layers or all) as plain safetensors, completely or not at all."""
-    path = Path(path)
-    with unfinished(path.parent, f".{path.name}.") as part:
-        save_file(trainable_state(encoder), part, metadata={"encoder": encoder.identity.fingerprint})
-        put_in_place(part, path)
-    return path
-
-
-def load_adapters(path: str | Path, encoder: Encoder) -> None:
-    """Load what `save_adapters` wrote, into an encoder made trainable by the same settings."""
-    load_trainable_state(encoder, read_tensors(Path(path)))

@@ -16,7 +16,8 @@ import torch
 from gemma_nli.base.errors import ConfigError, did_you_mean
 from gemma_nli.base.private_texts import remember_texts
 from gemma_nli.config import DeviceConfig
-from gemma_nli.model.bundles.bundle import LoadedBundle, load_bundle
+from gemma_nli.model.bundles.bundle import LoadedBundle
+from gemma_nli.model.bundles.ensemble import LoadedEnsemble, load_any
 from gemma_nli.model.encoder import resolve_precision
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ ADDED = ("probability", "label")
 
 
 class PairScorer:
-    """Scores pairs with a loaded bundle."""
+    """Scores pairs with a loaded bundle, of one model or of an ensemble."""
 
-    def __init__(self, bundle: LoadedBundle) -> None:
+    def __init__(self, bundle: LoadedBundle | LoadedEnsemble) -> None:
         self.bundle, self.strangers = bundle, 0
         encoder = bundle.encoder
         precision = resolve_precision(bundle.config.device, encoder.device) if encoder.device.type != "cpu" else None
@@ -35,7 +36,7 @@ class PairScorer:
 
     @classmethod
     def from_bundle(cls, folder: str | Path, device: DeviceConfig | None = None) -> PairScorer:
-        return cls(load_bundle(folder, device))
+        return cls(load_any(folder, device))
 
     def score(self, pairs: pd.DataFrame) -> pd.DataFrame:
         """One row per pair, in the given order and under the given index.
@@ -54,8 +55,7 @@ class PairScorer:
         remember_texts("scored pairs", premises)
         device = self.bundle.encoder.device.type
         with torch.autocast(device, dtype=self._autocast, enabled=self._autocast is not None):
-            logits = self.bundle.classifier.predict(premises, hypotheses, self.bundle.config.features.batch_tokens)
-        probability = torch.from_numpy(logits.astype(np.float64)).sigmoid().numpy()
+            probability = self.bundle.probability(premises, hypotheses)
         at = self._thresholds_of(hypotheses)
         label = (probability >= at).astype(np.int64)
         columns = {"probability": probability, "label": label, **({"threshold": at} if self.bundle.thresholds else {})}
@@ -63,15 +63,15 @@ class PairScorer:
 
     def _thresholds_of(self, hypotheses: Sequence[str]) -> np.ndarray:
         """(N,) of each criterion, known by its text; the shared one of all others, which are counted."""
-        own = self.bundle.thresholds
+        own, shared = self.bundle.thresholds, self.bundle.threshold
         if not own:
-            return np.full(len(hypotheses), self.bundle.threshold)
-        known = {text.strip(): own.get(name, self.bundle.threshold) for name, text in self.criteria.items()}
-        strange = sum(text.strip() not in known for text in hypotheses)
+            return np.full(len(hypotheses), shared)
+        names = [self.bundle.known.get(text.strip()) for text in hypotheses]
+        strange = names.count(None)
         if strange:
             self.strangers += strange
-            log.warning("%s", strangers_note(strange, self.bundle.threshold))
-        return np.array([known.get(text.strip(), self.bundle.threshold) for text in hypotheses], dtype=np.float64)
+            log.warning("%s", strangers_note(strange, shared))
+        return np.array([shared if name is None else own.get(name, shared) for name in names], dtype=np.float64)
 
     @property
     def criteria(self) -> dict[str, str]:

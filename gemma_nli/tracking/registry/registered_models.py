@@ -11,10 +11,11 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
-from gemma_nli.base.errors import TrackingError, did_you_mean
+from gemma_nli.base.errors import EncoderError, TrackingError, did_you_mean
 from gemma_nli.base.what_was_measured import measured_at_by_tags
 from gemma_nli.config import DeviceConfig, MlflowConfig
-from gemma_nli.model.bundles.bundle import load_bundle
+from gemma_nli.model.bundles.bundle import of_several
+from gemma_nli.model.bundles.ensemble import LoadedEnsemble
 from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.tracking.read.run_ids import get_run
 from gemma_nli.tracking.registry.promotion import METRIC, PROMOTION, check_name, find_version
@@ -102,9 +103,12 @@ def load_model(uri: str, tracking_uri: str | None = None, device: str = "auto") 
             `runs:/RUN/PATH`, or a bundle's folder.
         device: `auto`, `cpu`, `cuda`, as for the setting device.device.
     Raises:
-        TrackingError: no such model, or the store cannot be reached. EncoderError: a damaged bundle.
+        TrackingError: no such model, or the store cannot be reached. EncoderError: a damaged bundle, or an ensemble.
     """
-    return load_scorer(uri, tracking_uri, device).bundle.classifier
+    bundle = load_scorer(uri, tracking_uri, device).bundle
+    if isinstance(bundle, LoadedEnsemble):
+        raise EncoderError(of_several(uri, len(bundle.members)))
+    return bundle.classifier
 
 
 def load_scorer(uri: str, tracking_uri: str | None = None, device: str = "auto") -> PairScorer:
@@ -112,7 +116,7 @@ def load_scorer(uri: str, tracking_uri: str | None = None, device: str = "auto")
     settings = None if device == "auto" else DeviceConfig(device=device)
     folder = Path(uri)
     if (folder / "bundle.json").is_file():
-        return PairScorer(load_bundle(folder, settings))
+        return PairScorer.from_bundle(folder, settings)
     if not uri.startswith(("models:/", "runs:/")):
         raise TrackingError(f"model '{uri}': neither a bundle's folder nor models:/NAME/VERSION or runs:/RUN/PATH.")
     store = resolve_store(MlflowConfig(tracking_uri=tracking_uri))
@@ -120,10 +124,10 @@ def load_scorer(uri: str, tracking_uri: str | None = None, device: str = "auto")
         with talking(store, f"load {uri}", seconds=120):
             place = _files_of(connect_existing(store), store, uri)
             found = Path(download_artifacts(place, dst_path=scratch, tracking_uri=store.uri))
-        bundles = [path.parent for path in sorted(found.rglob("bundle.json"))]
+        bundles = sorted((path.parent for path in found.rglob("bundle.json")), key=lambda path: len(path.parts))
         if not bundles:
             raise TrackingError(f"{uri}: contains no bundle of gemma-nli; load it with mlflow itself.")
-        return PairScorer(load_bundle(bundles[0], settings))
+        return PairScorer.from_bundle(bundles[0], settings)
 
 
 def _files_of(client: MlflowClient, store: Store, uri: str) -> str:
