@@ -252,4 +252,25 @@ FAULTS = (
         " for cell in self.cells.values()",
         SHOWN,
     ),
+    Fault(
+        "a member of an ensemble is asked in another's words",
+        "model/bundles/ensemble.py",
+        "return [criteria.get(name, text) if name is not None else text for",
+        "return [text for",
+        "tests/model/test_ensemble.py",
+    ),
+    Fault(
+        "a criterion's threshold is averaged by the weights of all",
+        "model/bundles/ensemble.py",
+        "criterion_weights.get(name, weights),",
+        "weights,",
+        "tests/model/test_ensemble.py",
+    ),
+    Fault(
+        "the luck of an ensemble's choice is not known to promotion",
+        "sweep/register_ensemble.py",
+        '"gemma_nli.honest_value": repr(chosen.finding.value)',
+        '"gemma_nli.honest_value": repr(chosen.finding.raw)',
+        "tests/sweep/test_register_ensemble.py",
+    ),
 )

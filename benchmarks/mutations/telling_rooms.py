@@ -287,8 +287,8 @@ FAULTS = (
     Fault(
         "another bundle of the same trial is taken for the registered one",
         "tracking/registry/register.py",
-        '        if name == "bundle.json":\n',
-        '        if name.endswith(".safetensors"):\n            continue\n        if name == "bundle.json":\n',
+        "        if path.name ==",
+        '        if name.endswith(".safetensors"):\n            continue\n        if path.name ==',
         REGISTRY,
     ),
     Fault(

@@ -146,7 +146,9 @@ FAULTS = (
         "weight",
         BUNDLE,
     ),
-    Fault("a prediction has dropout in it", "model/classifier.py", "        self.eval()\n", "", CLASSIFIER),
+    Fault(
+        "a prediction has dropout in it", "model/classifier.py", "        each.eval()\n", "        pass\n", CLASSIFIER
+    ),
     Fault(
         "a bundle whose encoder was changed is loaded",
         "model/bundles/bundle.py",

@@ -230,9 +230,10 @@ def _evidence_sentence(
     leader = variants[0]
     if evidence.winner not in leader.places:
         holder = next(variant.name for variant in variants if evidence.winner in variant.places)
+        registered = "" if evidence.spec.finalize.ensemble else ", which is the one registered,"
         luck = "the luck of the choice" if again is None else "the luck of the choice and of its training"
         lines.append(
-            f"The single best trial, which is the one registered, has {holder}: its lead over the best trial of "
+            f"The single best trial{registered} has {holder}: its lead over the best trial of "
             f"{leader.name} is within {luck}."
         )
     if again is None:

@@ -11,11 +11,12 @@ import numpy as np
 from gemma_nli.analysis.answer import Answer
 from gemma_nli.analysis.baselines import BaselineFinding
 from gemma_nli.analysis.effects import Effect, end_of
+from gemma_nli.analysis.ensembles import ChosenEnsemble
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.paired_tests import ROPE
 from gemma_nli.analysis.wording import brief, evidence_text, listed, rounded, short
 from gemma_nli.base.metrics import measured_by
-from gemma_nli.base.what_was_measured import REFIT
+from gemma_nli.base.what_was_measured import ENSEMBLE_REFIT, REFIT
 
 STEPS = 3
 """More than these would be a list of everything that is possible."""
@@ -37,7 +38,11 @@ class Conclusion:
 
 
 def conclude(
-    evidence: Evidence, answer: Answer, baselines: Sequence[BaselineFinding], effects: Sequence[Effect]
+    evidence: Evidence,
+    answer: Answer,
+    baselines: Sequence[BaselineFinding],
+    effects: Sequence[Effect],
+    registered: ChosenEnsemble | None = None,
 ) -> Conclusion:
     """What follows from the findings."""
     lost = sorted((b for b in baselines if b.outcome == "loses"), key=lambda b: b.ahead.value)
@@ -46,7 +51,7 @@ def conclude(
     steps = list(_steps(evidence, answer, [*lost, *level], effects, learned))[:STEPS]
     unsettled = list(_unsettled(evidence, answer, effects))[:STEPS]
     return Conclusion(
-        use=_use(evidence, answer, lost, level, learned),
+        use=_use(evidence, answer, lost, level, learned, registered),
         try_next=f"{'; '.join(steps) or 'nothing: what was asked is answered'}.",
         not_settled=f"{'; '.join(unsettled) or 'nothing of what was asked'}.",
     )
@@ -58,6 +63,7 @@ def _use(
     lost: Sequence[BaselineFinding],
     level: Sequence[BaselineFinding],
     learned: bool,
+    registered: ChosenEnsemble | None,
 ) -> str:
     best = evidence_text(evidence, evidence.winner)
     if lost:
@@ -74,16 +80,19 @@ def _use(
         own = {variant.name for variant in answer.variants if evidence.winner in variant.places}
         others = [name for name in [answer.variants[0].name, *equals] if name not in own]
         said += f"; {listed(others)} {'is' if len(others) == 1 else 'are'} not shown to be worse, so cost may decide"
+    if registered is not None:
+        asked = f"What is registered, as finalize.ensemble asks, is {registered.about}"
+        return f"{said}. {asked}: {_refit(evidence, of_several=True)}."
     return f"{said}. A model registered from it is {_refit(evidence)}."
 
 
-def _refit(evidence: Evidence) -> str:
+def _refit(evidence: Evidence, of_several: bool = False) -> str:
     """What the registered model is, and whether anybody has measured it."""
     looks = [test.last for test in evidence.sealed if test.last is not None and test.last.scores]
     if looks and looks[0].scores:
         return f"a refit on all posts but the sealed ones, on which it scores {looks[0].scores[0].score.text}"
     waiting = f"; gemma-nli test {evidence.sealed[0].sweep} would measure it" if evidence.sealed else ""
-    return f"{REFIT}{waiting}"
+    return f"{ENSEMBLE_REFIT if of_several else REFIT}{waiting}"
 
 
 def _steps(

@@ -22,7 +22,7 @@ from gemma_nli.analysis.compared_values import compared_groups, compared_values
 from gemma_nli.analysis.conclusion import Conclusion, conclude
 from gemma_nli.analysis.confirmation import Confirmation, confirm
 from gemma_nli.analysis.effects import Effect, Interaction, interactions, main_effects
-from gemma_nli.analysis.ensembles import Ensembles, find_ensembles
+from gemma_nli.analysis.ensembles import ChosenEnsemble, Ensembles, choose_ensemble, find_ensembles
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import Draws, HonestScore, honest_score
 from gemma_nli.analysis.leaderboard import Row, leaderboard
@@ -71,6 +71,7 @@ class Findings:
     calibration: Calibration
     confirmation: Confirmation | None
     ensembles: Ensembles | None
+    registered_ensemble: ChosenEnsemble | None
     cautions: tuple[Caution, ...]
     reproduce: Mapping[str, str]
     commands: tuple[str, ...]
@@ -116,11 +117,13 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
     record = evidence.record(evidence.complete[evidence.winner].key)
     mistakes = find_mistakes(evidence, evidence.winner, record.config)
     rows, phrasings = leaderboard(evidence, draws), in_other_words(evidence, draws)
+    ensembles = find_ensembles(evidence, draws)
+    registered = choose_ensemble(evidence, ensembles)
     return Findings(
         evidence=evidence,
         draws=draws,
         answer=answer,
-        conclusion=conclude(evidence, answer, baselines, effects),
+        conclusion=conclude(evidence, answer, baselines, effects, registered),
         honest=overall,
         baselines=baselines,
         rows=tuple(rows),
@@ -133,7 +136,8 @@ def find(evidence: Evidence, encode: bool = False, seed: int = 0) -> Findings:
         calibration=calibrate(evidence.probability_TN[evidence.winner], evidence.label_N, evidence.fold_N),
         confirmation=confirmation,
         cautions=tuple(cautions(evidence, answer, overall, baselines, effects, mistakes, confirmation, phrasings)),
-        ensembles=find_ensembles(evidence, draws),
+        ensembles=ensembles,
+        registered_ensemble=registered,
         reproduce=_provenance(evidence, record),
         commands=_commands(evidence),
         config_yaml=yaml.safe_dump(
@@ -224,6 +228,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
         "baselines": {each.name: each.score for each in findings.baselines if not each.outside},
         "outside": {each.name: each.facts() for each in findings.baselines if each.outside},
         **({"ensembles": findings.ensembles.to_json()} if findings.ensembles is not None else {}),
+        "registers": registered.key if (registered := findings.registered_ensemble) else findings.winner_key,
         **({"sealed": [test.to_json() for test in findings.evidence.sealed]} if findings.evidence.sealed else {}),
         "warnings": list(findings.warnings),
     }

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 REFIT = "a refit on all pairs, which nobody has measured: its scores are those of the trial's cross-validation"
 """Of a registered model."""
+ENSEMBLE_REFIT = (
+    "members refitted on all pairs, which nobody has measured: its scores are those of what they predicted out of fold"
+)
+"""Of a registered ensemble."""
 SEALED_REFIT = "a refit on all pairs but those of the sealed posts, on which `gemma-nli test` has scored it"
 """Of one that was measured after all."""
 

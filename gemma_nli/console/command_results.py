@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gemma_nli.base.advice import command_line
 from gemma_nli.base.masking import mask_address
 from gemma_nli.base.metrics import MACRO_AUC, MEAN_AUC, MEAN_F1, METRICS, PREFIX, headline_names
-from gemma_nli.base.what_was_measured import REFIT
+from gemma_nli.base.what_was_measured import ENSEMBLE_REFIT, REFIT
 from gemma_nli.console.formatting import duration, short, shown
 from gemma_nli.console.report_lines import show_report
 from gemma_nli.console.terminal import Sheet, Terminal
@@ -47,8 +47,10 @@ def show_result(result: SweepResult, spec: SweepSpec) -> None:
         name, version = result.registered["name"], result.registered["version"]
         alias = result.registered["alias"]
         has = f"alias {alias}" if alias else f"without the alias {spec.finalize.alias}, which has since moved"
-        console.say(f"registered {name} version {version}, {has}: {REFIT}")
-        if result.registered["torch"] != "pt2":
+        several = result.registered.get("ensemble")
+        what = f"{several['about']}, its {ENSEMBLE_REFIT}" if several else REFIT
+        console.say(f"registered {name} version {version}, {has}: {what}")
+        if result.registered["torch"] != "pt2" and not several:
             console.say_all(f"note: mlflow.pytorch: {result.registered['torch']}", "yellow")
         promotion = result.registered.get("promotion")
         if promotion:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gemma_nli.base.errors import Problems, SpecError, did_you_mean
 from gemma_nli.base.masking import mask_credentials
-from gemma_nli.base.metrics import MEAN_F1
+from gemma_nli.base.metrics import MEAN_F1, metric_of
 from gemma_nli.config import RunConfig, check_key, set_dotted, setting_names, validation_lines
 from gemma_nli.spec.domain import checked_value, shown
 from gemma_nli.spec.space import SearchSpace
@@ -154,6 +154,14 @@ def _check_whole(spec: SweepSpec, problems: Problems) -> None:
             problems.add(f"{part}.{key}", what)
     if spec.compare:
         check_comparison(spec, problems)
+    if spec.finalize.ensemble is not None and (spec.search.objectives or metric_of(spec.metric) is None):
+        several = [objective.metric for objective in spec.search.objectives]
+        what = f"search.objectives names {', '.join(several)}" if several else f"metric is {spec.metric}"
+        problems.add(
+            "finalize.ensemble",
+            f"{what}, and members are chosen by one metric of predictions; set the metric cv_aggregate/mean_f1 or "
+            "another of predictions, or leave finalize.ensemble out.",
+        )
     if not spec.space.varied and spec.search.algorithm != "grid":
         problems.add("space", f"varies nothing, so search.algorithm {spec.search.algorithm} has nothing to draw.")
     if spec.scheduler.kind != "none":

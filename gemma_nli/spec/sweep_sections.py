@@ -201,6 +201,15 @@ def stored_confirm(tree: Any) -> Any:
     return {"seeds": 1, "fold_drawings": max(2, int(tree["repeats"]))}
 
 
+class EnsembleSettings(Settings):
+    """Trials that are registered and served as one model, in place of the best one."""
+
+    size: int = Field(
+        default=5, ge=2, le=50, description="members, added one at a time, each the one that helps most; it may recur"
+    )
+    per_criterion: bool = Field(default=False, description="an ensemble for each criterion, by its own pairs")
+
+
 class ReportSettings(Settings):
     enabled: bool = Field(default=True, description="write report.html and report.md at the sweep's end")
     zero_shot: Literal["auto", "always", "never"] = Field(
@@ -217,6 +226,9 @@ class FinalizeSettings(Settings):
     confirm: ConfirmSettings | None = Field(
         default=None,
         description="train the best trial of each compared value again, so that the answer counts seeds and folds too",
+    )
+    ensemble: EnsembleSettings | None = Field(
+        default=None, description="refit and register an ensemble of trials as one model, in place of the best trial"
     )
     export_limit_gib: float = Field(
         default=4.0,

@@ -35,6 +35,7 @@ from gemma_nli.sweep.records.sealed_looks import SealedLooks, refuse_another_sea
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.sweep_result import SweepResult
 from gemma_nli.sweep.records.written_cards import kept_card
+from gemma_nli.sweep.register_ensemble import ALONE, chosen_ensemble, finalize_ensemble
 
 log = logging.getLogger(__name__)
 Display = Callable[[ProgressState], Any]
@@ -207,16 +208,24 @@ class _Run:
             return None
         record = self.ready.read(best.key)
         assert record is not None, "its journal has just been read"
-        refit = start_refit(self.ready, record, recorder, resources)
+        several = chosen_ensemble(self.ready, self.folder)
+        if several is None and self.spec.finalize.ensemble is not None:
+            self.notes.append(ALONE)
+        refit = start_refit(self.ready, record, recorder, resources) if several is None else None
         self._report()
         self.progress.enter("finalizing")
         began = time.monotonic()
         try:
+            if several is not None:
+                evidence, chosen = several
+                card = kept_card(self.folder, chosen.key) if self.report is not None else None
+                return finalize_ensemble(self.ready, evidence, chosen, recorder, resources, card)
             honest = honest_tags(self.report, record.key)
             card = kept_card(self.folder, record.key) if self.report is not None else None
             return finalize(self.ready, record, recorder, resources, honest, refit, card)
         except TrackingError as error:  # MLflow is unreachable: no reason to lose the sweep's result
-            self.unregistered = f"the best trial is not registered yet ({error})"
+            what = "best trial" if several is None else "ensemble"
+            self.unregistered = f"the {what} is not registered yet ({error})"
             return None
         finally:
             self.seconds["finalize"] = time.monotonic() - began

@@ -60,59 +60,100 @@ def finalize(
     Raises:
         TrackingError: the registry cannot be reached; the sweep's trials are safe, and running it again finalizes it.
     """
-    tracker = recorder.tracker
-    if tracker is None:
-        raise TrackingError("mlflow.enabled is false: there is no registry to register the model in.")
-    settings = ready.spec.finalize
-    name = model_name(ready.spec)
-    found = find_registered(tracker, name, record.key, record.fold_fingerprint)
+    found = known_version(ready, recorder, record.key)
     if found is not None:
-        aliased = give_alias(tracker, found, settings.alias, recorder.sweep_run_id)
-        return Finalized(_facts_of(aliased, _promotion(ready, aliased, tracker)), created=False)
+        return found
     recorder.trial_changed(record.key)
     recorder.drain()
     trial_run_id = recorder.deliver(record.key)
     assert trial_run_id is not None, "the trial has just been read"
-    refit = refit or _begin(ready, record, resources)
-    if refit is not None:
-        ray.get(refit)
-        bundle = fetch_folder(bundle_place(ready, record.key))
-    else:
-        plan = plan_refit(record, ready.corpus)
-        bundle = refit_bundle(
-            plan, ready.corpus, ready.pairs, ready.storage, folder_of(bundle_place(ready, record.key))
-        )
+    bundle = bundle_of(ready, record, resources, refit)
+    tags = {**(tags or {}), "gemma_nli.trial_run_id": trial_run_id, REFIT_TAG: REFIT}
+    value = record.metrics().get(ready.spec.metric)
+    return register(ready, recorder, record, ToRegister(record.key, bundle, trial_run_id, value, tags, card))
+
+
+@dataclass(frozen=True)
+class ToRegister:
+    """A bundle and what its version is known by.
+
+    value: of the sweep's metric. run_id: of the run that holds its files.
+    """
+
+    key: str
+    bundle: Path
+    run_id: str
+    value: float | None
+    tags: Mapping[str, str]
+    card: Path | None
+
+
+def known_version(ready: Prepared, recorder: Recorder, key: str) -> Finalized | None:
+    """The version of this trial or ensemble on these folds, if there is one; it gets its alias if it never had it.
+
+    Raises:
+        TrackingError: there is no registry, or it cannot be reached.
+    """
+    if recorder.tracker is None:
+        raise TrackingError("mlflow.enabled is false: there is no registry to register the model in.")
+    found = find_registered(recorder.tracker, model_name(ready.spec), key, ready.pairs.fingerprint)
+    if found is None:
+        return None
+    aliased = give_alias(recorder.tracker, found, ready.spec.finalize.alias, recorder.sweep_run_id)
+    return Finalized(_facts_of(aliased, _promotion(ready, aliased, recorder.tracker)), created=False)
+
+
+def register(ready: Prepared, recorder: Recorder, record: TrialRecord, what: ToRegister) -> Finalized:
+    """Register a bundle as the sweep's spec says, with what all its versions tell.
+
+    Args:
+        record: the trial, or the first of several: all were measured on the same pairs.
+    """
+    assert recorder.tracker is not None, "there is a registry"
+    settings = ready.spec.finalize
     tags = {
-        **(tags or {}),
-        "gemma_nli.trial_key": record.key,
+        **what.tags,
+        "gemma_nli.trial_key": what.key,
         "gemma_nli.fold_fingerprint": record.fold_fingerprint,
         "gemma_nli.data_fingerprint": ready.corpus.fingerprint,
-        "gemma_nli.trial_run_id": trial_run_id,
         "gemma_nli.sweep_name": ready.spec.name,
         "gemma_nli.metric": ready.spec.metric,
-        "gemma_nli.metric_value": repr(record.metrics().get(ready.spec.metric)),
+        "gemma_nli.metric_value": repr(what.value),
         "gemma_nli.eval_negative_ratio": str(record.config.data.eval_negative_ratio),
         "gemma_nli.negatives": record.config.data.negatives,
         "gemma_nli.measured": record.config.data.measured_at,
-        REFIT_TAG: REFIT,
     }
     for test in sealed_test(ready.corpus.seal, recorder.folder, ready.spec.name):
         tags |= {name: value for name, value in sealed_tags(test).items() if name in OF_ALL_MODELS}
     hypothesis = next(iter(criteria_of(ready.corpus, record.config).values()))
     example = pd.DataFrame({"premise": [EXAMPLE_PREMISE], "hypothesis": [hypothesis]})
     registered = register_bundle(
-        tracker=tracker,
-        bundle_folder=bundle,
-        model_name=name,
-        source_run_id=trial_run_id,
+        tracker=recorder.tracker,
+        bundle_folder=what.bundle,
+        model_name=model_name(ready.spec),
+        source_run_id=what.run_id,
         sweep_run_id=recorder.sweep_run_id,
         tags=tags,
         alias=settings.alias,
         input_example=example,
         export_limit_gib=settings.export_limit_gib,
-        card=card,
+        card=what.card,
     )
-    return Finalized(_facts_of(registered, _promotion(ready, registered, tracker)), created=registered.created)
+    promoted = _promotion(ready, registered, recorder.tracker)
+    return Finalized(_facts_of(registered, promoted), created=registered.created)
+
+
+def bundle_of(
+    ready: Prepared, record: TrialRecord, resources: TrialResources | None, refit: RefitTask | None = None
+) -> Path:
+    """A trial's refit, by a worker where that is better, as a bundle on this machine."""
+    refit = refit or begin_refit(ready, record, resources)
+    place = bundle_place(ready, record.key)
+    if refit is None:
+        plan = plan_refit(record, ready.corpus)
+        return refit_bundle(plan, ready.corpus, ready.pairs, ready.storage, folder_of(place))
+    ray.get(refit)
+    return fetch_folder(place)
 
 
 def start_refit(
@@ -130,7 +171,7 @@ def start_refit(
     except TrackingError as error:
         log.info("refit not started: %s", error)
         return None
-    return None if known is not None else _begin(ready, record, resources)
+    return None if known is not None else begin_refit(ready, record, resources)
 
 
 def _fits_here(record: TrialRecord, resources: TrialResources | None) -> bool:
@@ -139,7 +180,8 @@ def _fits_here(record: TrialRecord, resources: TrialResources | None) -> bool:
     return record.config.model.freeze_encoder and not gpu and not (ray.is_initialized() and may_grow())
 
 
-def _begin(ready: Prepared, record: TrialRecord, resources: TrialResources | None) -> RefitTask | None:
+def begin_refit(ready: Prepared, record: TrialRecord, resources: TrialResources | None) -> RefitTask | None:
+    """Start a trial's refit on Ray; None where the driver is as good."""
     if not ray.is_initialized() or _fits_here(record, resources):
         return None
     wanted = resources or TrialResources(1.0, 0.0, 1)

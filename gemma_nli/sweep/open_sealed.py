@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gemma_nli.analysis.compared_values import compared_groups
+from gemma_nli.analysis.ensembles import ChosenEnsemble
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import Draws
 from gemma_nli.analysis.sealed_posts import SealedScore, SealedTest
@@ -40,12 +42,14 @@ from gemma_nli.sweep.records.sealed_looks import SealedLooks, refuse_another_sea
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.written_cards import model_name
 from gemma_nli.sweep.refit import bundle_of_trial, bundle_place
+from gemma_nli.sweep.register_ensemble import chosen_ensemble, ensemble_bundle
 from gemma_nli.sweep.resume import stored_spec
 from gemma_nli.tracking.registry.register import Registered, find_registered
 from gemma_nli.tracking.registry.registered_models import load_scorer
 from gemma_nli.tracking.registry.sealed_tags import looks_known, tag_look
 
 Say = Callable[[str], object]
+REGISTERED = "the registered model"
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,15 @@ def open_sealed(name: str, best: int = 0, compared: bool = False, say: Say | Non
         opened.callback(recorder.abandon)
         recorder.open()
         try:
-            evidence = evidence_of(ready, folder)
-            registered = _registered(ready, recorder, _best_key(ready))
-            models = _refitted(ready, evidence, _wanted(ready, evidence, best, compared), registered, say)
+            evidence, several = evidence_of(ready, folder), chosen_ensemble(ready, folder)
+            wanted = _wanted(ready, evidence, best, compared, of_several=several is not None)
+            if several is None:
+                registered = _registered(ready, recorder, _best_key(ready))
+                models = _refitted(ready, evidence, wanted, registered, say)
+            else:
+                registered = _registered(ready, recorder, several[1].key)
+                models = [_ensemble(ready, several[1], evidence, registered, say)]
+                models += _refitted(ready, evidence, wanted, None, say)
             assert ready.corpus.seal is not None, "data.test is set"
             looks.begin(ready.corpus.seal)  # noted anew if the file was lost
             number = _count(looks, recorder, registered, say)
@@ -149,9 +159,13 @@ def _count(looks: SealedLooks, recorder: Recorder, registered: Registered | None
     return number
 
 
-def _wanted(ready: Prepared, evidence: Evidence, best: int, compared: bool) -> dict[str, str]:
-    """Trial keys to what they are called: the registered one first, each once, under the first of its names."""
-    wanted = {_best_key(ready): "the registered model" if ready.spec.finalize.enabled else "the best trial"}
+def _wanted(ready: Prepared, evidence: Evidence, best: int, compared: bool, of_several: bool) -> dict[str, str]:
+    """Trial keys to what they are called: the registered one first, each once, under the first of its names.
+
+    Where an ensemble is registered, the best trial stands beside it.
+    """
+    is_registered = ready.spec.finalize.enabled and not of_several
+    wanted = {_best_key(ready): REGISTERED if is_registered else "the best trial"}
     groups = compared_groups(evidence) if compared else []
     if compared and not groups:
         raise SweepError(
@@ -175,21 +189,32 @@ def _refitted(
     for key, called in wanted.items():
         if key not in places:
             raise SweepError(f"sweep '{ready.spec.name}': trial {key[:8]} cannot be compared, as it lacks a fold.")
-        load = _loading(ready, key, called, registered if not models else None, say)
+        refit = partial(bundle_of_trial, ready, key)
+        load = _loading(ready, key, called, registered if not models else None, refit, say)
         about, wording = evidence_text(evidence, places[key]), evidence.complete[places[key]].config.data.wording
         models.append(_Model(called, about, wording, load, foretell(evidence, draws, key)))
     return models
 
 
+def _ensemble(
+    ready: Prepared, chosen: ChosenEnsemble, evidence: Evidence, registered: Registered | None, say: Say
+) -> _Model:
+    called = REGISTERED if ready.spec.finalize.enabled else "the ensemble"
+    load = _loading(ready, chosen.key, called, registered, partial(ensemble_bundle, ready, chosen), say)
+    wording = evidence.record(next(iter(chosen.weights))).config.data.wording
+    foretold = Foretold(chosen.finding.value, chosen.finding.noise_S)
+    return _Model(called, chosen.about, wording, load, foretold)
+
+
 def _loading(
-    ready: Prepared, key: str, called: str, registered: Registered | None, say: Say
+    ready: Prepared, key: str, called: str, registered: Registered | None, refit: Callable[[], Path], say: Say
 ) -> Callable[[], PairScorer]:
-    """The trial's bundle: the one in the sweep's folder, as it was registered; the registry's; or a refit."""
+    """A bundle: the one in the sweep's folder, as it was registered; the registry's; or a refit."""
     if not (bundle_place(ready, key) / "bundle.json").exists():
         if registered is not None:
             return _from_registry(ready, registered)
         say(f"refitting {called}")
-    return partial(PairScorer.from_bundle, bundle_of_trial(ready, key), ready.spec.base.device)
+    return partial(PairScorer.from_bundle, refit(), ready.spec.base.device)
 
 
 def _from_registry(ready: Prepared, registered: Registered) -> Callable[[], PairScorer]:

@@ -15,6 +15,7 @@ from gemma_nli.sweep.records.outcome import outcome_of
 from gemma_nli.sweep.records.saved_report import honest_tags, kept_report
 from gemma_nli.sweep.records.sweep_folder import SweepFolder, find_sweep
 from gemma_nli.sweep.records.written_cards import kept_card
+from gemma_nli.sweep.register_ensemble import chosen_ensemble, finalize_ensemble
 
 
 def stored_spec(name: str) -> SweepSpec:
@@ -67,5 +68,9 @@ def _register(ready: Prepared, folder: SweepFolder, recorder: Recorder) -> dict[
     record = ready.read(best.key) if best is not None else None
     if record is None:
         return None
+    if (several := chosen_ensemble(ready, folder)) is not None:
+        evidence, chosen = several
+        card = kept_card(folder, chosen.key)
+        return finalize_ensemble(ready, evidence, chosen, recorder, card=card).registered
     tags, card = honest_tags(kept_report(folder), record.key), kept_card(folder, record.key)
     return finalize(ready, record, recorder, tags=tags, card=card).registered

@@ -11,7 +11,7 @@ import torch
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.corpus.synthetic import synthetic_corpus
 from gemma_nli.features import FeatureStore
-from gemma_nli.model import bundle as bundle_module
+from gemma_nli.model.bundles import bundle as bundle_module
 from gemma_nli.model.bundles.bundle import load_bundle
 from gemma_nli.sweep.refit import plan_refit, refit_bundle
 from gemma_nli.training.cross_validation import cross_validate

@@ -83,7 +83,7 @@ def test_a_stored_model_is_whole_signed_pinned_and_free_of_pickle_and_posts(reco
     (stored,) = Path(tracker.client.download_artifacts(run_id, "", str(tmp_path))).glob("model-*")
     names = [path.name for path in stored.rglob("*") if path.is_file()]
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".bin", ".pt", ".pyc"))]
-    assert (stored / "code" / "gemma_nli" / "model" / "scorer.py").is_file()
+    assert (stored / "code" / "gemma_nli" / "model" / "bundles" / "scorer.py").is_file()
     described = (stored / "MLmodel").read_text()
     for word in ("premise", "hypothesis", "probability", "label", "double", "long"):
         assert word in described

@@ -8,6 +8,7 @@ from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.report.report_tables import TableOf, number, word
 from gemma_nli.analysis.sealed_posts import SealedTest
 from gemma_nli.base.metrics import measured_by
+from gemma_nli.spec.domain import shown
 
 MEMBERS = 8
 
@@ -36,6 +37,27 @@ def sealed_table(test: SealedTest) -> TableOf:
     ]
     note = f"{last.pairs} pairs of {test.posts} posts, {last.positives} of them positive; look {last.number}."
     return TableOf((*header, *(measured_by(name).label for name in others)), tuple(rows), note=note)
+
+
+def members_table(findings: Findings) -> TableOf:
+    """The trials of the registered ensemble, the heaviest first; a trial's score is its own, on all folds."""
+    assert findings.registered_ensemble is not None
+    rows = {row.key: row for row in findings.rows}
+    header = ("weight", "trial", "rank", "score", *findings.evidence.varied)
+    members = [(rows[key], weight) for key, weight in findings.registered_ensemble.weights.items()]
+    return TableOf(
+        header,
+        tuple(
+            (
+                word(f"{weight:.0%}"),
+                word(row.key),
+                word(str(row.rank)),
+                number(row.score),
+                *(word(shown(row.settings.get(name))) for name in findings.evidence.varied),
+            )
+            for row, weight in members
+        ),
+    )
 
 
 def ensemble_table(findings: Findings) -> TableOf:

@@ -16,12 +16,13 @@ import numpy as np
 import yaml
 
 from gemma_nli.analysis.findings import Findings
+from gemma_nli.analysis.report.final_tables import members_table
 from gemma_nli.analysis.report.latex_files import settings_table
 from gemma_nli.analysis.report.markdown import esc, markdown_table
 from gemma_nli.analysis.report.report_tables import baseline_table, criteria_table
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.base.private_texts import without_posts
-from gemma_nli.base.what_was_measured import REFIT
+from gemma_nli.base.what_was_measured import ENSEMBLE_REFIT, REFIT
 from gemma_nli.model.loading.identity import encoder_folder
 from gemma_nli.model.loading.stated_licence import OTHER, StatedLicence, stated_licence
 
@@ -47,12 +48,15 @@ def model_card(findings: Findings, model: CardOf) -> str:
     """The whole file."""
     licence = _licence(findings)
     front = yaml.safe_dump(metadata(findings, model, licence), sort_keys=False, allow_unicode=True)
+    several = findings.registered_ensemble
+    of_trial = "the best single trial's" if several else "the trial's"
     title = esc(model.name) + (f", version {model.version}" if model.version is not None else "")
     parts = [
         f"---\n{front}---\n\n# {title}",
         "Given a post (premise) and a criterion (hypothesis), the probability that the post shows the criterion. "
-        f"Refitted from trial {findings.winner_key}, the best of the sweep {esc(', '.join(findings.evidence.names))}.",
-        f"**This model is {REFIT}.**",
+        f"{_made_of(findings)} of the sweep {esc(', '.join(findings.evidence.names))}.",
+        f"**{'Its are' if several else 'This model is'} {ENSEMBLE_REFIT if several else REFIT}.**",
+        *([markdown_table(members_table(findings))] if several else []),
         *_score(findings),
         "## Data\n",
         _listed(_data(findings)),
@@ -60,14 +64,15 @@ def model_card(findings: Findings, model: CardOf) -> str:
         "On the same folds and pairs; intervals and p hold for all rows at once.\n",
         markdown_table(baseline_table(findings)),
         "## By criterion\n",
-        "Of the trial's out-of-fold predictions, over all folds.\n",
+        f"Of {of_trial} out-of-fold predictions, over all folds.\n",
         markdown_table(criteria_table(findings)),
         "## Settings\n",
+        *(["Of the best single trial; each member's own are in its bundle.json.\n"] if several else []),
         markdown_table(settings_table(findings)),
         "## Limits\n",
         _listed(_limits(findings)),
         "## How to load it\n",
-        _loading(model),
+        _loading(model, single=several is None),
         "## Licence\n",
         _licence_text(findings, licence),
     ]
@@ -77,8 +82,11 @@ def model_card(findings: Findings, model: CardOf) -> str:
 
 def metadata(findings: Findings, model: CardOf, licence: StatedLicence | None) -> dict[str, Any]:
     """The YAML section: what the hub reads."""
-    honest = findings.honest
+    value, several = findings.honest.value, findings.registered_ensemble
     label = f"cross-validated {findings.metric_name} of the trial, the luck of its choice taken off (not of this refit)"
+    if several is not None:
+        value = several.finding.value
+        label = f"cross-validated {findings.metric_name} of an ensemble, each fold by one that the other folds chose"
     kind = _HUB_METRICS.get(findings.draws.metric, findings.draws.metric)
     found: dict[str, Any] = {"library_name": "gemma_nli", "pipeline_tag": "text-classification"}
     if licence is not None:
@@ -100,7 +108,7 @@ def metadata(findings: Findings, model: CardOf, licence: StatedLicence | None) -
                     {
                         "task": {"type": "text-classification", "name": "Criteria matching of text pairs"},
                         "dataset": {"type": corpus, "name": corpus},
-                        "metrics": [{"type": kind, "value": round(honest.value, 4), "name": label}],
+                        "metrics": [{"type": kind, "value": round(value, 4), "name": label}],
                     }
                 ],
             }
@@ -108,9 +116,26 @@ def metadata(findings: Findings, model: CardOf, licence: StatedLicence | None) -
     }
 
 
+def _made_of(findings: Findings) -> str:
+    several = findings.registered_ensemble
+    if several is None:
+        return f"Refitted from trial {findings.winner_key}, the best"
+    return f"{several.about[0].upper()}{several.about[1:]}, whose probabilities and thresholds are averaged by weight,"
+
+
 def _score(findings: Findings) -> list[str]:
-    honest = findings.honest
+    honest, several = findings.honest, findings.registered_ensemble
     among = findings.evidence.measured_at
+    if several is not None:
+        low, high = several.interval
+        return [
+            "## Score\n",
+            f"{findings.metric_name} **{several.finding.value:.3f}** (95% interval {low:.3f} to {high:.3f}) {among}, "
+            "each fold measured by an ensemble that the other folds chose; of the ensemble that is registered, on the "
+            f"folds that chose it, {several.finding.raw:.3f}. The interval is over posts.",
+            esc(findings.ensembles.sentence if findings.ensembles is not None else ""),
+            f"{esc(findings.answer.first)} {esc(findings.answer.second)}",
+        ]
     return [
         "## Score\n",
         f"{findings.metric_name} **{honest.value:.3f}** ({honest.level:.0%} interval {honest.low:.3f} to "
@@ -138,7 +163,7 @@ def _data(findings: Findings) -> Mapping[str, str]:
 
 def _limits(findings: Findings) -> Mapping[str, str]:
     found = {
-        "refit": f"the registered model is {REFIT}",
+        "refit": f"its {ENSEMBLE_REFIT}" if findings.registered_ensemble else f"the registered model is {REFIT}",
         "use": "it predicts how annotators judged posts like these; it is no diagnosis, and other sources of text were "
         "not measured",
         "prevalence": "F1, precision and probabilities change with the share of negatives; they hold for the one above",
@@ -148,11 +173,12 @@ def _limits(findings: Findings) -> Mapping[str, str]:
     return {**found, **{f"warning {i}": line for i, line in enumerate(findings.warnings, start=1)}}
 
 
-def _loading(model: CardOf) -> str:
+def _loading(model: CardOf, single: bool) -> str:
     fence = "```"
     registered = "" if model.version is not None else "No version is registered yet; once one is:\n\n"
+    module = f"model = gemma_nli.load_model({model.uri!r})\n"
     return (
-        f"{registered}{fence}python\nimport gemma_nli\n\nmodel = gemma_nli.load_model({model.uri!r})\n"
+        f"{registered}{fence}python\nimport gemma_nli\n\n{module if single else ''}"
         f"scorer = gemma_nli.load_scorer({model.uri!r})  # tables in, probabilities out\n{fence}\n\n"
         f"{fence}console\n$ gemma-nli predict --model {model.uri} --input pairs.csv --output scored.csv\n{fence}\n\n"
         f"With MLflow alone: `mlflow.pyfunc.load_model({model.uri!r})`. A row is a premise and a hypothesis; without a "

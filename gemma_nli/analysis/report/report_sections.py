@@ -157,6 +157,8 @@ def _ensembles(findings: Findings) -> Section | None:
         "a time, each the one that helps most (one may come again). Held out: each fold by what the other folds chose, "
         "the single trial too; its score is therefore not the winner's. Intervals hold for all gains at once."
     )
+    if findings.registered_ensemble is not None:
+        lead += f" This sweep registers {findings.registered_ensemble.about}, as finalize.ensemble asks."
     return Section("ensembles", "Ensembles", lead, (("", ensemble_table(findings)),))
 
 

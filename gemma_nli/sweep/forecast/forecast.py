@@ -98,7 +98,7 @@ def forecast(spec: SweepSpec, report: Callable[[str], None] = lambda step: None)
             raise ray_failed(error) from None
         gpus = cluster_size()[1]
     seconds = [costs[cost_class(config)].of(config) for config in configs]
-    refit = statistics.fmean(seconds) / (ready.pairs.num_folds - 1) if _refits(spec) else 0.0
+    refit = _refits(ready) * statistics.fmean(seconds) / (ready.pairs.num_folds - 1)
     if spec.scheduler.kind != "none":
         notes.append(f"scheduler {spec.scheduler.kind} stops some trials early: the time is an upper bound")
     again = confirm_cost(ready, configs, costs, encoding)
@@ -130,8 +130,15 @@ def _configs(ready: Prepared) -> list[RunConfig]:
     return [configs[number % len(configs)] for number in range(max(0, due))]
 
 
-def _refits(spec: SweepSpec) -> bool:
-    return spec.finalize.enabled and spec.base.mlflow.enabled
+def _refits(ready: Prepared) -> int:
+    """How many trials the end fits anew; of an ensemble at most, as a trial may come again."""
+    settings = ready.spec.finalize
+    if not settings.enabled or not ready.spec.base.mlflow.enabled:
+        return 0
+    if settings.ensemble is None:
+        return 1
+    groups = len(ready.pairs.criterion_ids) if settings.ensemble.per_criterion else 1
+    return max(1, min(settings.ensemble.size * groups, ready.spec.total_trials))
 
 
 def _encoding(ready: Prepared) -> tuple[float, dict[str, float]]:

@@ -168,6 +168,8 @@ def _digest(evidence: Evidence) -> str:
     states = sorted((trial.key, trial.state, trial.folds_done) for trial in evidence.trials)
     again = sorted((record.key, record.state) for record in evidence.confirmations)
     about = [__version__, evidence.names, evidence.questions, evidence.compared, evidence.varied, evidence.spec.metric]
+    if evidence.spec.finalize.ensemble is not None:
+        about.append(evidence.spec.finalize.ensemble.model_dump_json())
     read = [digest_of(evidence.sealed), *([] if evidence.corpus.has_texts else ["no texts"])]
     return hashlib.sha256(json.dumps([states, again, about, *read]).encode()).hexdigest()
 

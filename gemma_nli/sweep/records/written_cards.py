@@ -33,9 +33,9 @@ def keep_card(findings: Findings, folder: Path) -> None:
 
 
 def kept_card(folder: SweepFolder, key: str) -> Path | None:
-    """The card of the report in a sweep's folder, if it is of the trial `key`."""
+    """The card of the report in a sweep's folder, if it is of the trial, or of the ensemble, `key`."""
     report, card = kept_report(folder), folder.path / CARD
-    return card if report is not None and report.facts.get("winner") == key and card.is_file() else None
+    return card if report is not None and report.facts.get("registers") == key and card.is_file() else None
 
 
 def write_card(findings: Findings, folder: SweepFolder, target: Path) -> None:
@@ -46,13 +46,14 @@ def write_card(findings: Findings, folder: SweepFolder, target: Path) -> None:
     """
     from gemma_nli.analysis.report.model_card import CardOf, model_card, of_version
 
-    result, best = folder.result(), findings.winner_key
+    result, several = folder.result(), findings.registered_ensemble
     registered = result.get("registered")
-    of_trial = (result.get("best") or {}).get("key")
-    if registered and of_trial != best:
+    best = f"trial {findings.winner_key}" if several is None else several.key
+    made_from = (registered or {}).get("ensemble", {}).get("key") or f"trial {(result.get('best') or {}).get('key')}"
+    if registered and made_from != best:
         raise ReportError(
-            f"--model-card: version {registered['version']} of {registered['name']} was made from trial {of_trial}, "
-            f"and the report's best trial is {best}; run `gemma-nli resume` first, so that both are of the same trial."
+            f"--model-card: version {registered['version']} of {registered['name']} was made from {made_from}, and the "
+            f"report would register {best}; run `gemma-nli resume` first, so that both are of the same."
         )
     model = of_version(CardOf(model_name(findings.evidence.spec)), registered)
     try:

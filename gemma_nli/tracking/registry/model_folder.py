@@ -20,7 +20,7 @@ import gemma_nli
 from gemma_nli.base.errors import EncoderError
 from gemma_nli.config import DeviceConfig, quoted_path
 from gemma_nli.model.bundles.bundle import load_bundle
-from gemma_nli.model.bundles.bundle_record import read_bundle_record
+from gemma_nli.model.bundles.bundle_record import EnsembleRecord, read_bundle_record
 from gemma_nli.model.bundles.exported import exportable
 
 GIB = 2**30
@@ -86,6 +86,8 @@ def pytorch_flavor() -> Any:
 def _export(bundle: Path, folder: Path, limit_gib: float) -> tuple[Model, str]:
     record = read_bundle_record(bundle)
     decided = {"gemma_nli": {"threshold": record.threshold, "thresholds": record.thresholds}}
+    if isinstance(record, EnsembleRecord):
+        return Model(metadata=decided), f"not exported: an ensemble of {len(record.members)} models is no single module"
     size = sum(path.stat().st_size for path in bundle.rglob("*.safetensors")) / GIB
     if size > limit_gib:
         return Model(

@@ -39,6 +39,7 @@ _SAME = {DATA: "corpus", METRIC: "metric", RATIO: "evaluation ratio", NEGATIVES:
 _BEFORE = {NEGATIVES: "pooled"}  # what versions have that were registered before there was such a tag
 PROMOTION = "gemma_nli.promotion."  # + role: the last decision that a version was part of
 DECIDED = "gemma_nli.decided."  # + role: this version was measured against the holder once
+FILES = "gemma_nli.out_of_fold"  # where the run has a version's out-of-fold predictions, if not where a trial's are
 REPETITIONS = 5000
 
 
@@ -165,10 +166,12 @@ def _compare(
 def _out_of_fold(client: MlflowClient, version: ModelVersion) -> dict[str, Any] | None:
     """The run's out-of-fold predictions; None if it has none (an older run, or another program's)."""
     run_id = version.tags.get(SOURCE_RUN) or version.run_id
-    if not run_id or OUT_OF_FOLD not in [file.path for file in client.list_artifacts(run_id)]:
+    path = version.tags.get(FILES, OUT_OF_FOLD)
+    folder = path.rpartition("/")[0] or None
+    if not run_id or path not in [file.path for file in client.list_artifacts(run_id, folder)]:
         return None
-    with tempfile.TemporaryDirectory(prefix="gemma_nli_oof_") as folder:
-        arrays: dict[str, Any] = load_file(Path(client.download_artifacts(run_id, OUT_OF_FOLD, folder)))
+    with tempfile.TemporaryDirectory(prefix="gemma_nli_oof_") as scratch:
+        arrays: dict[str, Any] = load_file(Path(client.download_artifacts(run_id, path, scratch)))
     return arrays
 
 

@@ -28,6 +28,7 @@ BUNDLE_DIGEST = "gemma_nli.bundle_digest"
 SOURCE_RUN = "gemma_nli.source_run_id"
 SWEEP_RUN = "gemma_nli.sweep_run_id"
 METRIC, VALUE, REFITTED = "gemma_nli.metric", "gemma_nli.metric_value", "gemma_nli.refit"
+ENSEMBLE = "gemma_nli.ensemble"  # the trials that answer as one, with their weights
 ALIASED = "gemma_nli.aliased"  # the alias this version once got: given only once, so that moving it is up to the user
 TORCH = "gemma_nli.torch"  # `pt2`, or why mlflow.pytorch finds no module in the version
 PATIENCE_SECONDS = 120  # for a server to answer an upload of weights
@@ -141,7 +142,7 @@ def bundle_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name == "bundle.json":
+        if path.name == "bundle.json":  # a member of an ensemble has its own
             record = json.loads(path.read_text(encoding="utf-8"))
             content = json.dumps({k: v for k, v in record.items() if k != "metadata"}, sort_keys=True).encode()
             own = hashlib.sha256(content).hexdigest()
@@ -174,9 +175,12 @@ def _described(tags: Mapping[str, str]) -> str:
     """What MLflow's page of a version says: whose score it shows, and that its own was never measured."""
     lines = []
     if METRIC in tags and VALUE in tags:
-        lines.append(f"{tags[METRIC]} {tags[VALUE]} {measured_at_by_tags(tags)}".rstrip() + " is its trial's.")
+        whose = "its trial's" if ENSEMBLE not in tags else "that of its members out of fold, which chose them"
+        lines.append(f"{tags[METRIC]} {tags[VALUE]} {measured_at_by_tags(tags)}".rstrip() + f" is {whose}.")
+    if ENSEMBLE in tags:
+        lines.append(f"An ensemble of the trials {tags[ENSEMBLE]}.")
     if REFITTED in tags:
-        lines.append(f"This version is {tags[REFITTED]}.")
+        lines.append(f"This version is {tags[REFITTED]}." if ENSEMBLE not in tags else f"Its are {tags[REFITTED]}.")
     return " ".join(lines)
 
 
