@@ -13,6 +13,7 @@ from typing import Literal
 
 from gemma_nli.analysis.effects import Effect, grouped
 from gemma_nli.analysis.evidence import Evidence
+from gemma_nli.analysis.wording import listed
 
 ChosenBy = Literal["compare", "only", "largest"]
 BEST = "the best trial"
@@ -42,7 +43,9 @@ class ComparedValues:
 
     @property
     def setting(self) -> str:
-        return " and ".join(key.rsplit(".", 1)[-1] for key in self.keys)
+        """`pooling_strategy`; of several `combination of layers and pooling_strategy`."""
+        names = [key.rsplit(".", 1)[-1] for key in self.keys]
+        return f"combination of {listed(names)}" if len(names) > 1 else "".join(names)
 
 
 def compared_values(evidence: Evidence, effects: Callable[[], list[Effect]]) -> ComparedValues:
@@ -74,5 +77,6 @@ def _combinations(evidence: Evidence) -> list[tuple[str, list[int]]]:
     for combination in itertools.product(*by_key):
         places = sorted(set.intersection(*(set(places) for _, places in combination)))
         if places:
-            found.append((" with ".join(name for name, _ in combination), places))
+            first, *others = [name for name, _ in combination]
+            found.append((f"{first} with {listed(others)}" if others else first, places))
     return found

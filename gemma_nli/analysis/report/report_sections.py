@@ -166,8 +166,9 @@ def _confirmed(findings: Findings) -> Section | None:
     confirmation = findings.confirmation
     if confirmation is None:
         return None
-    several = len(confirmation.values) > 1
-    what = f"The best trial of each value of {findings.answer.setting}" if several else "The best trial"
+    several, setting = len(confirmation.values) > 1, findings.answer.setting
+    each = setting if len(findings.answer.keys) > 1 else f"value of {setting}"
+    what = f"The best trial of each {each}" if several else "The best trial"
     lead = (
         f"{what}, trained again: {confirmation.seeds} seeds on each of {confirmation.drawings} fresh drawings of the "
         "folds. Confirmed: the mean of these trainings, less what the same posts still owe to the choice of the trial; "
