@@ -59,7 +59,7 @@ def foretell(evidence: Evidence, draws: Draws, key: str) -> Foretold:
     if place == evidence.winner:
         worth = honest_score(draws, groups=compared_groups(evidence)).worth
     else:
-        worth = worth_of_best(draws.score_T, draws.noise_ST, place)
+        worth = worth_of_best(draws.score_T, draws.noise_ST, place, draws.bootstrap.student)
     return Foretold(worth.value, draws.noise_ST[:, place])
 
 

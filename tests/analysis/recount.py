@@ -46,7 +46,7 @@ def p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 
-def worth(scores: Sequence[float], noises: Sequence[np.ndarray], best: int | None = None) -> np.ndarray:
+def worth(scores: Sequence[float], noises: Sequence[np.ndarray], student: float, best: int | None = None) -> np.ndarray:
     """(S,) around what the best is worth: its score less what the best of a draw owes to noise, where the trials within
     twice its simultaneous reach differ by as much as their merit does.
     """
@@ -60,11 +60,12 @@ def worth(scores: Sequence[float], noises: Sequence[np.ndarray], best: int | Non
     if len(near) == 1:
         return scores[best] + noises[best]
     mean = np.mean([scores[n] for n in near])
-    noise = np.mean(np.var([noises[n] for n in near], axis=0, ddof=1))
+    own = [noise_S / student for noise_S in noises]  # without what few posts add to an interval
+    noise = np.mean(np.var([own[n] for n in near], axis=0, ddof=1))
     merit = math.sqrt(max(0.0, 1 - noise / np.var([scores[n] for n in near], ddof=1)))
     luck = []
     for draw in range(len(noises[best])):
-        drawn = [(mean + merit * (scores[n] - mean) + noises[n][draw], noises[n][draw]) for n in sorted(near)]
+        drawn = [(mean + merit * (scores[n] - mean) + own[n][draw], own[n][draw]) for n in sorted(near)]
         luck.append(max(drawn, key=lambda one: one[0])[1])
     return np.asarray(scores[best] - max(0.0, float(np.mean(luck))) + noises[best])
 
@@ -136,20 +137,25 @@ class Recount:
 
     def tuned(self, keys: Sequence[str]) -> np.ndarray:
         """(S,) draws of what the best of `keys` is worth, its mean the worth itself."""
-        return worth([self.score[key] for key in keys], [self.noise[key] for key in keys])
+        return worth([self.score[key] for key in keys], [self.noise[key] for key in keys], self.student)
 
     def tuned_overall(self, groups: Sequence[Sequence[str]]) -> np.ndarray:
         """The same of the winner: its luck within its value, and its value's among the values."""
         parts_S = [self.tuned(keys) for keys in groups]
         winning = next(place for place, keys in enumerate(groups) if self.winner in keys)
         means = [float(part_S.mean()) for part_S in parts_S]
-        return worth(means, [part_S - part_S.mean() for part_S in parts_S], winning)
+        return worth(means, [part_S - part_S.mean() for part_S in parts_S], self.student, winning)
 
     def widened(self, draws_S: np.ndarray, center: float) -> np.ndarray:
-        posts = len(np.unique(np.concatenate([self.pairs.group_N[rows] for rows in self.rows])))
-        freedom = posts - len(self.folds)
-        student = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
-        return center + (draws_S - center) * math.sqrt(posts / freedom) * student
+        return center + (draws_S - center) * math.sqrt(self.posts / (self.posts - len(self.folds))) * self.student
+
+    @property
+    def posts(self) -> int:
+        return len(np.unique(np.concatenate([self.pairs.group_N[rows] for rows in self.rows])))
+
+    @property
+    def student(self) -> float:
+        return float(stats.t.ppf(0.975, self.posts - len(self.folds)) / stats.norm.ppf(0.975))
 
     def values(self, setting: str) -> dict[str, list[str]]:
         """Keys of the trials by a setting's value, in the matrices' order."""

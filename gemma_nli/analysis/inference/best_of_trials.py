@@ -43,17 +43,18 @@ class Worth:
     rivals: NDArray[np.int64]
 
 
-def worth_of_best(score_T: Floats, noise_ST: Floats, best: int | None = None) -> Worth:
+def worth_of_best(score_T: Floats, noise_ST: Floats, best: int | None = None, student: float = 1.0) -> Worth:
     """The worth of the trial `best` (the one with the highest score).
 
     Args:
         noise_ST: each draw's score less the mean over draws, the same posts for all trials.
+        student: by how much that is widened for the intervals of few posts: luck comes of the noise itself.
     """
     chosen = int(score_T.argmax()) if best is None else best
     rivals = _rivals(score_T, noise_ST, chosen)
     if len(rivals) == 1:
         return Worth(float(score_T[chosen]), noise_ST[:, chosen], rivals)
-    score_R, noise_SR = score_T[rivals], noise_ST[:, rivals]
+    score_R, noise_SR = score_T[rivals], noise_ST[:, rivals] / student
     mean, spread = float(score_R.mean()), float(score_R.var(ddof=1))
     noise = float(noise_SR.var(axis=1, ddof=1).mean())
     merited = max(0.0, 1 - noise / spread) if spread > 0 else 0.0

@@ -118,10 +118,17 @@ class PostBootstrap:
         Source: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", sections 3.2 (narrowness bias) and
         5.3 (expanded percentiles).
         """
-        posts = len(self._of_post)
-        freedom = max(posts - self.strata, 1)
-        wider = np.sqrt(posts / freedom) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+        wider = np.sqrt(len(self._of_post) / self._freedom) * self.student
         return np.asarray(center + (draws_S - center) * wider)
+
+    @property
+    def student(self) -> float:
+        """How much wider an interval is than the noise itself: Student's quantile over the normal one."""
+        return float(stats.t.ppf(0.975, self._freedom) / stats.norm.ppf(0.975))
+
+    @property
+    def _freedom(self) -> int:
+        return max(len(self._of_post) - self.strata, 1)
 
     def noise(self, drawn: Floats) -> Floats:
         """(S, ...) how far each draw moves a score from its mean over draws; 0 where a draw has no score."""

@@ -87,12 +87,12 @@ class Draws:
     def worth(self, places: Sequence[int]) -> Worth:
         """What the best of `places` is worth when the luck of the choice is taken off."""
         columns = list(places)
-        return worth_of_best(self.score_T[columns], self.noise_ST[:, columns])
+        return worth_of_best(self.score_T[columns], self.noise_ST[:, columns], student=self.bootstrap.student)
 
     def worth_in_groups(self, groups: Sequence[Sequence[int]]) -> Worth:
         """The same of the best of all groups: its luck within its own, and its group's among the groups."""
         raw_G = [self.score_T[list(places)].max() for places in groups]
-        return worth_of_best(*self._each_worth(groups), int(np.argmax(raw_G)))
+        return worth_of_best(*self._each_worth(groups), int(np.argmax(raw_G)), self.bootstrap.student)
 
     def _each_worth(self, groups: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
         """(G,) what each group's best is worth, and (S, G) how far other posts would move it."""
