@@ -141,6 +141,9 @@ def main(repetitions: int) -> None:
     for metric in ("auc", "ap"):
         for name, corpus in (("balanced 30", BALANCED[30]), ("balanced 300", BALANCED[300]), ("3% 300", RARE[300])):
             _line(f"{name} 12 {metric}", tuned(corpus, (12,), max(repetitions // 6, 1), metric, draws=200))
+    for metric in ("macro_f1", "macro_auc", "macro_ap"):
+        for name, corpus in (("balanced 300", BALANCED[300]), ("3% 1000", RARE[1000])):
+            _line(f"{name} 12 {metric}", tuned(corpus, (12,), max(repetitions // 6, 1), metric, draws=200))
     for posts, ahead in ((300, 0.02), (300, 0.05), (1000, 0.02)):
         for budgets in ((1, 1), (12, 12)):
             said = tuned(BALANCED[posts], budgets, repetitions, ahead=ahead)

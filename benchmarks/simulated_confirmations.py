@@ -20,7 +20,7 @@ from gemma_nli.analysis.inference.best_of_trials import carried_luck
 from gemma_nli.analysis.inference.bootstrap import DrawnPosts, PostBootstrap
 from gemma_nli.analysis.inference.honest_score import Draws
 from gemma_nli.analysis.inference.training_variance import CountedLuck, Trainings
-from gemma_nli.base.metrics import METRICS
+from gemma_nli.base.metrics import measured_by
 
 LEVEL = 0.05
 
@@ -113,11 +113,16 @@ def _trained_again(
                 for trial, luck_RK in zip(best, luck_ARK, strict=True)
             ]
         )
-        values_XN = METRICS[metric].takes(latent_XN > sample.corpus.threshold, latent_XN)
-        bootstrap = PostBootstrap(sample.post_N, sample.label_N, folds=fold_N, drawn=drawn)
+        values_XN = measured_by(metric).takes(latent_XN > sample.corpus.threshold, latent_XN)
+        kinds = {"folds": fold_N, "criteria": sample.criterion_N, "drawn": drawn}
+        bootstrap = PostBootstrap(sample.post_N, sample.label_N, **kinds)
         moved_SXK = bootstrap.noise(bootstrap.by_fold(values_XN.T, metric))
-        scores.append(bootstrap.scored.fold_scores(values_XN, metric).reshape(len(best), seeds, FOLDS))
-        noise.append(moved_SXK.reshape(len(moved_SXK), len(best), seeds, FOLDS))
+        if (folds := moved_SXK.shape[2]) > 1:
+            score_XK = bootstrap.scored.fold_scores(values_XN, metric)
+        else:
+            score_XK = bootstrap.scored.scores(values_XN, metric)[:, None]
+        scores.append(score_XK.reshape(len(best), seeds, folds))
+        noise.append(moved_SXK.reshape(len(moved_SXK), len(best), seeds, folds))
     return Trainings(np.stack(scores, axis=1), np.stack(noise, axis=2))
 
 
@@ -129,8 +134,9 @@ def _counted(
     best: Sequence[int],
     trainings: Trainings,
 ) -> CountedLuck:
-    own = PostBootstrap(sample.post_N, sample.label_N, folds=sample.fold_N, drawn=drawn)
-    values_TN = METRICS[swept.metric].takes(sample.decision_TN, sample.latent_TN)
+    kinds = {"folds": sample.fold_N, "criteria": sample.criterion_N, "drawn": drawn}
+    own = PostBootstrap(sample.post_N, sample.label_N, **kinds)
+    values_TN = measured_by(swept.metric).takes(sample.decision_TN, sample.latent_TN)
     values_A, noise_SA = trainings.mean_A, trainings.noise_SA
     for arm, (places, chosen) in enumerate(zip(groups, best, strict=True)):
         worth = swept.worth(places)
@@ -163,8 +169,9 @@ def main(repetitions: int) -> None:
         for seed_sd in (0.0, 0.02, 0.04):
             said = confirmed(corpus, (1, 1), repetitions, Training(seed_sd), ahead=ahead)
             _line(f"balanced 1000 1x1 seeds {seed_sd} ahead {ahead}", said)
-    said = confirmed(BALANCED[300], (1, 1), max(repetitions // 4, 1), Training(0.02), metric="auc", draws=200)
-    _line("balanced 300 1x1 seeds 0.02 auc", said)
+    for metric in ("auc", "ap", "macro_f1", "macro_auc"):
+        said = confirmed(BALANCED[300], (1, 1), max(repetitions // 4, 1), Training(0.02), metric=metric, draws=200)
+        _line(f"balanced 300 1x1 seeds 0.02 {metric}", said)
 
 
 def _line(name: str, said: Confirmed) -> None:

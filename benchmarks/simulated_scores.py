@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gemma_nli.analysis.inference.bootstrap import PostBootstrap
 from gemma_nli.analysis.inference.honest_score import Draws
-from gemma_nli.base.metrics import METRICS
+from gemma_nli.base.metrics import measured_by
 
 FOLDS = 5
 POST, SHARED, ARM, OWN = 0.25, 0.57, 0.08, 0.10
@@ -31,7 +31,7 @@ F1_PER_SKILL = 0.3
 
 @dataclass(frozen=True)
 class Corpus:
-    """How many posts, pairs per post, and which share of pairs is positive."""
+    """How many posts, pairs per post (each with another criterion), and which share of pairs is positive."""
 
     posts: int
     pairs_per_post: int = 3
@@ -63,6 +63,10 @@ class Simulated:
     way_N: NDArray[np.float64]
 
     @property
+    def criterion_N(self) -> NDArray[np.int64]:
+        return np.tile(np.arange(self.corpus.pairs_per_post), self.corpus.posts)
+
+    @property
     def decision_TN(self) -> NDArray[np.bool_]:
         return self.latent_TN > self.corpus.threshold
 
@@ -80,8 +84,8 @@ class Simulated:
         return latent_RN.astype(np.float32)
 
     def draws(self, metric: str = "f1", repetitions: int = 500, seed: int = 0) -> Draws:
-        values_TN: NDArray[Any] = METRICS[metric].takes(self.decision_TN, self.latent_TN)
-        bootstrap = PostBootstrap(self.post_N, self.label_N, repetitions, seed, self.fold_N)
+        values_TN: NDArray[Any] = measured_by(metric).takes(self.decision_TN, self.latent_TN)
+        bootstrap = PostBootstrap(self.post_N, self.label_N, repetitions, seed, self.fold_N, self.criterion_N)
         scores_T = np.array([bootstrap.observed(row, metric) for row in values_TN])
         return Draws.from_values(bootstrap, values_TN.T, metric, scores_T)
 
