@@ -15,6 +15,7 @@ import torch
 from benchmarks.tiny_encoders import write_encoder
 from benchmarks.tiny_tokenizer import write_tokenizer
 from gemma_nli.model.demo_weights import minilm_folder
+from gemma_nli.model.probing.probe_notes import ProbeNotes
 
 if TYPE_CHECKING:
     from tests.gcs_server import Store as GcsStore
@@ -32,6 +33,19 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER") else 2)
+
+
+@pytest.fixture(scope="session")
+def kept_probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("probes")
+
+
+@pytest.fixture(autouse=True)
+def probes_of_other_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kept_probes: Path) -> None:
+    """What was found out about an encoder is kept for the tests that follow, as it is between a user's commands: a
+    probe takes a second, and most tests load an encoder. A test marked `own_probes` has those of its own home."""
+    if not any(request.node.get_closest_marker(mark) for mark in ("own_probes", "gemma")):
+        monkeypatch.setattr(ProbeNotes, "path", property(lambda notes: kept_probes / f"{notes.digest}.json"))
 
 
 def _write_model(folder: Path, kind: str) -> Path:

@@ -33,6 +33,7 @@ from gemma_nli.analysis.inference.simultaneous import AllPairs
 from gemma_nli.base.metrics import measured_by
 
 SIZE = 5
+FOR_ALL, PER_CRITERION = "one for all criteria", "one per criterion"
 METHOD = "chosen on the other folds, bootstrap over posts"
 
 
@@ -74,16 +75,21 @@ class Ensembles:
         return measured_by(self.metric).label
 
     @property
+    def better(self) -> str | None:
+        """The kind that is shown to beat the single best trial by most."""
+        gains = {each.name: each.gain for each in self.found if each.gain is not None and each.gain.low > 0}
+        return max(gains, key=lambda name: gains[name].value) if gains else None
+
+    @property
     def sentence(self) -> str:
         """Who wins, by how much, how sure, and what to do."""
         kinds = [each for each in self.found if each.gain is not None]
         gains = {each.name: each.gain for each in kinds if each.gain is not None}
-        better = [name for name, gain in gains.items() if gain.low > 0]
         worse = [name for name, gain in gains.items() if gain.high < 0]
-        name = max(better or gains, key=lambda each: gains[each].value)
+        name = self.better or max(gains, key=lambda each: gains[each].value)
         gain = gains[name]
         by = f"{abs(gain.value):.3f} {self.label} (95% interval {gain.low:.3f} to {gain.high:.3f})"
-        if better:
+        if self.better:
             return f"An ensemble of {self.size} trials, {name}, beats the single best trial by {by}."
         if len(worse) == len(gains):
             return f"The single best trial beats every ensemble of {self.size}; the nearest, {name}, differs by {by}."
@@ -121,11 +127,11 @@ def find_ensembles(evidence: Evidence, draws: Draws) -> Ensembles | None:
     each = greedy_per_criterion(predictions, size, criteria)
     kinds: list[tuple[str, Choose, Floats, Mapping[int, Floats]]] = [
         ("the single best trial", single, alone, {}),
-        ("one for all criteria", ensemble(size), shared, {}),
+        (FOR_ALL, ensemble(size), shared, {}),
     ]
     if len(criteria) > 1:
         mean_T = np.mean([each[criterion] for criterion in criteria], axis=0)
-        kinds.append(("one per criterion", ensemble_per_criterion(size, criteria), mean_T, each))
+        kinds.append((PER_CRITERION, ensemble_per_criterion(size, criteria), mean_T, each))
     values_NE = np.stack([held_out(predictions, choose) for _, choose, *_ in kinds], axis=1)
     score_E = draws.bootstrap.scored.scores(values_NE.T, draws.metric)
     if np.isnan(score_E).any():

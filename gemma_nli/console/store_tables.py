@@ -123,6 +123,9 @@ def show_models(table: pd.DataFrame, versions: list[RegisteredVersion]) -> None:
         console.say(line)
     console.say(f"Each version is {REFIT}")
     for version in versions:
+        if version.members:
+            honest = f"; {version.honest:.3f} on folds that did not choose them" if version.honest is not None else ""
+            console.say(f"version {version.version} is an ensemble of the trials {version.members}{honest}", whole=True)
         for role, decision in version.decisions.items():
             console.say(f"version {version.version}, {role}: {decision}", whole=True)
         if version.torch and version.torch != "pt2":

@@ -20,6 +20,8 @@ from gemma_nli.model.classifier import PairClassifier
 from gemma_nli.model.encoder import Encoder, identify_encoder, load_encoder
 from gemma_nli.model.loading.longest_text import check_max_length, positions_held
 
+pytestmark = pytest.mark.own_probes
+
 CPU = DeviceConfig(device="cpu")
 TEXTS = ["sad", "i feel so tired and sad every day nothing is fun anymore", "work was fine but the nights are long"]
 FAMILIES = (

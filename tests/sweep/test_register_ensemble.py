@@ -14,9 +14,11 @@ from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
 from safetensors.numpy import load_file
 from sklearn.metrics import f1_score, roc_auc_score
+from typer.testing import CliRunner
 
 import gemma_nli
 from gemma_nli.base.errors import EncoderError, SpecError
+from gemma_nli.cli import app
 from gemma_nli.corpus.redsm5 import load_corpus
 from gemma_nli.corpus.synthetic import write_synthetic
 from gemma_nli.model.bundles.scorer import PairScorer
@@ -226,3 +228,15 @@ def test_members_need_one_metric_of_predictions(
 ) -> None:
     with pytest.raises(SpecError, match=says):
         spec_of({**tree(place, tiny_bert, ensemble={"size": 2}), **change})
+
+
+def test_the_list_of_models_says_of_which_trials_it_is(finished: tuple[SweepSpec, SweepResult]) -> None:
+    spec, result = finished
+    facts = result.registered["ensemble"]
+    shown = CliRunner().invoke(app, ["models", "gemma_nli_sealed", "--tracking-uri", spec.base.mlflow.tracking_uri])
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.output.split())
+    assert "version 2 is an ensemble of the trials" in text
+    assert all(key in text for key in facts["members"])
+    assert f"; {facts['held_out']:.3f} on folds that did not choose them" in text
+    assert "version 1 is an ensemble" not in text

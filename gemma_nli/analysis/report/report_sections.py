@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gemma_nli.analysis.ensembles import PER_CRITERION
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.paired_tests import ROPE
 from gemma_nli.analysis.report.confirmation_tables import confirmed_table, variance_table
@@ -157,8 +158,12 @@ def _ensembles(findings: Findings) -> Section | None:
         "a time, each the one that helps most (one may come again). Held out: each fold by what the other folds chose, "
         "the single trial too; its score is therefore not the winner's. Intervals hold for all gains at once."
     )
-    if findings.registered_ensemble is not None:
-        lead += f" This sweep registers {findings.registered_ensemble.about}, as finalize.ensemble asks."
+    registered = findings.registered_ensemble
+    if registered is not None:
+        lead += f" This sweep registers {registered.about}, as finalize.ensemble asks."
+    if found.better is not None and (registered is None or registered.finding.name != found.better):
+        kind = ", per_criterion: true" if found.better == PER_CRITERION else ""
+        lead += f" With finalize.ensemble: {{size: {found.size}{kind}}} the one that wins is registered."
     return Section("ensembles", "Ensembles", lead, (("", ensemble_table(findings)),))
 
 

@@ -19,7 +19,7 @@ from gemma_nli.model.bundles.ensemble import LoadedEnsemble
 from gemma_nli.model.bundles.scorer import PairScorer
 from gemma_nli.tracking.read.run_ids import get_run
 from gemma_nli.tracking.registry.promotion import METRIC, PROMOTION, check_name, find_version
-from gemma_nli.tracking.registry.register import SWEEP_RUN, TORCH
+from gemma_nli.tracking.registry.register import ENSEMBLE, SWEEP_RUN, TORCH
 from gemma_nli.tracking.store.mlflow_store import Store, connect_existing, resolve_store, talking
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class RegisteredVersion:
     torch: str  # `pt2`, or why mlflow.pytorch finds no module
     decisions: dict[str, str]  # role -> the last decision it was part of
     measured_at: str  # `at 1 matched negative per positive`; empty where it is not said
+    members: str  # the trials of an ensemble with their weights; empty for one trial
+    honest: float | None  # the score with the luck of being chosen taken off
 
 
 def registered_versions(tracking_uri: str | None = None, name: str | None = None) -> list[RegisteredVersion]:
@@ -91,6 +93,8 @@ def _row(client: MlflowClient, version: ModelVersion, aliases: dict[str, str]) -
         created_ms=int(version.creation_timestamp or 0),
         torch=tags.get(TORCH, ""),
         measured_at=measured_at_by_tags(tags),
+        members=tags.get(ENSEMBLE, ""),
+        honest=float(tags["gemma_nli.honest_value"]) if "gemma_nli.honest_value" in tags else None,
         decisions={k.removeprefix(PROMOTION): v for k, v in tags.items() if k.startswith(PROMOTION)},
     )
 
