@@ -11,6 +11,7 @@ from gemma_nli.analysis.baselines import BaselineFinding
 from gemma_nli.analysis.cautions import Weight, cautions, lost_to
 from gemma_nli.analysis.conclusion import Conclusion, conclude
 from gemma_nli.analysis.effects import Effect
+from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.findings import Findings
 from gemma_nli.analysis.inference.significance import Difference, Posterior
 from gemma_nli.analysis.paired_tests import PairedTests
@@ -136,3 +137,21 @@ def test_the_page_the_markdown_and_the_facts_have_it(simulated_report: Report) -
     for heading, sentence in findings.conclusion.lines:
         assert f"<dt>{heading}</dt>" in page
         assert f"**{heading}:** {sentence}" in text
+
+
+def test_average_precision_of_few_posts_says_that_its_intervals_are_too_narrow(
+    findings: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence = findings.evidence
+    by_ap = dataclasses.replace(evidence, spec=evidence.spec.model_copy(update={"metric": "cv_aggregate/mean_ap"}))
+    posts = len(set(evidence.group_N.tolist()))
+
+    def said(of: Evidence) -> bool:
+        return any(
+            f"intervals of AP are too narrow for so few posts ({posts})" in t for t in warned(findings, evidence=of)
+        )
+
+    assert not said(by_ap)
+    monkeypatch.setattr("gemma_nli.analysis.cautions.ENOUGH_FOR_AP", posts + 1)
+    assert said(by_ap)
+    assert not said(evidence)

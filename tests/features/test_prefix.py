@@ -84,6 +84,7 @@ def test_whatever_a_models_cache_keeps_pairs_have_their_own_vectors(family, batc
         np.testing.assert_allclose(reused.views[view], want_NH, atol=1e-5 * np.abs(want_NH).max(), err_msg=view)
 
 
+@pytest.mark.own_probes
 def test_that_prefixes_are_not_reused_is_said_once(tiny_encoder, request_for, caplog):
     request = request_for(tiny_encoder("lfm2"), *pairs(3))
     for _ in range(2):

@@ -137,8 +137,8 @@ def test_a_bundle_of_format_1_reads_as_it_was_and_one_with_more_is_refused_by_it
     (folder / "bundle.json").write_text(json.dumps({**kept, "format": 2, "thresholds": {"A": 1.5}}))
     with pytest.raises(EncoderError, match=r"thresholds\.A"):
         load_bundle(folder, CPU)
-    (folder / "bundle.json").write_text(json.dumps({**kept, "format": 3}))
-    with pytest.raises(EncoderError, match="format 3, this version reads 1 and 2"):
+    (folder / "bundle.json").write_text(json.dumps({**kept, "format": 4}))
+    with pytest.raises(EncoderError, match="format 4, this version reads 1 to 3"):
         load_bundle(folder, CPU)
 
 
