@@ -269,8 +269,8 @@ FAULTS = (
     Fault(
         "the luck of an ensemble's choice is not known to promotion",
         "sweep/register_ensemble.py",
-        '"gemma_nli.honest_value": repr(chosen.finding.value)',
-        '"gemma_nli.honest_value": repr(chosen.finding.raw)',
+        '"honest": chosen.finding.value}',
+        '"honest": chosen.finding.raw}',
         "tests/sweep/test_register_ensemble.py",
     ),
 )

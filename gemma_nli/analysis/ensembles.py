@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.best_of_trials import LEVEL
@@ -31,6 +30,7 @@ from gemma_nli.analysis.inference.honest_score import Draws
 from gemma_nli.analysis.inference.significance import Difference
 from gemma_nli.analysis.inference.simultaneous import AllPairs
 from gemma_nli.base.metrics import measured_by
+from gemma_nli.training.results import OutOfFold
 
 SIZE = 5
 FOR_ALL, PER_CRITERION = "one for all criteria", "one per criterion"
@@ -153,16 +153,15 @@ class ChosenEnsemble:
 
     weights: by trial key, the heaviest first, 1 together; `criterion_weights`: by criterion id, of criteria with an
         ensemble of their own.
-    decision_N, probability_N: of the evaluation pairs by their members out of fold; chosen on these same pairs.
+    out_of_fold: what its members predict together of the evaluation pairs; they were chosen on these same pairs.
     """
 
     finding: EnsembleFinding
-    size: int
+    candidates: int
     metric: str
     weights: dict[str, float]
     criterion_weights: dict[str, dict[str, float]]
-    decision_N: NDArray[np.bool_]
-    probability_N: Floats
+    out_of_fold: OutOfFold
 
     @property
     def key(self) -> str:
@@ -203,7 +202,9 @@ def choose_ensemble(evidence: Evidence, ensembles: Ensembles | None) -> ChosenEn
         weights_TN[:, predictions.criterion_N == criterion] = weights_T[:, None]
     margin_N = (weights_TN * predictions.margin_TN).sum(0)
     probability_N = (weights_TN * predictions.probability_TN).sum(0)
-    return ChosenEnsemble(finding, ensembles.size, ensembles.metric, weights, own, margin_N >= 0, probability_N)
+    folds_N = evidence.fold_N.astype(np.int64)
+    predicted = OutOfFold(evidence.rows_N, evidence.label_N, folds_N, margin_N >= 0, probability_N)
+    return ChosenEnsemble(finding, len(keys), ensembles.metric, weights, own, predicted)
 
 
 def predictions_of(evidence: Evidence, metric: str) -> Predictions:

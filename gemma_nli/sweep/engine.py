@@ -217,9 +217,8 @@ class _Run:
         began = time.monotonic()
         try:
             if several is not None:
-                evidence, chosen = several
-                card = kept_card(self.folder, chosen.key) if self.report is not None else None
-                return finalize_ensemble(self.ready, evidence, chosen, recorder, resources, card)
+                card = kept_card(self.folder, several.key) if self.report is not None else None
+                return finalize_ensemble(self.ready, several, recorder, resources, card)
             honest = honest_tags(self.report, record.key)
             card = kept_card(self.folder, record.key) if self.report is not None else None
             return finalize(self.ready, record, recorder, resources, honest, refit, card)

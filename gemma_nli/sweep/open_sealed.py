@@ -42,7 +42,7 @@ from gemma_nli.sweep.records.sealed_looks import SealedLooks, refuse_another_sea
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.records.written_cards import model_name
 from gemma_nli.sweep.refit import bundle_of_trial, bundle_place
-from gemma_nli.sweep.register_ensemble import chosen_ensemble, ensemble_bundle
+from gemma_nli.sweep.register_ensemble import chosen_of, ensemble_bundle
 from gemma_nli.sweep.resume import stored_spec
 from gemma_nli.tracking.registry.register import Registered, find_registered
 from gemma_nli.tracking.registry.registered_models import load_scorer
@@ -109,14 +109,15 @@ def open_sealed(name: str, best: int = 0, compared: bool = False, say: Say | Non
         opened.callback(recorder.abandon)
         recorder.open()
         try:
-            evidence, several = evidence_of(ready, folder), chosen_ensemble(ready, folder)
+            evidence = evidence_of(ready, folder)
+            several = chosen_of(evidence)
             wanted = _wanted(ready, evidence, best, compared, of_several=several is not None)
             if several is None:
                 registered = _registered(ready, recorder, _best_key(ready))
                 models = _refitted(ready, evidence, wanted, registered, say)
             else:
-                registered = _registered(ready, recorder, several[1].key)
-                models = [_ensemble(ready, several[1], evidence, registered, say)]
+                registered = _registered(ready, recorder, several.key)
+                models = [_ensemble(ready, several, evidence, registered, say)]
                 models += _refitted(ready, evidence, wanted, None, say)
             assert ready.corpus.seal is not None, "data.test is set"
             looks.begin(ready.corpus.seal)  # noted anew if the file was lost

@@ -7,10 +7,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
-
 from gemma_nli.analysis.ensembles import ChosenEnsemble, choose_ensemble, find_ensembles
 from gemma_nli.analysis.evidence import Evidence
 from gemma_nli.analysis.inference.honest_score import Draws
@@ -23,33 +19,38 @@ from gemma_nli.sweep.finalize import Finalized, ToRegister, begin_refit, bundle_
 from gemma_nli.sweep.prepare import Prepared
 from gemma_nli.sweep.records.mlflow_recorder import Recorder
 from gemma_nli.sweep.records.reported_trials import evidence_of
+from gemma_nli.sweep.records.saved_report import score_tags
 from gemma_nli.sweep.records.sweep_folder import SweepFolder
 from gemma_nli.sweep.refit import bundle_place, criteria_of
 from gemma_nli.tracking.registry.promotion import FILES
 from gemma_nli.tracking.registry.register import ENSEMBLE
 from gemma_nli.tracking.registry.sealed_tags import REFIT_TAG
 from gemma_nli.tracking.store.mlflow_store import talking
-from gemma_nli.tracking.write.artifacts.out_of_fold import OUT_OF_FOLD
+from gemma_nli.tracking.write.artifacts.out_of_fold import OUT_OF_FOLD, predictions_file
 from gemma_nli.trial import TrialRecord
 
 ALONE = "finalize.ensemble: the best trial is registered alone, since no other finished trial helps it"
 
 
-def chosen_ensemble(ready: Prepared, folder: SweepFolder) -> tuple[Evidence, ChosenEnsemble] | None:
+def chosen_ensemble(ready: Prepared, folder: SweepFolder) -> ChosenEnsemble | None:
     """What `finalize.ensemble` chooses of the finished trials; None where it chooses nothing or one trial alone."""
     if ready.spec.finalize.ensemble is None:
         return None
     try:
-        evidence = evidence_of(ready, folder)
+        return chosen_of(evidence_of(ready, folder))
     except ReportError:
         return None
-    chosen = choose_ensemble(evidence, find_ensembles(evidence, Draws.of(evidence)))
-    return (evidence, chosen) if chosen is not None else None
+
+
+def chosen_of(evidence: Evidence) -> ChosenEnsemble | None:
+    """The same of a sweep's evidence."""
+    if evidence.spec.finalize.ensemble is None:
+        return None
+    return choose_ensemble(evidence, find_ensembles(evidence, Draws.of(evidence)))
 
 
 def finalize_ensemble(
     ready: Prepared,
-    evidence: Evidence,
     chosen: ChosenEnsemble,
     recorder: Recorder,
     resources: TrialResources | None = None,
@@ -70,10 +71,10 @@ def finalize_ensemble(
         assert run_id is not None, "an open recorder has the sweep's run"
         assert tracker is not None, "there is a registry"
         with tempfile.TemporaryDirectory(prefix="gemma_nli_oof_") as scratch:
-            save_file(_out_of_fold(evidence, chosen), Path(scratch) / OUT_OF_FOLD)
+            (Path(scratch) / OUT_OF_FOLD).write_bytes(predictions_file(chosen.out_of_fold, ready.pairs))
             with talking(tracker.store, "send what an ensemble predicted"):
                 tracker.client.log_artifact(run_id, str(Path(scratch) / OUT_OF_FOLD), chosen.key)
-        tags = {**_honest(evidence, chosen), REFIT_TAG: ENSEMBLE_REFIT, FILES: f"{chosen.key}/{OUT_OF_FOLD}"}
+        tags = {**_honest(chosen), REFIT_TAG: ENSEMBLE_REFIT, FILES: f"{chosen.key}/{OUT_OF_FOLD}"}
         tags[ENSEMBLE] = ", ".join(f"{key} ({weight:.0%})" for key, weight in chosen.weights.items())
         what = ToRegister(chosen.key, bundle, run_id, chosen.finding.raw, tags, card)
         found = register(ready, recorder, _records(ready, chosen)[0], what)
@@ -125,30 +126,8 @@ def _remove(ready: Prepared, key: str) -> None:
     shutil.rmtree(folder_of(place), ignore_errors=True)
 
 
-def _out_of_fold(evidence: Evidence, chosen: ChosenEnsemble) -> dict[str, NDArray[Any]]:
-    """As a trial's run has them."""
-    order = np.argsort(evidence.rows_N, kind="stable")
-    columns: dict[str, NDArray[Any]] = {
-        "rows": evidence.rows_N,
-        "posts": evidence.group_N.astype(np.int64),
-        "criteria": evidence.pairs.criterion_N[evidence.rows_N].astype(np.int64),
-        "folds": evidence.fold_N.astype(np.int64),
-        "labels": evidence.label_N.astype(np.int8),
-        "decisions": chosen.decision_N.astype(np.int8),
-        "probabilities": chosen.probability_N.astype(np.float32),
-    }
-    return {name: np.ascontiguousarray(values[order]) for name, values in columns.items()}
-
-
-def _honest(evidence: Evidence, chosen: ChosenEnsemble) -> dict[str, str]:
+def _honest(chosen: ChosenEnsemble) -> dict[str, str]:
     """The score of each fold by what the other folds chose, beside the one on the ensemble's own choice."""
     low, high = chosen.interval
-    return {
-        "gemma_nli.honest_metric": chosen.metric,
-        "gemma_nli.honest_value": repr(chosen.finding.value),
-        "gemma_nli.honest_raw": repr(chosen.finding.raw),
-        "gemma_nli.honest_low": repr(low),
-        "gemma_nli.honest_high": repr(high),
-        "gemma_nli.honest_candidates": str(len(evidence.complete)),
-        "gemma_nli.honest_trial_key": chosen.key,
-    }
+    score = {"metric": chosen.metric, "raw": chosen.finding.raw, "honest": chosen.finding.value}
+    return score_tags({**score, "low": low, "high": high, "candidates": chosen.candidates}, chosen.key)

@@ -69,8 +69,6 @@ def _register(ready: Prepared, folder: SweepFolder, recorder: Recorder) -> dict[
     if record is None:
         return None
     if (several := chosen_ensemble(ready, folder)) is not None:
-        evidence, chosen = several
-        card = kept_card(folder, chosen.key)
-        return finalize_ensemble(ready, evidence, chosen, recorder, card=card).registered
+        return finalize_ensemble(ready, several, recorder, card=kept_card(folder, several.key)).registered
     tags, card = honest_tags(kept_report(folder), record.key), kept_card(folder, record.key)
     return finalize(ready, record, recorder, tags=tags, card=card).registered

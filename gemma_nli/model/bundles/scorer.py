@@ -66,7 +66,8 @@ class PairScorer:
         own, shared = self.bundle.thresholds, self.bundle.threshold
         if not own:
             return np.full(len(hypotheses), shared)
-        names = [self.bundle.known.get(text.strip()) for text in hypotheses]
+        known = self.bundle.known
+        names = [known.get(text.strip()) for text in hypotheses]
         strange = names.count(None)
         if strange:
             self.strangers += strange

@@ -7,6 +7,7 @@ storage/sweeps/<sweep_id>/report.html, report.md   what people read
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def honest_tags(report: Reported | None, key: str | None = None) -> dict[str, st
     honest = facts.get("honest")
     if not honest or key not in (None, facts["winner"]):
         return {}
+    return score_tags(honest, str(facts["winner"]))
+
+
+def score_tags(honest: Mapping[str, Any], key: str) -> dict[str, str]:
+    """A score as report.json's `honest` has it, of the trial or ensemble `key`."""
     return {
         "gemma_nli.honest_metric": str(honest["metric"]),
         "gemma_nli.honest_value": repr(honest["honest"]),
@@ -61,7 +67,7 @@ def honest_tags(report: Reported | None, key: str | None = None) -> dict[str, st
         "gemma_nli.honest_low": repr(honest["low"]),
         "gemma_nli.honest_high": repr(honest["high"]),
         "gemma_nli.honest_candidates": str(honest["candidates"]),
-        "gemma_nli.honest_trial_key": str(facts["winner"]),
+        "gemma_nli.honest_trial_key": key,
     }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from gemma_nli.corpus.pairs import PairTable
 from gemma_nli.tracking.write.artifact import TrialSource, trial_artifact
 from gemma_nli.training.results import OutOfFold
 
@@ -24,12 +25,16 @@ def out_of_fold(source: TrialSource) -> bytes | None:
     """
     if source.record.state != "finished":
         return None
-    found = OutOfFold.of([fold for _, fold in sorted(source.record.folds.items())])
+    return predictions_file(OutOfFold.of([fold for _, fold in sorted(source.record.folds.items())]), source.pairs)
+
+
+def predictions_file(found: OutOfFold, pairs: PairTable) -> bytes:
+    """The same of any predictions of a pair table's rows."""
     order = np.argsort(found.rows, kind="stable")
     columns: dict[str, NDArray[Any]] = {
         "rows": found.rows,
-        "posts": source.pairs.group_N[found.rows].astype(np.int64),
-        "criteria": source.pairs.criterion_N[found.rows].astype(np.int64),
+        "posts": pairs.group_N[found.rows].astype(np.int64),
+        "criteria": pairs.criterion_N[found.rows].astype(np.int64),
         "folds": found.folds,
         "labels": found.labels.astype(np.int8),
         "decisions": found.decisions.astype(np.int8),
